@@ -1,0 +1,36 @@
+//! The ABI between lbagent's BPF programs and its user space.
+//!
+//! Every type here is a map key or a map value: `repr(C)`, integers only, padding named, no
+//! `bool`, `enum` or `Option` field. Fields are private where their byte order matters; the
+//! accessors speak host order. Both sides are built from this crate, and [`ABI_VERSION`] is
+//! written into the pinned settings so that an agent never drives maps of another layout.
+
+#![no_std]
+
+mod addr;
+mod backend;
+mod conntrack;
+mod counters;
+pub mod hash;
+pub mod limits;
+mod maglev;
+mod outcome;
+#[cfg(feature = "user")]
+mod pod;
+mod returns;
+mod settings;
+mod vip;
+
+pub use addr::{Addr, Port, Protocol};
+pub use backend::{BackendEntry, BackendId};
+pub use conntrack::{ConnEntry, ConnKey, NatFlowEntry, NatFlowKey};
+pub use counters::{PacketCounter, TrafficCounter};
+pub use maglev::{LADDER, Slot, table_len};
+pub use outcome::{Outcome, Verdict};
+pub use returns::{ReturnEntry, ReturnKey};
+pub use settings::Settings;
+pub use vip::{VipEntry, VipKey};
+
+/// Version of every layout in this crate. Raised by any change of a key, a value, a map's name
+/// or the meaning of a field; an agent refuses pinned maps of another version.
+pub const ABI_VERSION: u32 = 1;

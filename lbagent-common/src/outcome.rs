@@ -1,0 +1,95 @@
+//! Every reason that a packet can end with: counter index, metric label and operator's text.
+
+/// What becomes of the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Sent on towards a backend or a client.
+    Forwarded,
+    /// Handed to the kernel.
+    Passed,
+    /// Discarded.
+    Dropped,
+}
+
+macro_rules! outcomes {
+    ($( $(#[$doc:meta])+ $name:ident = $index:literal, $verdict:ident, $label:literal; )+) => {
+        /// The one reason that a packet ends with; the discriminant indexes `OUTCOMES`.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Outcome { $( $(#[$doc])+ $name = $index, )+ }
+
+        impl Outcome {
+            /// All outcomes, ordered by index.
+            pub const ALL: &'static [Self] = &[ $( Self::$name, )+ ];
+
+            /// Metric label and `lbctl` text.
+            pub const fn label(self) -> &'static str {
+                match self { $( Self::$name => $label, )+ }
+            }
+
+            /// What becomes of the packet.
+            pub const fn verdict(self) -> Verdict {
+                match self { $( Self::$name => Verdict::$verdict, )+ }
+            }
+
+            /// The outcome with this index.
+            pub const fn from_index(index: u32) -> Option<Self> {
+                match index { $( $index => Some(Self::$name), )+ _ => None }
+            }
+        }
+    };
+}
+
+outcomes! {
+    /// To a backend, out of the interface that it came in by.
+    ForwardTx = 0, Forwarded, "forward_tx";
+    /// To a backend through another interface.
+    ForwardRedirect = 1, Forwarded, "forward_redirect";
+    /// Rewritten for a backend whose link address is not known yet: the kernel resolves it.
+    ForwardKernel = 2, Forwarded, "forward_kernel";
+    /// Reply restored and sent to the client.
+    ReturnRedirect = 3, Forwarded, "return_redirect";
+    /// Reply restored; the kernel routes it.
+    ReturnKernel = 4, Forwarded, "return_kernel";
+    /// Neither IPv4 nor IPv6, a VLAN tag included.
+    PassNotIp = 5, Passed, "pass_not_ip";
+    /// Too short for the headers that it announces.
+    PassTruncated = 6, Passed, "pass_truncated";
+    /// Neither TCP nor UDP directly behind the IP header.
+    PassProtocol = 7, Passed, "pass_protocol";
+    /// A fragment.
+    PassFragment = 8, Passed, "pass_fragment";
+    /// The destination is not a VIP.
+    PassNotVip = 9, Passed, "pass_not_vip";
+    /// A VIP's address on a port that nobody published, policy `pass`.
+    PassUnpublished = 10, Passed, "pass_unpublished";
+    /// The VIP's port belongs to the terminator.
+    PassTerminate = 11, Passed, "pass_terminate";
+    /// From the backend side, and no reply of a backend.
+    PassNotReply = 12, Passed, "pass_not_reply";
+    /// A backend's packet to the gateway itself.
+    PassLocal = 13, Passed, "pass_local";
+    /// TTL or hop limit used up: the kernel answers.
+    PassTtl = 14, Passed, "pass_ttl";
+    /// Larger than the way out allows: the kernel answers.
+    PassTooBig = 15, Passed, "pass_too_big";
+    /// A VIP's address on a port that nobody published, policy `drop`.
+    DropUnpublished = 16, Dropped, "drop_unpublished";
+    /// The service group has no backend that may take the flow.
+    DropNoBackend = 17, Dropped, "drop_no_backend";
+    /// No route to the backend.
+    DropNoRoute = 18, Dropped, "drop_no_route";
+    /// No free port to rewrite the source to, or no address to rewrite it to.
+    DropNoSource = 19, Dropped, "drop_no_source";
+    /// A flow had to be stored and its map took no entry.
+    DropMapFull = 20, Dropped, "drop_map_full";
+    /// The headers could not be rewritten.
+    DropRewrite = 21, Dropped, "drop_rewrite";
+    /// A map that must hold an entry does not: settings missing or slots out of range.
+    DropNotConfigured = 22, Dropped, "drop_not_configured";
+}
+
+impl Outcome {
+    /// Number of outcomes, the length of `OUTCOMES`.
+    pub const COUNT: u32 = Self::ALL.len() as u32;
+}

@@ -1,0 +1,81 @@
+//! `VIPS`: what a packet's destination means.
+
+use crate::{Addr, Port, Protocol};
+
+/// Destination of a packet. Size 20, alignment 4. With port 0 and [`Protocol::ANY`] it names the
+/// VIP address itself, whatever is published on it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VipKey {
+    /// VIP address.
+    pub addr: Addr,
+    /// Published port.
+    pub port: Port,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    #[doc(hidden)]
+    pub pad: u8,
+}
+
+impl VipKey {
+    /// Key of a published port.
+    #[inline(always)]
+    pub const fn new(addr: Addr, port: Port, protocol: Protocol) -> Self {
+        Self { addr, port, protocol, pad: 0 }
+    }
+
+    /// Key of the address entry.
+    #[inline(always)]
+    pub const fn address(addr: Addr) -> Self {
+        Self::new(addr, Port::new(0), Protocol::ANY)
+    }
+
+    /// Whether this key names the address rather than a published port.
+    pub const fn is_address(&self) -> bool {
+        self.protocol.0 == 0
+    }
+}
+
+/// What a VIP does with a match. Size 48, alignment 4.
+///
+/// `SLOTS[table_offset .. table_offset + table_len]` is the Maglev table. After a change of the
+/// table's size the former table stays readable at `previous_offset`; `previous_len` 0 says that
+/// there is none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VipEntry {
+    /// Dense index of this VIP into `VIP_COUNTERS`; 0 for the address entry.
+    pub vip_id: u32,
+    /// First slot of the table.
+    pub table_offset: u32,
+    /// Slots in the table; 0 when the service group has never had a backend of this family.
+    pub table_len: u32,
+    /// First slot of the table before the last change of size.
+    pub previous_offset: u32,
+    /// Slots in that table; 0 for none.
+    pub previous_len: u32,
+    /// Port that the instances listen on.
+    pub destination_port: Port,
+    /// One of the `DISPOSITION_*` constants.
+    pub disposition: u8,
+    /// One of the `MODE_*` constants.
+    pub forwarding_mode: u8,
+    /// Bits of `FLAG_*`.
+    pub flags: u32,
+    /// Owner: the service group's UUID in RFC 9562 byte order. Read back after a restart.
+    pub service_group: [u8; 16],
+    #[doc(hidden)]
+    pub pad: [u8; 4],
+}
+
+impl VipEntry {
+    /// Packets go to backends.
+    pub const DISPOSITION_FORWARD: u8 = 0;
+    /// Packets go up to the terminator.
+    pub const DISPOSITION_TERMINATE: u8 = 1;
+    /// Destination NAT, replies come back through the gateway.
+    pub const MODE_NAT: u8 = 0;
+    /// (backend, port) does not tell this VIP on the way back, so every flow gets a `NAT_FLOWS`
+    /// entry.
+    pub const FLAG_TRACK_RETURN: u32 = 1;
+}

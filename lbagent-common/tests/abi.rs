@@ -1,0 +1,106 @@
+//! Sizes, alignments and offsets of the ABI. A failure here means: raise `ABI_VERSION`.
+
+use std::mem::{align_of, offset_of, size_of};
+
+use lbagent_common::*;
+
+macro_rules! layout {
+    ($type:ty, size $size:literal, align $align:literal, $($field:ident at $offset:literal),+ $(,)?) => {
+        assert_eq!(size_of::<$type>(), $size, concat!("size of ", stringify!($type)));
+        assert_eq!(align_of::<$type>(), $align, concat!("alignment of ", stringify!($type)));
+        $( assert_eq!(offset_of!($type, $field), $offset,
+            concat!("offset of ", stringify!($type), "::", stringify!($field))); )+
+    };
+}
+
+#[test]
+fn layouts_are_fixed() {
+    assert_eq!(size_of::<Addr>(), 16);
+    assert_eq!(align_of::<Addr>(), 4);
+    assert_eq!(size_of::<Port>(), 2);
+    assert_eq!(size_of::<Protocol>(), 1);
+    layout!(VipKey, size 20, align 4, addr at 0, port at 16, protocol at 18);
+    layout!(VipEntry, size 48, align 4, vip_id at 0, table_offset at 4, table_len at 8,
+        previous_offset at 12, previous_len at 16, destination_port at 20, disposition at 22,
+        forwarding_mode at 23, flags at 24, service_group at 28);
+    layout!(BackendEntry, size 64, align 8, addr at 0, source at 16, instance at 32,
+        ifindex at 48, weight at 52, onlink_prefix at 54, flags at 55, reserved at 56);
+    layout!(Slot, size 8, align 8, current at 0, previous at 4);
+    layout!(ConnKey, size 24, align 4, client at 0, vip_id at 16, client_port at 20);
+    layout!(ConnEntry, size 8, align 4, backend at 0, last_seen at 4);
+    layout!(NatFlowKey, size 40, align 4, backend at 0, peer at 16, backend_port at 32,
+        peer_port at 34, protocol at 36);
+    layout!(NatFlowEntry, size 48, align 4, client at 0, vip at 16, client_port at 32,
+        vip_port at 34, vip_id at 36, backend_id at 40, last_seen at 44);
+    layout!(ReturnKey, size 20, align 4, backend at 0, port at 16, protocol at 18);
+    layout!(ReturnEntry, size 48, align 4, vip at 0, source at 16, vip_id at 32,
+        backend_id at 36, vip_port at 40, flags at 42);
+    layout!(Settings, size 32, align 8, hash_seed at 0, abi_version at 8, unpublished at 12,
+        udp_idle_ticks at 16, source_port_first at 20, source_port_count at 22);
+    layout!(PacketCounter, size 16, align 8, packets at 0, bytes at 8);
+    layout!(TrafficCounter, size 40, align 8, flows at 0, in_packets at 8, in_bytes at 16,
+        out_packets at 24, out_bytes at 32);
+}
+
+#[test]
+fn addresses_keep_their_family_and_bytes() {
+    for text in ["192.0.2.1", "0.0.0.0", "255.255.255.255", "2001:db8::1", "::", "fe80::1"] {
+        let address: std::net::IpAddr = text.parse().unwrap();
+        let mapped = Addr::from(address);
+        assert_eq!(std::net::IpAddr::from(mapped), address);
+        assert_eq!(mapped.is_v4(), address.is_ipv4(), "{text}");
+    }
+}
+
+#[test]
+fn prefixes_are_compared_bit_by_bit() {
+    let addr = |text: &str| Addr::from(text.parse::<std::net::IpAddr>().unwrap());
+    for (a, b, prefix, expected) in [
+        ("10.0.1.7", "10.0.1.200", 96 + 24, true),
+        ("10.0.1.7", "10.0.2.7", 96 + 24, false),
+        ("10.0.1.7", "10.0.1.6", 96 + 31, true),
+        ("10.0.1.7", "10.0.1.6", 128, false),
+        ("10.0.1.7", "10.0.1.7", 128, true),
+        ("2001:db8::1", "2001:db8::2", 64, true),
+        ("2001:db8:0:1::1", "2001:db8::1", 64, false),
+        ("2001:db8:0:1::1", "2001:db8::1", 63, true),
+        ("2001:db8::1", "10.0.0.1", 96, false),
+        ("2001:db8::1", "10.0.0.1", 0, true),
+    ] {
+        assert_eq!(addr(a).shares_prefix(&addr(b), prefix), expected, "{a} {b} /{prefix}");
+    }
+}
+
+#[test]
+fn outcomes_are_dense_and_named_once() {
+    let mut labels = std::collections::BTreeSet::new();
+    for (index, outcome) in Outcome::ALL.iter().enumerate() {
+        assert_eq!(*outcome as usize, index);
+        assert_eq!(Outcome::from_index(index as u32), Some(*outcome));
+        assert!(labels.insert(outcome.label()), "{} twice", outcome.label());
+    }
+    assert_eq!(Outcome::from_index(Outcome::COUNT), None);
+}
+
+#[test]
+fn hash_is_the_same_everywhere() {
+    let client = Addr::from("198.51.100.7".parse::<std::net::IpAddr>().unwrap());
+    let hash = |seed| {
+        hash::flow_hash(seed, &client, Port::new(40_000), Port::new(5432), Protocol::TCP)
+    };
+    assert_ne!(hash(1), hash(2));
+    assert_eq!(hash(1), hash(1));
+    for len in LADDER {
+        assert!(hash::slot_index(u64::MAX, len) < len);
+        assert_eq!(hash::slot_index(0, len), 0);
+    }
+}
+
+#[test]
+fn tables_have_a_hundred_slots_a_backend_up_to_the_largest() {
+    assert_eq!(table_len(0), 509);
+    assert_eq!(table_len(5), 509);
+    assert_eq!(table_len(6), 1021);
+    assert_eq!(table_len(655), 65537);
+    assert_eq!(table_len(100_000), 65537);
+}

@@ -1,0 +1,173 @@
+//! The data plane as the rest of the agent sees it: read everything back, write one step.
+//!
+//! Only the files beside this one import aya or netlink. Planning works on [`ActualState`] and
+//! yields [`Step`]s; [`Dataplane::apply`] writes one step and decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use lbagent_common::{
+    BackendEntry, BackendId, PacketCounter, ReturnEntry, ReturnKey, Settings, Slot, TrafficCounter,
+    VipEntry, VipKey,
+};
+
+/// What the maps and the host hold now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ActualState {
+    /// The settings entry.
+    pub settings: Settings,
+    /// Capacities that the maps were made with.
+    pub capacity: Capacity,
+    /// Published ports and VIP addresses.
+    pub vips: BTreeMap<VipKey, VipEntry>,
+    /// Contents of every table that a VIP entry names, by (offset, length).
+    pub tables: BTreeMap<Region, Vec<Slot>>,
+    /// Backends in use.
+    pub backends: BTreeMap<BackendId, BackendEntry>,
+    /// Reply sources.
+    pub returns: BTreeMap<ReturnKey, ReturnEntry>,
+    /// VIP addresses that the agent made the host answer for.
+    pub host_addresses: BTreeSet<IpAddr>,
+    /// How the host reaches each address asked about; absent when there is no route.
+    pub paths: BTreeMap<IpAddr, Path>,
+}
+
+/// Map capacities, from the configuration; fixed while the maps are pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Entries of `VIPS`; VIP ids are below it.
+    pub vips: u32,
+    /// Entries of `SLOTS`.
+    pub slots: u32,
+    /// Entries of `BACKENDS`; ids are below it and above 0.
+    pub backends: u32,
+    /// Entries of `RETURNS`.
+    pub returns: u32,
+    /// Entries of `CONNS`.
+    pub conns: u32,
+    /// Entries of `NAT_FLOWS`.
+    pub nat_flows: u32,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        use lbagent_common::limits;
+        Self {
+            vips: limits::MAX_VIPS,
+            slots: limits::MAX_SLOTS,
+            backends: limits::MAX_BACKENDS,
+            returns: limits::MAX_RETURNS,
+            conns: limits::MAX_CONNS,
+            nat_flows: limits::MAX_NAT_FLOWS,
+        }
+    }
+}
+
+/// A range of `SLOTS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Region {
+    /// First slot.
+    pub offset: u32,
+    /// Number of slots.
+    pub len: u32,
+}
+
+/// How the host reaches a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// Interface out.
+    pub ifindex: u32,
+    /// The gateway's own address on that way.
+    pub source: IpAddr,
+    /// Prefix length, in the address's own family, of the link that gateway and backend share;
+    /// the full length (32 or 128) when they share none.
+    pub onlink_prefix: u8,
+}
+
+/// One write. Steps are applied in the order of the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Write the settings entry.
+    PutSettings(Settings),
+    /// Write a backend.
+    PutBackend(BackendId, BackendEntry),
+    /// Clear a backend's entry and its counters. Comes after the last table that names it.
+    DeleteBackend(BackendId),
+    /// Fill a region that no VIP entry names yet.
+    PutTable(Region, Vec<Slot>),
+    /// Point a VIP at its table: the switch.
+    PutVip(VipKey, VipEntry),
+    /// Unpublish, and clear the VIP's counters.
+    DeleteVip(VipKey, VipEntry),
+    /// Write a reply source.
+    PutReturn(ReturnKey, ReturnEntry),
+    /// Remove a reply source.
+    DeleteReturn(ReturnKey),
+    /// Make the host answer for a VIP address.
+    AddHostAddress(IpAddr),
+    /// Stop answering for it.
+    DeleteHostAddress(IpAddr),
+    /// Ask the kernel to resolve a backend's link address now.
+    Probe(IpAddr, Path),
+}
+
+/// Counters, summed over CPUs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CounterSnapshot {
+    /// By [`lbagent_common::Outcome`] index.
+    pub outcomes: Vec<PacketCounter>,
+    /// By VIP id, for the ids asked for.
+    pub vips: BTreeMap<u32, TrafficCounter>,
+    /// By backend id, for the ids asked for.
+    pub backends: BTreeMap<BackendId, TrafficCounter>,
+}
+
+/// Why a step or a read failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    /// A map took no more entries.
+    #[error("map {map} is full ({capacity} entries); raise its capacity in the configuration")]
+    MapFull {
+        /// Map name.
+        map: &'static str,
+        /// Its capacity.
+        capacity: u32,
+    },
+    /// A map operation failed.
+    #[error("map {map}: {operation} failed")]
+    Map {
+        /// Map name.
+        map: &'static str,
+        /// What was tried.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: anyhow::Error,
+    },
+    /// A change of the host's network configuration failed.
+    #[error("host network: {operation} {object} failed")]
+    Host {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        object: String,
+        /// Why.
+        #[source]
+        source: anyhow::Error,
+    },
+}
+
+/// The data plane. Implemented by the kernel's maps and, for tests of the reconciler, by a twin in
+/// memory.
+pub trait Dataplane: Send {
+    /// Reads everything back; `addresses` are the backend addresses whose [`Path`] is wanted.
+    fn read(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<ActualState, DataplaneError>;
+    /// Writes one step. Repeating a step is harmless.
+    fn apply(&mut self, step: &Step) -> Result<(), DataplaneError>;
+    /// Reads the counters of these VIP ids and backend ids, and all outcomes.
+    fn counters(
+        &mut self,
+        vips: &[u32],
+        backends: &[BackendId],
+    ) -> Result<CounterSnapshot, DataplaneError>;
+}

@@ -1,0 +1,115 @@
+//! The desired state: what operators asked for, validated. Written by the API only.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// Everything that was asked for, at one generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DesiredState {
+    /// Revision of the store that this state was read at; rises with every write.
+    pub generation: u64,
+    /// By UUID.
+    pub service_groups: BTreeMap<Uuid, ServiceGroup>,
+    /// By UUID.
+    pub instances: BTreeMap<Uuid, Instance>,
+}
+
+/// Published ports and the policy for the instances behind them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceGroup {
+    /// Identity.
+    pub uuid: Uuid,
+    /// Unique name.
+    pub name: String,
+    /// When it was created.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// Whether it stays when its last instance leaves.
+    pub persistent: bool,
+    /// Instance concurrency at which another instance is wanted.
+    pub soft_limit: u16,
+    /// Instance concurrency that is not exceeded.
+    pub hard_limit: u16,
+    /// Published ports.
+    pub services: Vec<Service>,
+    /// Fully-qualified domain names, without the trailing dot.
+    pub domains: Vec<String>,
+}
+
+/// One published port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Port on the VIP.
+    pub port: u16,
+    /// Port that the instances listen on.
+    pub destination_port: u16,
+    /// Transport protocol.
+    pub protocol: Transport,
+    /// The one VIP to publish on; every VIP of the gateway when absent.
+    pub ip: Option<IpAddr>,
+}
+
+/// Transport protocol of a published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A backend: an address that runs what the service group publishes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instance {
+    /// Identity; orders the Maglev tables.
+    pub uuid: Uuid,
+    /// Unique name.
+    pub name: String,
+    /// When it was created.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// Whether it gets traffic.
+    pub state: InstanceState,
+    /// The group that it serves.
+    pub service_group: Option<Uuid>,
+    /// Addresses as given: at most one of each family gets traffic, the first.
+    pub addresses: Vec<IpNetwork>,
+    /// Recorded, not run: the agent starts no machines.
+    pub image: Option<String>,
+}
+
+impl Instance {
+    /// The address that packets of a family go to.
+    pub fn address(&self, v4: bool) -> Option<IpAddr> {
+        self.addresses.iter().map(IpNetwork::ip).find(|address| address.is_ipv4() == v4)
+    }
+}
+
+/// Whether an instance gets traffic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum InstanceState {
+    /// New and established connections.
+    Running,
+    /// Established connections only, until the deadline.
+    Draining {
+        /// When draining began.
+        #[serde(with = "time::serde::rfc3339")]
+        since: OffsetDateTime,
+        /// When the rest is cut off.
+        #[serde(with = "time::serde::rfc3339")]
+        deadline: OffsetDateTime,
+    },
+    /// Nothing.
+    Stopped,
+}

@@ -1,0 +1,4 @@
+//! The load-balancing agent.
+
+pub mod dataplane;
+pub mod desired;

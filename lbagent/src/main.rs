@@ -1,0 +1,2 @@
+//! Arguments, logging, exit code.
+fn main() {}
