@@ -3,56 +3,56 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An IPv6 address, or an IPv4 address in its v4-mapped form (`::ffff:a.b.c.d`, RFC 4291
-/// section 2.5.5.2). Network byte order, 16 bytes, alignment 4.
-#[repr(C, align(4))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Addr([u8; 16]);
+/// section 2.5.5.2). 16 bytes in network byte order, alignment 4: words, because programs load
+/// and compare four bytes at a time.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Addr([u32; 4]);
 
 impl Addr {
     /// `::`, which no VIP or backend may have.
-    pub const UNSPECIFIED: Self = Self([0; 16]);
+    pub const UNSPECIFIED: Self = Self([0; 4]);
 
-    /// Wraps the 16 bytes of an IPv6 address in network byte order.
+    /// The third word of a v4-mapped address.
+    const V4_MARK: u32 = 0x0000_ffff_u32.to_be();
+
+    /// From four words as they lie in a packet (network byte order, loaded without a swap).
     #[inline(always)]
-    pub const fn from_v6_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
+    pub const fn from_wire(words: [u32; 4]) -> Self {
+        Self(words)
     }
 
-    /// Maps the 4 bytes of an IPv4 address in network byte order.
+    /// Maps an IPv4 address as it lies in a packet (network byte order, loaded without a swap).
     #[inline(always)]
-    pub const fn from_v4_bytes(b: [u8; 4]) -> Self {
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, b[0], b[1], b[2], b[3]])
+    pub const fn from_wire_v4(word: u32) -> Self {
+        Self([0, 0, Self::V4_MARK, word])
     }
 
-    /// All 16 bytes in network byte order.
+    /// Four words as they lie in memory and in a packet.
     #[inline(always)]
-    pub const fn bytes(&self) -> &[u8; 16] {
-        &self.0
+    pub const fn wire(&self) -> [u32; 4] {
+        self.0
     }
 
-    /// The last 4 bytes: the IPv4 address, if [`is_v4`](Self::is_v4).
+    /// The IPv4 address as it lies in a packet, if [`is_v4`](Self::is_v4).
     #[inline(always)]
-    pub const fn v4_bytes(&self) -> [u8; 4] {
-        [self.0[12], self.0[13], self.0[14], self.0[15]]
+    pub const fn wire_v4(&self) -> u32 {
+        self.0[3]
     }
 
     /// Whether this is a v4-mapped address.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        let [high, middle, mark, _] = self.words();
-        high == 0 && middle == 0 && mark == 0x0000_ffff_u32.to_be()
+        self.0[2] == Self::V4_MARK && self.0[0] == 0 && self.0[1] == 0
     }
 
-    /// Four words as they lie in memory (network byte order read with host-order loads).
-    #[inline(always)]
-    pub const fn words(&self) -> [u32; 4] {
-        let b = &self.0;
-        [
-            u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
-            u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
-            u32::from_ne_bytes([b[8], b[9], b[10], b[11]]),
-            u32::from_ne_bytes([b[12], b[13], b[14], b[15]]),
-        ]
+    /// All 16 bytes in network byte order.
+    pub fn octets(&self) -> [u8; 16] {
+        let mut octets = [0; 16];
+        for (chunk, word) in octets.chunks_exact_mut(4).zip(self.0) {
+            chunk.copy_from_slice(&word.to_ne_bytes());
+        }
+        octets
     }
 
     /// Whether the first `prefix_len` bits (of 128, so 96 + n for an IPv4 prefix of n) agree.
@@ -71,35 +71,50 @@ impl Addr {
     /// The address as two 64-bit numbers, most significant first.
     #[inline(always)]
     pub const fn halves(&self) -> (u64, u64) {
-        let b = &self.0;
+        let [a, b, c, d] = self.0;
         (
-            u64::from_be_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]),
-            u64::from_be_bytes([b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]),
+            (u32::from_be(a) as u64) << 32 | u32::from_be(b) as u64,
+            (u32::from_be(c) as u64) << 32 | u32::from_be(d) as u64,
         )
+    }
+}
+
+impl PartialOrd for Addr {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Addr {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        self.halves().cmp(&other.halves())
     }
 }
 
 impl From<IpAddr> for Addr {
     fn from(address: IpAddr) -> Self {
         match address {
-            IpAddr::V4(v4) => v4.into(),
-            IpAddr::V6(v6) => Self(v6.octets()),
+            IpAddr::V4(v4) => Self::from_wire_v4(u32::from(v4).to_be()),
+            IpAddr::V6(v6) => {
+                let bits = u128::from(v6);
+                Self([96, 64, 32, 0].map(|shift| ((bits >> shift) as u32).to_be()))
+            }
         }
     }
 }
 
 impl From<Ipv4Addr> for Addr {
     fn from(address: Ipv4Addr) -> Self {
-        Self::from_v4_bytes(address.octets())
+        IpAddr::V4(address).into()
     }
 }
 
 impl From<Addr> for IpAddr {
     fn from(address: Addr) -> Self {
         if address.is_v4() {
-            Self::V4(address.v4_bytes().into())
+            Self::V4(u32::from_be(address.wire_v4()).into())
         } else {
-            Self::V6(Ipv6Addr::from(address.0))
+            Self::V6(Ipv6Addr::from(address.octets()))
         }
     }
 }

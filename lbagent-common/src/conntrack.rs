@@ -20,7 +20,12 @@ impl ConnKey {
     /// Key of a flow.
     #[inline(always)]
     pub const fn new(client: Addr, client_port: Port, vip_id: u32) -> Self {
-        Self { client, vip_id, client_port, pad: 0 }
+        Self {
+            client,
+            vip_id,
+            client_port,
+            pad: 0,
+        }
     }
 }
 
@@ -63,7 +68,14 @@ impl NatFlowKey {
         peer_port: Port,
         protocol: Protocol,
     ) -> Self {
-        Self { backend, peer, backend_port, peer_port, protocol, pad: [0; 3] }
+        Self {
+            backend,
+            peer,
+            backend_port,
+            peer_port,
+            protocol,
+            pad: [0; 3],
+        }
     }
 }
 
@@ -83,6 +95,12 @@ pub struct NatFlowEntry {
     pub vip_id: u32,
     /// Index into `BACKEND_COUNTERS`.
     pub backend_id: BackendId,
-    /// Last packet, in ticks of 2^30 ns of the monotonic clock.
+    /// Last packet, in ticks of 2^30 ns of the monotonic clock; the top bit is
+    /// [`CLOSING`](Self::CLOSING).
     pub last_seen: u32,
+}
+
+impl NatFlowEntry {
+    /// The client sent a FIN or a RST: the entry may be taken over by another flow.
+    pub const CLOSING: u32 = 1 << 31;
 }

@@ -25,9 +25,7 @@ pub const fn flow_hash(
     protocol: Protocol,
 ) -> u64 {
     let (high, low) = client.halves();
-    let ports = (client_port.get() as u64) << 32
-        | (vip_port.get() as u64) << 8
-        | protocol.0 as u64;
+    let ports = (client_port.get() as u64) << 32 | (vip_port.get() as u64) << 8 | protocol.0 as u64;
     let hash = mix(seed ^ low);
     let hash = mix(hash ^ high.rotate_left(32) ^ ports.wrapping_mul(MIX_2));
     mix(hash.wrapping_add(seed))

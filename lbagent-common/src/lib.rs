@@ -9,6 +9,7 @@
 
 mod addr;
 mod backend;
+pub mod checksum;
 mod conntrack;
 mod counters;
 pub mod hash;

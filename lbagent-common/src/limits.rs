@@ -25,7 +25,16 @@ pub const SETTINGS: &str = "SETTINGS";
 
 /// Every map, in the order in which an operator would read them.
 pub const ALL_MAPS: [&str; 11] = [
-    SETTINGS, VIPS, SLOTS, BACKENDS, RETURNS, CONNS, NAT_FLOWS, UDP_SEEN, OUTCOMES, VIP_COUNTERS,
+    SETTINGS,
+    VIPS,
+    SLOTS,
+    BACKENDS,
+    RETURNS,
+    CONNS,
+    NAT_FLOWS,
+    UDP_SEEN,
+    OUTCOMES,
+    VIP_COUNTERS,
     BACKEND_COUNTERS,
 ];
 

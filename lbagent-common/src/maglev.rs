@@ -21,7 +21,37 @@ impl Slot {
     /// A slot with one owner and no stored flows.
     #[inline(always)]
     pub const fn settled(owner: BackendId) -> Self {
-        Self { current: owner, previous: owner }
+        Self {
+            current: owner,
+            previous: owner,
+        }
+    }
+
+    /// The slot as one number, for loads and stores that must not tear.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        if cfg!(target_endian = "little") {
+            (self.previous as u64) << 32 | self.current as u64
+        } else {
+            (self.current as u64) << 32 | self.previous as u64
+        }
+    }
+
+    /// The slot from one number loaded from memory.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        let (high, low) = ((word >> 32) as u32, word as u32);
+        if cfg!(target_endian = "little") {
+            Self {
+                current: low,
+                previous: high,
+            }
+        } else {
+            Self {
+                current: high,
+                previous: low,
+            }
+        }
     }
 
     /// Whether the tables alone tell the owner.

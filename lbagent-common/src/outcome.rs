@@ -71,7 +71,7 @@ outcomes! {
     PassLocal = 13, Passed, "pass_local";
     /// TTL or hop limit used up: the kernel answers.
     PassTtl = 14, Passed, "pass_ttl";
-    /// Larger than the way out allows: the kernel answers.
+    /// A reply larger than the way to the client allows: the kernel tells the backend.
     PassTooBig = 15, Passed, "pass_too_big";
     /// A VIP's address on a port that nobody published, policy `drop`.
     DropUnpublished = 16, Dropped, "drop_unpublished";
@@ -87,6 +87,8 @@ outcomes! {
     DropRewrite = 21, Dropped, "drop_rewrite";
     /// A map that must hold an entry does not: settings missing or slots out of range.
     DropNotConfigured = 22, Dropped, "drop_not_configured";
+    /// Larger than the way to the backend allows.
+    DropTooBig = 23, Dropped, "drop_too_big";
 }
 
 impl Outcome {

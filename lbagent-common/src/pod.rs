@@ -15,6 +15,17 @@ macro_rules! pod {
 }
 
 pod!(
-    BackendEntry, ConnEntry, ConnKey, NatFlowEntry, NatFlowKey, PacketCounter, ReturnEntry,
-    ReturnKey, Settings, Slot, TrafficCounter, VipEntry, VipKey,
+    BackendEntry,
+    ConnEntry,
+    ConnKey,
+    NatFlowEntry,
+    NatFlowKey,
+    PacketCounter,
+    ReturnEntry,
+    ReturnKey,
+    Settings,
+    Slot,
+    TrafficCounter,
+    VipEntry,
+    VipKey,
 );

@@ -20,7 +20,12 @@ impl ReturnKey {
     /// Key of a backend's listening port.
     #[inline(always)]
     pub const fn new(backend: Addr, port: Port, protocol: Protocol) -> Self {
-        Self { backend, port, protocol, pad: 0 }
+        Self {
+            backend,
+            port,
+            protocol,
+            pad: 0,
+        }
     }
 }
 

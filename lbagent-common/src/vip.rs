@@ -21,7 +21,12 @@ impl VipKey {
     /// Key of a published port.
     #[inline(always)]
     pub const fn new(addr: Addr, port: Port, protocol: Protocol) -> Self {
-        Self { addr, port, protocol, pad: 0 }
+        Self {
+            addr,
+            port,
+            protocol,
+            pad: 0,
+        }
     }
 
     /// Key of the address entry.

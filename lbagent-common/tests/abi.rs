@@ -44,7 +44,14 @@ fn layouts_are_fixed() {
 
 #[test]
 fn addresses_keep_their_family_and_bytes() {
-    for text in ["192.0.2.1", "0.0.0.0", "255.255.255.255", "2001:db8::1", "::", "fe80::1"] {
+    for text in [
+        "192.0.2.1",
+        "0.0.0.0",
+        "255.255.255.255",
+        "2001:db8::1",
+        "::",
+        "fe80::1",
+    ] {
         let address: std::net::IpAddr = text.parse().unwrap();
         let mapped = Addr::from(address);
         assert_eq!(std::net::IpAddr::from(mapped), address);
@@ -67,7 +74,11 @@ fn prefixes_are_compared_bit_by_bit() {
         ("2001:db8::1", "10.0.0.1", 96, false),
         ("2001:db8::1", "10.0.0.1", 0, true),
     ] {
-        assert_eq!(addr(a).shares_prefix(&addr(b), prefix), expected, "{a} {b} /{prefix}");
+        assert_eq!(
+            addr(a).shares_prefix(&addr(b), prefix),
+            expected,
+            "{a} {b} /{prefix}"
+        );
     }
 }
 
@@ -86,7 +97,13 @@ fn outcomes_are_dense_and_named_once() {
 fn hash_is_the_same_everywhere() {
     let client = Addr::from("198.51.100.7".parse::<std::net::IpAddr>().unwrap());
     let hash = |seed| {
-        hash::flow_hash(seed, &client, Port::new(40_000), Port::new(5432), Protocol::TCP)
+        hash::flow_hash(
+            seed,
+            &client,
+            Port::new(40_000),
+            Port::new(5432),
+            Protocol::TCP,
+        )
     };
     assert_ne!(hash(1), hash(2));
     assert_eq!(hash(1), hash(1));
