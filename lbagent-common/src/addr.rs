@@ -6,7 +6,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// section 2.5.5.2). 16 bytes in network byte order, alignment 4: words, because programs load
 /// and compare four bytes at a time.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, Eq)]
 pub struct Addr([u32; 4]);
 
 impl Addr {
@@ -76,6 +76,21 @@ impl Addr {
             (u32::from_be(a) as u64) << 32 | u32::from_be(b) as u64,
             (u32::from_be(c) as u64) << 32 | u32::from_be(d) as u64,
         )
+    }
+}
+
+impl PartialEq for Addr {
+    /// Word by word: a derived comparison becomes a call of `memcmp` in BPF.
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (&self.0, &other.0);
+        (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
+    }
+}
+
+impl core::hash::Hash for Addr {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
     }
 }
 

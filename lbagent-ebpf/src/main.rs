@@ -1,7 +1,88 @@
-//! Placeholder.
+//! lbagent's BPF programs: entry points, and the one place where an outcome becomes an action.
+//!
+//! * `lb_ingress` (XDP, client-facing interfaces): clients' packets to VIPs go to backends.
+//! * `lb_return` (TC ingress, backend-facing interfaces): backends' replies go back to clients,
+//!   and packets to VIPs that start on the backend side are balanced too.
+//!
+//! Read `pipeline.rs` next.
+
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![expect(
+    missing_docs,
+    reason = "the entry-point macros generate functions without documentation"
+)]
+
+mod backend;
+mod conntrack;
+mod counters;
+mod forward;
+mod kernel;
+mod maglev;
+mod maps;
+mod outcome;
+mod packet;
+mod pipeline;
+mod restore;
+mod sources;
+mod vip;
+
+use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action};
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use lbagent_common::Outcome;
+
+use crate::outcome::{Egress, Stop};
+use crate::packet::Context;
+
+/// A client's packet, before the kernel has seen it.
+#[xdp]
+pub fn lb_ingress(ctx: XdpContext) -> u32 {
+    let bytes = ctx.len();
+    let (outcome, action) = match pipeline::from_client(&ctx) {
+        Ok(Egress::Transmit) => (Outcome::ForwardTx, xdp_action::XDP_TX),
+        Ok(Egress::Redirect(ifindex)) => (Outcome::ForwardRedirect, kernel::redirect(ifindex)),
+        Ok(Egress::Resolve(_)) => (Outcome::ForwardKernel, xdp_action::XDP_PASS),
+        Err(Stop::Pass(outcome)) => (outcome, xdp_action::XDP_PASS),
+        Err(Stop::Drop(outcome)) => (outcome, xdp_action::XDP_DROP),
+    };
+    counters::outcome(outcome, bytes);
+    action
+}
+
+/// A packet from the backend side: a reply, a call to a VIP, or foreign traffic.
+#[classifier]
+pub fn lb_return(ctx: TcContext) -> i32 {
+    let bytes = Context::len(&ctx);
+    let (outcome, action) = match pipeline::from_backend(&ctx) {
+        Ok((direction, Egress::Transmit)) => (
+            direction.redirected(),
+            kernel::redirect(ctx.ingress_ifindex()) as i32,
+        ),
+        Ok((direction, Egress::Redirect(ifindex))) => {
+            (direction.redirected(), kernel::redirect(ifindex) as i32)
+        }
+        Ok((direction, Egress::Resolve(ifindex))) => {
+            (direction.resolved(), kernel::redirect_resolving(ifindex))
+        }
+        Err(Stop::Pass(outcome)) => (outcome, TC_ACT_OK),
+        Err(Stop::Drop(outcome)) => (outcome, TC_ACT_SHOT),
+    };
+    counters::outcome(outcome, bytes);
+    action
+}
+
+/// The kernel reads the licence to decide which helpers the programs may call.
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Lets `cargo check` of the workspace read this crate without the BPF toolchain.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
+
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! { loop {} }
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

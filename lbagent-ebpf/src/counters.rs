@@ -1,0 +1,34 @@
+//! Per-CPU counters of outcomes, VIPs and backends.
+
+use lbagent_common::{BackendId, Outcome};
+
+use crate::maps;
+
+/// Counts the packet's one outcome.
+#[inline(always)]
+pub fn outcome(outcome: Outcome, bytes: u32) {
+    maps::count_outcome(outcome, u64::from(bytes));
+}
+
+/// Counts a packet towards a backend.
+#[inline(always)]
+pub fn forwarded(vip_id: u32, backend: BackendId, is_new: bool, bytes: u32) {
+    let add = |counter: &mut lbagent_common::TrafficCounter| {
+        counter.flows += u64::from(is_new);
+        counter.in_packets += 1;
+        counter.in_bytes += u64::from(bytes);
+    };
+    maps::count_vip(vip_id, add);
+    maps::count_backend(backend, add);
+}
+
+/// Counts a packet towards a client.
+#[inline(always)]
+pub fn returned(vip_id: u32, backend: BackendId, bytes: u32) {
+    let add = |counter: &mut lbagent_common::TrafficCounter| {
+        counter.out_packets += 1;
+        counter.out_bytes += u64::from(bytes);
+    };
+    maps::count_vip(vip_id, add);
+    maps::count_backend(backend, add);
+}

@@ -1,0 +1,143 @@
+//! The kernel's helpers, typed. One of the places that may hold `unsafe`.
+
+use aya_ebpf::bindings::{
+    BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_FIB_LKUP_RET_FRAG_NEEDED,
+    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS,
+    bpf_fib_lookup as FibParams,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+};
+use lbagent_common::Addr;
+use lbagent_common::checksum::Difference;
+
+use crate::outcome::Egress;
+use crate::packet::{Context, Packet};
+
+/// Address families as the kernel numbers them.
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// Where a packet would leave the host.
+pub enum Route {
+    /// Through an interface.
+    Out(Hop),
+    /// To the host itself.
+    Local,
+    /// Larger than the way allows.
+    TooBig,
+    /// Nowhere: no route, or forwarding is off.
+    None,
+}
+
+/// The way out.
+pub struct Hop {
+    /// Interface.
+    pub ifindex: u32,
+    /// Its link address.
+    pub source: [u8; 6],
+    /// The next hop's link address.
+    pub destination: [u8; 6],
+    /// Whether the link addresses are known.
+    pub resolved: bool,
+}
+
+impl Hop {
+    /// How a packet takes this way.
+    #[inline(always)]
+    pub fn egress<C: Context>(&self, ctx: &C) -> Egress {
+        if !self.resolved {
+            Egress::Resolve(self.ifindex)
+        } else if self.ifindex == ctx.ingress_ifindex() {
+            Egress::Transmit
+        } else {
+            Egress::Redirect(self.ifindex)
+        }
+    }
+}
+
+/// Asks the kernel's routing table how a packet from `source` to `destination` would go.
+#[inline(always)]
+pub fn route<C: Context>(ctx: &C, packet: &Packet, source: Addr, destination: Addr) -> Route {
+    // SAFETY: all-zero is a valid value of this struct of integers and unions of integers.
+    let mut params: FibParams = unsafe { core::mem::zeroed() };
+    params.l4_protocol = packet.protocol.0;
+    params.ifindex = ctx.ingress_ifindex();
+    params.__bindgen_anon_1.tot_len = ctx.mtu_len(packet);
+    if destination.is_v4() {
+        params.family = AF_INET;
+        params.__bindgen_anon_3.ipv4_src = source.wire_v4();
+        params.__bindgen_anon_4.ipv4_dst = destination.wire_v4();
+    } else {
+        params.family = AF_INET6;
+        params.__bindgen_anon_3.ipv6_src = source.wire();
+        params.__bindgen_anon_4.ipv6_dst = destination.wire();
+    }
+    // SAFETY: `params` is as large as said, and the context is the program's own.
+    let result =
+        unsafe { bpf_fib_lookup(ctx.raw(), &raw mut params, size_of::<FibParams>() as i32, 0) }
+            as u32;
+    let resolved = match result {
+        BPF_FIB_LKUP_RET_SUCCESS => true,
+        BPF_FIB_LKUP_RET_NO_NEIGH => false,
+        BPF_FIB_LKUP_RET_NOT_FWDED => return Route::Local,
+        BPF_FIB_LKUP_RET_FRAG_NEEDED => return Route::TooBig,
+        _ => return Route::None,
+    };
+    Route::Out(Hop {
+        ifindex: params.ifindex,
+        source: params.smac,
+        destination: params.dmac,
+        resolved,
+    })
+}
+
+/// Sends the packet out of another interface; the value is the program's action.
+#[inline(always)]
+pub fn redirect(ifindex: u32) -> u32 {
+    // SAFETY: takes numbers only.
+    (unsafe { bpf_redirect(ifindex, 0) }) as u32
+}
+
+/// Sends the packet out of an interface whose next hop the kernel looks up and resolves (TC only).
+#[inline(always)]
+pub fn redirect_resolving(ifindex: u32) -> i32 {
+    // SAFETY: no parameters means that the kernel looks the next hop up from the packet.
+    (unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) }) as i32
+}
+
+/// The monotonic clock in ticks of 2^30 ns, about a second; coarse, because it is cheap.
+#[inline(always)]
+pub fn tick() -> u32 {
+    // SAFETY: takes nothing, returns a number.
+    (unsafe { bpf_ktime_get_coarse_ns() } >> 30) as u32 & 0x7fff_ffff
+}
+
+/// Adds a difference to a transport checksum, complete or partial (TC only).
+#[inline(always)]
+pub fn replace_l4_checksum<C: Context>(
+    ctx: &C,
+    offset: usize,
+    difference: Difference,
+    is_pseudo_header: bool,
+    is_udp: bool,
+) -> Option<()> {
+    let mut flags = 0;
+    if is_pseudo_header {
+        flags |= u64::from(BPF_F_PSEUDO_HDR);
+    }
+    if is_udp {
+        flags |= u64::from(BPF_F_MARK_MANGLED_0);
+    }
+    // SAFETY: the helper checks the offset; size 0 says that `to` is a difference.
+    let result = unsafe {
+        bpf_l4_csum_replace(
+            ctx.raw().cast(),
+            offset as u32,
+            0,
+            u64::from(difference.wsum()),
+            flags,
+        )
+    };
+    (result == 0).then_some(())
+}

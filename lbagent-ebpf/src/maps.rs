@@ -1,0 +1,208 @@
+//! All maps, behind accessors that cannot be misused. One of the places that may hold `unsafe`.
+
+use core::ptr;
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use lbagent_common::{
+    BackendEntry, BackendId, ConnEntry, ConnKey, NatFlowEntry, NatFlowKey, Outcome, PacketCounter,
+    ReturnEntry, ReturnKey, Settings, Slot, TrafficCounter, VipEntry, VipKey, limits,
+};
+
+#[map]
+static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+#[map]
+static VIPS: HashMap<VipKey, VipEntry> = HashMap::with_max_entries(limits::MAX_VIPS, 0);
+/// Slots as words, because a word is loaded in one piece.
+#[map]
+static SLOTS: Array<u64> = Array::with_max_entries(limits::MAX_SLOTS, BPF_F_MMAPABLE);
+#[map]
+static BACKENDS: Array<BackendEntry> = Array::with_max_entries(limits::MAX_BACKENDS, 0);
+#[map]
+static RETURNS: HashMap<ReturnKey, ReturnEntry> = HashMap::with_max_entries(limits::MAX_RETURNS, 0);
+#[map]
+static CONNS: LruHashMap<ConnKey, ConnEntry> = LruHashMap::with_max_entries(limits::MAX_CONNS, 0);
+#[map]
+static NAT_FLOWS: LruHashMap<NatFlowKey, NatFlowEntry> =
+    LruHashMap::with_max_entries(limits::MAX_NAT_FLOWS, 0);
+#[map]
+static UDP_SEEN: Array<u32> = Array::with_max_entries(limits::UDP_SEEN_LEN, 0);
+#[map]
+static OUTCOMES: PerCpuArray<PacketCounter> = PerCpuArray::with_max_entries(Outcome::COUNT, 0);
+#[map]
+static VIP_COUNTERS: PerCpuArray<TrafficCounter> =
+    PerCpuArray::with_max_entries(limits::MAX_VIPS, 0);
+#[map]
+static BACKEND_COUNTERS: PerCpuArray<TrafficCounter> =
+    PerCpuArray::with_max_entries(limits::MAX_BACKENDS, 0);
+
+/// The global settings.
+#[inline(always)]
+pub fn settings() -> Option<&'static Settings> {
+    SETTINGS.get(0)
+}
+
+/// A published port or a VIP address.
+#[inline(always)]
+pub fn vip(key: &VipKey) -> Option<&'static VipEntry> {
+    // SAFETY: entries are only written by the agent, whole. The kernel may reuse an element that
+    // was replaced while this program runs, so a reader can at worst see another valid entry, for
+    // one packet; every field of it is checked again where it is used as an index.
+    unsafe { VIPS.get(key) }
+}
+
+/// One slot of the Maglev tables.
+#[inline(always)]
+pub fn slot(index: u32) -> Option<Slot> {
+    let word = SLOTS.get_ptr(index)?;
+    // SAFETY: the lookup returned a pointer to an aligned 8-byte value of a map that lives as
+    // long as the program; volatile, because the agent writes through its own mapping.
+    Some(Slot::from_word(unsafe { ptr::read_volatile(word) }))
+}
+
+/// A backend's entry, in use or not.
+#[inline(always)]
+pub fn backend(id: BackendId) -> Option<&'static BackendEntry> {
+    BACKENDS.get(id)
+}
+
+/// The VIP of a reply's source.
+#[inline(always)]
+pub fn return_entry(key: &ReturnKey) -> Option<&'static ReturnEntry> {
+    // SAFETY: as for `vip`.
+    unsafe { RETURNS.get(key) }
+}
+
+/// A stored flow of a changed slot.
+pub struct Conn(*mut ConnEntry);
+
+impl Conn {
+    /// Owner of the flow.
+    #[inline(always)]
+    pub fn backend(&self) -> BackendId {
+        // SAFETY: the pointer came from a lookup in this run, so it points to an entry of CONNS;
+        // an evicted element stays memory of the map.
+        unsafe { ptr::read_volatile(&raw const (*self.0).backend) }
+    }
+
+    /// Notes when the flow was last seen, at most once a tick so that flows stay read-only.
+    #[inline(always)]
+    pub fn touch(&self, now: u32) {
+        // SAFETY: as above; `last_seen` is an aligned 4-byte field that nobody relies on being
+        // written exactly once.
+        unsafe {
+            if ptr::read_volatile(&raw const (*self.0).last_seen) != now {
+                ptr::write_volatile(&raw mut (*self.0).last_seen, now);
+            }
+        }
+    }
+}
+
+/// Looks a stored flow up.
+#[inline(always)]
+pub fn conn(key: &ConnKey) -> Option<Conn> {
+    CONNS.get_ptr_mut(key).map(Conn)
+}
+
+/// Stores a flow.
+#[inline(always)]
+pub fn put_conn(key: &ConnKey, entry: &ConnEntry) -> Result<(), i32> {
+    CONNS.insert(key, entry, u64::from(BPF_ANY))
+}
+
+/// A stored flow of the way back.
+pub struct NatFlow(*mut NatFlowEntry);
+
+impl NatFlow {
+    /// The entry. Programs on other CPUs may change `last_seen` while it is read.
+    #[inline(always)]
+    pub fn get(&self) -> &NatFlowEntry {
+        // SAFETY: the pointer came from a lookup in this run, so it points to an entry of
+        // NAT_FLOWS; an evicted element stays memory of the map, and every bit pattern of its
+        // integers is valid.
+        unsafe { &*self.0 }
+    }
+
+    /// Notes when the flow was last seen, and whether it is closing.
+    #[inline(always)]
+    pub fn set_last_seen(&self, last_seen: u32) {
+        // SAFETY: as above; an aligned 4-byte field.
+        unsafe {
+            if ptr::read_volatile(&raw const (*self.0).last_seen) != last_seen {
+                ptr::write_volatile(&raw mut (*self.0).last_seen, last_seen);
+            }
+        }
+    }
+}
+
+/// Looks a flow of the way back up.
+#[inline(always)]
+pub fn nat_flow(key: &NatFlowKey) -> Option<NatFlow> {
+    NAT_FLOWS.get_ptr_mut(key).map(NatFlow)
+}
+
+/// Stores a flow of the way back.
+#[inline(always)]
+pub fn put_nat_flow(key: &NatFlowKey, entry: &NatFlowEntry) -> Result<(), i32> {
+    NAT_FLOWS.insert(key, entry, u64::from(BPF_ANY))
+}
+
+/// When flows with this hash last sent a UDP packet.
+pub struct Seen(*mut u32);
+
+impl Seen {
+    /// The tick; 0 for never.
+    #[inline(always)]
+    pub fn get(&self) -> u32 {
+        // SAFETY: the pointer came from a lookup in this run; an aligned 4-byte value.
+        unsafe { ptr::read_volatile(self.0) }
+    }
+
+    /// Notes a tick.
+    #[inline(always)]
+    pub fn set(&self, tick: u32) {
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(self.0, tick) }
+    }
+}
+
+/// The filter's entry for a flow hash.
+#[inline(always)]
+pub fn udp_seen(hash: u32) -> Option<Seen> {
+    UDP_SEEN
+        .get_ptr_mut(hash & (limits::UDP_SEEN_LEN - 1))
+        .map(Seen)
+}
+
+/// Counts an outcome.
+#[inline(always)]
+pub fn count_outcome(outcome: Outcome, bytes: u64) {
+    if let Some(counter) = OUTCOMES.get_ptr_mut(outcome as u32) {
+        // SAFETY: the pointer is to this CPU's own value; a program is not preempted by another
+        // one that counts the same outcome on this CPU but between softirq levels, where a lost
+        // count is the worst that can happen.
+        unsafe {
+            (*counter).packets += 1;
+            (*counter).bytes += bytes;
+        }
+    }
+}
+
+/// Counts traffic of a VIP.
+#[inline(always)]
+pub fn count_vip(vip_id: u32, add: impl FnOnce(&mut TrafficCounter)) {
+    if let Some(counter) = VIP_COUNTERS.get_ptr_mut(vip_id) {
+        // SAFETY: as in `count_outcome`.
+        add(unsafe { &mut *counter });
+    }
+}
+
+/// Counts traffic of a backend.
+#[inline(always)]
+pub fn count_backend(id: BackendId, add: impl FnOnce(&mut TrafficCounter)) {
+    if let Some(counter) = BACKEND_COUNTERS.get_ptr_mut(id) {
+        // SAFETY: as in `count_outcome`.
+        add(unsafe { &mut *counter });
+    }
+}
