@@ -1,0 +1,253 @@
+//! Frames for the data plane, and what a frame says.
+
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+
+/// Link address of the sender in every built frame.
+pub const CLIENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+/// Link address of the gateway in every built frame.
+pub const GATEWAY_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
+/// TTL or hop limit of every built frame.
+pub const TTL: u8 = 64;
+
+/// The part of a TCP header that decides something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// Opens a connection.
+    Syn,
+    /// Answers a SYN.
+    SynAck,
+    /// Within a connection.
+    Ack,
+    /// Ends a connection.
+    Fin,
+    /// Breaks a connection.
+    Rst,
+}
+
+fn ip(
+    source: SocketAddr,
+    destination: SocketAddr,
+) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
+    let ethernet = PacketBuilder::ethernet2(CLIENT_MAC, GATEWAY_MAC);
+    match (source.ip(), destination.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => ethernet.ip(etherparse::IpHeaders::Ipv4(
+            etherparse::Ipv4Header {
+                source: source.octets(),
+                destination: destination.octets(),
+                time_to_live: TTL,
+                identification: 0x4c42,
+                ..Default::default()
+            },
+            Default::default(),
+        )),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => ethernet.ip(etherparse::IpHeaders::Ipv6(
+            etherparse::Ipv6Header {
+                source: source.octets(),
+                destination: destination.octets(),
+                hop_limit: TTL,
+                ..Default::default()
+            },
+            Default::default(),
+        )),
+        _ => panic!("a packet from {source} to {destination} would mix the families"),
+    }
+}
+
+/// A TCP frame with right checksums.
+pub fn tcp(
+    source: SocketAddr,
+    destination: SocketAddr,
+    segment: Segment,
+    payload: &[u8],
+) -> Vec<u8> {
+    let step = ip(source, destination).tcp(source.port(), destination.port(), 1_000, 65_535);
+    let step = match segment {
+        Segment::Syn => step.syn(),
+        Segment::SynAck => step.syn().ack(1),
+        Segment::Ack => step.ack(1),
+        Segment::Fin => step.fin().ack(1),
+        Segment::Rst => step.rst(),
+    };
+    let mut frame = Vec::with_capacity(step.size(payload.len()));
+    step.write(&mut frame, payload).expect("writing to memory");
+    frame
+}
+
+/// A UDP frame with right checksums.
+pub fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let step = ip(source, destination).udp(source.port(), destination.port());
+    let mut frame = Vec::with_capacity(step.size(payload.len()));
+    step.write(&mut frame, payload).expect("writing to memory");
+    frame
+}
+
+/// Inserts IPv4 options (a multiple of 4 bytes) and repairs length and header checksum.
+pub fn with_ipv4_options(mut frame: Vec<u8>, options: &[u8]) -> Vec<u8> {
+    assert!(options.len() % 4 == 0 && options.len() <= 40);
+    frame.splice(34..34, options.iter().copied());
+    frame[14] = 0x40 | (5 + options.len() / 4) as u8;
+    let total = u16::from_be_bytes([frame[16], frame[17]]) + options.len() as u16;
+    frame[16..18].copy_from_slice(&total.to_be_bytes());
+    repair_ipv4_checksum(&mut frame);
+    frame
+}
+
+/// Makes an IPv4 frame a fragment: offset in units of 8 bytes, and whether more follow.
+pub fn as_fragment(mut frame: Vec<u8>, offset: u16, more: bool) -> Vec<u8> {
+    let field = offset | if more { 0x2000 } else { 0 };
+    frame[20..22].copy_from_slice(&field.to_be_bytes());
+    repair_ipv4_checksum(&mut frame);
+    frame
+}
+
+/// Inserts an 802.1Q tag.
+pub fn with_vlan(mut frame: Vec<u8>, vlan: u16) -> Vec<u8> {
+    let [high, low] = vlan.to_be_bytes();
+    frame.splice(12..12, [0x81, 0x00, high, low]);
+    frame
+}
+
+/// Sets TTL or hop limit.
+pub fn with_ttl(mut frame: Vec<u8>, ttl: u8) -> Vec<u8> {
+    if frame[12..14] == [0x08, 0x00] {
+        frame[22] = ttl;
+        repair_ipv4_checksum(&mut frame);
+    } else {
+        frame[21] = ttl;
+    }
+    frame
+}
+
+fn repair_ipv4_checksum(frame: &mut [u8]) {
+    let header_len = usize::from(frame[14] & 0x0f) * 4;
+    frame[24..26].fill(0);
+    let checksum = !ones_complement_sum(&frame[14..14 + header_len]);
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// What a TCP or UDP frame says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Link source.
+    pub mac_source: [u8; 6],
+    /// Link destination.
+    pub mac_destination: [u8; 6],
+    /// Source address and port.
+    pub source: SocketAddr,
+    /// Destination address and port.
+    pub destination: SocketAddr,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// What follows the transport header.
+    pub payload: Vec<u8>,
+}
+
+/// Parses a frame and recomputes every checksum in it.
+///
+/// # Errors
+///
+/// Says what is wrong with the frame: unparsable, or which checksum is not what it should be.
+pub fn describe(frame: &[u8]) -> Result<Described, String> {
+    let sliced = SlicedPacket::from_ethernet(frame).map_err(|error| error.to_string())?;
+    let Some(etherparse::LinkSlice::Ethernet2(ethernet)) = &sliced.link else {
+        return Err("no Ethernet header".into());
+    };
+    let (source, destination, ttl) = match &sliced.net {
+        Some(NetSlice::Ipv4(ipv4)) => {
+            let header = ipv4.header().to_header();
+            if header.calc_header_checksum() != header.header_checksum {
+                return Err(format!(
+                    "IPv4 header checksum {:#06x}",
+                    header.header_checksum
+                ));
+            }
+            (
+                IpAddr::from(header.source),
+                IpAddr::from(header.destination),
+                header.time_to_live,
+            )
+        }
+        Some(NetSlice::Ipv6(ipv6)) => {
+            let header = ipv6.header().to_header();
+            (
+                IpAddr::from(header.source),
+                IpAddr::from(header.destination),
+                header.hop_limit,
+            )
+        }
+        _ => return Err("neither IPv4 nor IPv6".into()),
+    };
+    let (source_port, destination_port, payload) = transport(&sliced, source, destination)?;
+    Ok(Described {
+        mac_source: ethernet.source(),
+        mac_destination: ethernet.destination(),
+        source: SocketAddr::new(source, source_port),
+        destination: SocketAddr::new(destination, destination_port),
+        ttl,
+        payload,
+    })
+}
+
+fn transport(
+    sliced: &SlicedPacket<'_>,
+    source: IpAddr,
+    destination: IpAddr,
+) -> Result<(u16, u16, Vec<u8>), String> {
+    let (protocol, segment, ports, payload) = match &sliced.transport {
+        Some(TransportSlice::Tcp(tcp)) => (
+            6,
+            tcp.slice(),
+            (tcp.source_port(), tcp.destination_port()),
+            tcp.payload(),
+        ),
+        Some(TransportSlice::Udp(udp)) => (
+            17,
+            udp.slice(),
+            (udp.source_port(), udp.destination_port()),
+            udp.payload(),
+        ),
+        _ => return Err("neither TCP nor UDP".into()),
+    };
+    let absent = protocol == 17 && source.is_ipv4() && segment[6..8] == [0, 0];
+    if !absent && !transport_checksum_holds(source, destination, protocol, segment) {
+        return Err(format!("wrong transport checksum of protocol {protocol}"));
+    }
+    Ok((ports.0, ports.1, payload.to_vec()))
+}
+
+/// RFC 1071 over the pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1) and the segment:
+/// with a right checksum in place, the sum is all ones.
+fn transport_checksum_holds(
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    segment: &[u8],
+) -> bool {
+    let mut covered = Vec::with_capacity(40 + segment.len() + 1);
+    for address in [source, destination] {
+        match address {
+            IpAddr::V4(v4) => covered.extend(v4.octets()),
+            IpAddr::V6(v6) => covered.extend(v6.octets()),
+        }
+    }
+    covered.extend((segment.len() as u32).to_be_bytes());
+    covered.extend([0, 0, 0, protocol]);
+    covered.extend(segment);
+    if covered.len() % 2 == 1 {
+        covered.push(0);
+    }
+    ones_complement_sum(&covered) == 0xffff
+}
+
+fn ones_complement_sum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 = bytes
+        .chunks_exact(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
