@@ -3,6 +3,21 @@
 //! Only the files beside this one import aya or netlink. Planning works on [`ActualState`] and
 //! yields [`Step`]s; [`Dataplane::apply`] writes one step and decides nothing.
 
+mod announce;
+mod attach;
+pub(crate) mod host;
+mod interfaces;
+pub(crate) mod journal;
+mod kernel;
+pub(crate) mod load;
+pub(crate) mod neighbours;
+pub(crate) mod netlink;
+pub(crate) mod pins;
+pub(crate) mod sysctl;
+mod syscalls;
+pub mod typed_maps;
+mod watch;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -10,6 +25,12 @@ use lbagent_common::{
     BackendEntry, BackendId, PacketCounter, ReturnEntry, ReturnKey, Settings, Slot, TrafficCounter,
     VipEntry, VipKey,
 };
+
+pub use attach::{AttachedMode, Hook, InterfaceStatus, XdpMode};
+pub use host::VipMode;
+pub use kernel::{KernelDataplane, OpenOptions};
+pub use load::LoadError;
+pub use watch::network_changes;
 
 /// What the maps and the host hold now.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,0 +1,370 @@
+//! The data plane in the kernel: maps, attached programs, and the host around them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use aya::programs::{SchedClassifier, Xdp};
+use lbagent_common::{BackendEntry, BackendId, Outcome, VipEntry, VipKey};
+use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::watch;
+
+use super::attach::{Attachments, Hook, InterfaceStatus, XdpMode};
+use super::host::{self, HostAddresses, VipMode};
+use super::interfaces::Interfaces;
+use super::journal::Journal;
+use super::load::{self, Loaded};
+use super::neighbours::{self, Neighbours, Way};
+use super::netlink::Netlink;
+use super::pins::Pins;
+use super::typed_maps::Maps;
+use super::{
+    ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, LoadError, Path, Region,
+    Step, sysctl,
+};
+
+/// What [`KernelDataplane::open`] needs to know, from the agent's configuration.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Interfaces that get `lb_ingress`.
+    pub client_interfaces: Vec<String>,
+    /// Interfaces that get `lb_return`.
+    pub backend_interfaces: Vec<String>,
+    /// How `lb_ingress` is attached.
+    pub xdp_mode: XdpMode,
+    /// How the host comes to answer for VIPs.
+    pub vip_mode: VipMode,
+    /// Holds the record of changed host settings.
+    pub state_dir: PathBuf,
+    /// Holds the pins.
+    pub bpffs_dir: PathBuf,
+    /// Map capacities.
+    pub capacity: Capacity,
+    /// BPF object to use instead of the embedded one.
+    pub object: Option<PathBuf>,
+}
+
+/// The data plane in the kernel.
+pub struct KernelDataplane {
+    loaded: Loaded,
+    capacity: Capacity,
+    surroundings: Surroundings,
+}
+
+/// What lies outside of the maps.
+#[derive(Debug)]
+enum Surroundings {
+    /// The host's network.
+    Host(Box<Host>),
+    /// Nothing real: programs are run by hand.
+    Memory { addresses: BTreeSet<IpAddr>, paths: BTreeMap<IpAddr, Path> },
+}
+
+#[derive(Debug)]
+struct Host {
+    netlink: Netlink,
+    addresses: HostAddresses,
+    neighbours: Neighbours,
+    ways: BTreeMap<IpAddr, Way>,
+    attachments: Attachments,
+    journal: Journal,
+    status: watch::Sender<Vec<InterfaceStatus>>,
+    /// Keeps a second agent off these pins.
+    _lock: Flock<File>,
+}
+
+impl KernelDataplane {
+    /// Takes over what is pinned, or sets everything up; then attaches the programs.
+    ///
+    /// Nothing that carries packets is replaced before the new programs passed the verifier.
+    pub fn open(options: &OpenOptions) -> Result<Self, LoadError> {
+        let object = load::object(options.object.as_deref())?;
+        let pins = Pins::new(&options.bpffs_dir);
+        pins.prepare()?;
+        let lock = pins.lock()?;
+        let mut netlink = Netlink::open().map_err(LoadError::Netlink)?;
+        let journal = Journal::open(&options.state_dir)?;
+        let loaded = load::load(&object, &options.capacity, Some(&pins))?;
+        let neighbours = Neighbours::read(&mut netlink).map_err(LoadError::Netlink)?;
+        let addresses = HostAddresses::new(options.vip_mode, options.client_interfaces.clone());
+        addresses.remove_others(&mut netlink).map_err(LoadError::Netlink)?;
+        let mut host = Host {
+            netlink,
+            addresses,
+            neighbours,
+            ways: BTreeMap::new(),
+            attachments: Attachments::new(
+                options.client_interfaces.clone(),
+                options.backend_interfaces.clone(),
+                options.xdp_mode,
+                pins.clone(),
+            ),
+            journal,
+            status: watch::Sender::new(Vec::new()),
+            _lock: lock,
+        };
+        let mut loaded = loaded;
+        host.start(&mut loaded)?;
+        load::pin_programs(&mut loaded.ebpf, &pins)?;
+        let surroundings = Surroundings::Host(Box::new(host));
+        Ok(Self { loaded, capacity: options.capacity, surroundings })
+    }
+
+    /// Loads the programs into maps of their own: nothing is pinned, attached or changed on the
+    /// host. For `lbagent replay` and tests, which run the programs by hand. `object` is a file to
+    /// use instead of the embedded object.
+    pub fn open_unattached(
+        object: Option<&std::path::Path>,
+        capacity: Capacity,
+    ) -> Result<Self, LoadError> {
+        let loaded = load::load(&load::object(object)?, &capacity, None)?;
+        let surroundings =
+            Surroundings::Memory { addresses: BTreeSet::new(), paths: BTreeMap::new() };
+        Ok(Self { loaded, capacity, surroundings })
+    }
+
+    /// Says how addresses are reached, for a data plane that is not attached.
+    pub fn set_paths(&mut self, given: BTreeMap<IpAddr, Path>) {
+        if let Surroundings::Memory { paths, .. } = &mut self.surroundings {
+            *paths = given;
+        }
+    }
+
+    /// The interfaces and how the programs are attached to them, at the last pass.
+    pub fn interfaces(&self) -> watch::Receiver<Vec<InterfaceStatus>> {
+        match &self.surroundings {
+            Surroundings::Host(host) => host.status.subscribe(),
+            Surroundings::Memory { .. } => watch::Sender::new(Vec::new()).subscribe(),
+        }
+    }
+
+    /// The maps, for tools that look at single entries.
+    pub fn maps(&self) -> &Maps {
+        &self.loaded.maps
+    }
+
+    /// The maps, for tools that write single entries.
+    pub fn maps_mut(&mut self) -> &mut Maps {
+        &mut self.loaded.maps
+    }
+
+    /// The program on client-facing interfaces, for runs by hand.
+    pub fn ingress_program(&mut self) -> Result<&mut Xdp, LoadError> {
+        self.loaded.ingress()
+    }
+
+    /// The program on backend-facing interfaces, for runs by hand.
+    pub fn return_program(&mut self) -> Result<&mut SchedClassifier, LoadError> {
+        self.loaded.reply()
+    }
+
+    fn delete_vip(&mut self, key: &VipKey, entry: &VipEntry) -> Result<(), DataplaneError> {
+        self.loaded.maps.vips.delete(key)?;
+        if key.is_address() { Ok(()) } else { self.loaded.maps.vip_counters.clear(entry.vip_id) }
+    }
+
+    fn delete_backend(&mut self, id: BackendId) -> Result<(), DataplaneError> {
+        self.loaded.maps.backends.put(id, &BackendEntry::default())?;
+        self.loaded.maps.backend_counters.clear(id)
+    }
+
+    fn add_host_address(&mut self, ip: IpAddr) -> Result<(), DataplaneError> {
+        match &mut self.surroundings {
+            Surroundings::Host(host) => host.addresses.add(&mut host.netlink, ip),
+            Surroundings::Memory { addresses, .. } => {
+                addresses.insert(ip);
+                Ok(())
+            }
+        }
+    }
+
+    fn delete_host_address(&mut self, ip: IpAddr) -> Result<(), DataplaneError> {
+        match &mut self.surroundings {
+            Surroundings::Host(host) => host.addresses.remove(&mut host.netlink, ip),
+            Surroundings::Memory { addresses, .. } => {
+                addresses.remove(&ip);
+                Ok(())
+            }
+        }
+    }
+
+    fn probe(&mut self, ip: IpAddr, path: &Path) -> Result<(), DataplaneError> {
+        let Surroundings::Host(host) = &mut self.surroundings else { return Ok(()) };
+        let next_hop = host.ways.get(&ip).map_or(ip, |way| way.next_hop);
+        host.neighbours.keep(&mut host.netlink, path.ifindex, next_hop)
+    }
+}
+
+impl Dataplane for KernelDataplane {
+    fn read(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<ActualState, DataplaneError> {
+        let (host_addresses, paths) = match &mut self.surroundings {
+            Surroundings::Host(host) => host.pass(&mut self.loaded, addresses)?,
+            Surroundings::Memory { addresses: present, paths } => {
+                let mut paths = paths.clone();
+                paths.retain(|ip, _| addresses.contains(ip));
+                (present.clone(), paths)
+            }
+        };
+        let maps = &self.loaded.maps;
+        let vips: BTreeMap<_, _> = maps.vips.entries()?.into_iter().collect();
+        let mut tables = BTreeMap::new();
+        for region in vips.values().flat_map(regions) {
+            if let std::collections::btree_map::Entry::Vacant(vacant) = tables.entry(region) {
+                vacant.insert(maps.slots.read(region)?);
+            }
+        }
+        let mut backends = BTreeMap::new();
+        for id in 1..maps.backends.len() {
+            let entry = maps.backends.get(id)?;
+            if entry.flags != 0 {
+                backends.insert(id, entry);
+            }
+        }
+        Ok(ActualState {
+            settings: maps.settings.get(0)?,
+            capacity: self.capacity,
+            vips,
+            tables,
+            backends,
+            returns: maps.returns.entries()?.into_iter().collect(),
+            host_addresses,
+            paths,
+        })
+    }
+
+    fn apply(&mut self, step: &Step) -> Result<(), DataplaneError> {
+        let maps = &mut self.loaded.maps;
+        match step {
+            Step::PutSettings(settings) => maps.settings.put(0, settings),
+            Step::PutBackend(id, entry) => maps.backends.put(*id, entry),
+            Step::DeleteBackend(id) => self.delete_backend(*id),
+            Step::PutTable(region, slots) => maps.slots.write(*region, slots),
+            Step::PutVip(key, entry) => maps.vips.put(key, entry),
+            Step::DeleteVip(key, entry) => self.delete_vip(key, entry),
+            Step::PutReturn(key, entry) => maps.returns.put(key, entry),
+            Step::DeleteReturn(key) => maps.returns.delete(key),
+            Step::AddHostAddress(ip) => self.add_host_address(*ip),
+            Step::DeleteHostAddress(ip) => self.delete_host_address(*ip),
+            Step::Probe(ip, path) => self.probe(*ip, path),
+        }
+    }
+
+    fn counters(
+        &mut self,
+        vips: &[u32],
+        backends: &[BackendId],
+    ) -> Result<CounterSnapshot, DataplaneError> {
+        let maps = &self.loaded.maps;
+        let outcomes =
+            (0..Outcome::COUNT).map(|index| maps.outcomes.get(index)).collect::<Result<_, _>>()?;
+        let of = |counters: &super::typed_maps::Counters<_>, ids: &[u32]| {
+            ids.iter().map(|id| Ok((*id, counters.get(*id)?))).collect::<Result<_, DataplaneError>>()
+        };
+        Ok(CounterSnapshot {
+            outcomes,
+            vips: of(&maps.vip_counters, vips)?,
+            backends: of(&maps.backend_counters, backends)?,
+        })
+    }
+}
+
+impl Host {
+    /// Attaches for the first time. One interface that refuses must not stop the others, but an
+    /// agent without any has nothing to do.
+    fn start(&mut self, loaded: &mut Loaded) -> Result<(), LoadError> {
+        let interfaces = Interfaces::read(&mut self.netlink).map_err(LoadError::Netlink)?;
+        self.ensure_forwarding(&interfaces)?;
+        let status = self.attachments.ensure(loaded, &interfaces, &mut self.journal);
+        let clients = || status.iter().filter(|status| status.hook == Hook::Client);
+        let refused = clients().find(|status| status.ifindex.is_some() && status.mode.is_none());
+        if let Some(refused) = refused
+            && clients().all(|status| status.mode.is_none())
+        {
+            return Err(LoadError::Attach {
+                interface: refused.interface.clone(),
+                reason: refused.reason.clone().unwrap_or_default(),
+            });
+        }
+        self.publish(status);
+        match self.attachments.remove_others() {
+            Ok(removed) => removed.iter().for_each(|link| tracing::info!(link, "removed a link")),
+            Err(error) => tracing::warn!(%error, "cannot remove links of former interfaces"),
+        }
+        Ok(())
+    }
+
+    /// Keeps attachments and settings in place, and reads the host's network.
+    fn pass(
+        &mut self,
+        loaded: &mut Loaded,
+        wanted: &BTreeSet<IpAddr>,
+    ) -> Result<(BTreeSet<IpAddr>, BTreeMap<IpAddr, Path>), DataplaneError> {
+        let list = |object: &str| host::failed("list", object.to_owned());
+        let interfaces = Interfaces::read(&mut self.netlink).map_err(list("interfaces"))?;
+        self.ensure_forwarding(&interfaces)?;
+        let status = self.attachments.ensure(loaded, &interfaces, &mut self.journal);
+        self.publish(status);
+        let present = host::addresses(&mut self.netlink).map_err(list("addresses"))?;
+        let answered = self
+            .addresses
+            .answered(&mut self.netlink, &present, &interfaces)
+            .map_err(list("VIP addresses"))?;
+        self.ways.clear();
+        for ip in wanted {
+            let way = neighbours::way(&mut self.netlink, *ip, &present)
+                .map_err(host::failed("look up the route to", ip))?;
+            if let Some(way) = way {
+                self.ways.insert(*ip, way);
+            }
+        }
+        self.neighbours.release_others(&mut self.netlink, &self.ways);
+        Ok((answered, self.ways.iter().map(|(ip, way)| (*ip, way.path)).collect()))
+    }
+
+    fn ensure_forwarding(&mut self, interfaces: &Interfaces) -> Result<(), DataplaneError> {
+        let Attachments { clients, backends, .. } = &self.attachments;
+        let present = clients
+            .iter()
+            .chain(backends)
+            .map(String::as_str)
+            .filter(|name| interfaces.get(name).is_some());
+        sysctl::ensure_forwarding(present, &mut self.journal)
+    }
+
+    fn publish(&self, status: Vec<InterfaceStatus>) {
+        self.status.send_if_modified(|current| {
+            if *current == status {
+                return false;
+            }
+            for interface in &status {
+                let InterfaceStatus { interface, hook, mode, reason, .. } = interface;
+                let reason = reason.as_deref().unwrap_or_default();
+                match mode {
+                    Some(mode) => tracing::info!(interface, ?hook, ?mode, reason, "attached"),
+                    None => tracing::error!(interface, ?hook, reason, "not attached"),
+                }
+            }
+            *current = status;
+            true
+        });
+    }
+}
+
+impl Pins {
+    /// Keeps a second agent, or `lbagent detach`, off these pins until the lock is dropped.
+    pub(crate) fn lock(&self) -> Result<Flock<File>, LoadError> {
+        let directory = self.version();
+        let file = File::open(&directory)
+            .map_err(|source| LoadError::PinDirectory { path: directory.clone(), source })?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .map_err(|_| LoadError::PinsInUse { path: directory })
+    }
+}
+
+/// The regions that a VIP's packets may read.
+fn regions(entry: &VipEntry) -> impl Iterator<Item = Region> {
+    let current = Region { offset: entry.table_offset, len: entry.table_len };
+    let previous = Region { offset: entry.previous_offset, len: entry.previous_len };
+    [current, previous].into_iter().filter(|region| region.len > 0)
+}

@@ -1,0 +1,299 @@
+//! Where programs, links and maps are pinned, and whether pinned maps are ours.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{MapInfo, MapType};
+use lbagent_common::{
+    ABI_VERSION, BackendEntry, ConnEntry, ConnKey, NatFlowEntry, NatFlowKey, Outcome,
+    PacketCounter, ReturnEntry, ReturnKey, Settings, Slot, TrafficCounter, VipEntry, VipKey,
+    limits,
+};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::{Capacity, LoadError};
+
+/// The pin directory of one agent.
+#[derive(Clone, Debug)]
+pub(crate) struct Pins {
+    base: PathBuf,
+}
+
+impl Pins {
+    /// Pins below `bpffs_dir`.
+    pub(crate) fn new(bpffs_dir: &Path) -> Self {
+        Self { base: bpffs_dir.to_owned() }
+    }
+
+    /// Checks the file system and makes the directories.
+    pub(super) fn prepare(&self) -> Result<(), LoadError> {
+        self.check_file_system()?;
+        self.check_other_versions()?;
+        for directory in ["maps", "programs", "links"] {
+            let path = self.version().join(directory);
+            fs::create_dir_all(&path)
+                .map_err(|source| LoadError::PinDirectory { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// The directory of this ABI version.
+    pub(crate) fn version(&self) -> PathBuf {
+        self.base.join(format!("v{ABI_VERSION}"))
+    }
+
+    /// A map's pin.
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
+        self.version().join("maps").join(name)
+    }
+
+    /// A program's pin.
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        self.version().join("programs").join(name)
+    }
+
+    /// A link's pin; `hook` is `xdp` or `tc`.
+    pub(super) fn link(&self, hook: &str, interface: &str) -> PathBuf {
+        self.version().join("links").join(format!("{hook}-{}", escape(interface)))
+    }
+
+    /// Directories of all ABI versions, this one included.
+    pub(crate) fn versions(&self) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        let entries = match fs::read_dir(&self.base) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix('v'));
+            if number.is_some_and(|number| number.parse::<u32>().is_ok()) {
+                found.push(entry.path());
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn check_file_system(&self) -> Result<(), LoadError> {
+        let existing = self.base.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let of_bpf = statfs(existing)
+            .map_err(|error| LoadError::PinDirectory {
+                path: existing.to_owned(),
+                source: error.into(),
+            })?
+            .filesystem_type()
+            == BPF_FS_MAGIC;
+        if of_bpf {
+            return Ok(());
+        }
+        let mount_point = self.base.parent().unwrap_or(&self.base).to_owned();
+        Err(LoadError::NotBpffs { path: self.base.clone(), mount_point })
+    }
+
+    /// Two versions would answer for the same packets, with maps that nobody keeps equal.
+    fn check_other_versions(&self) -> Result<(), LoadError> {
+        let versions = self.versions().map_err(|source| LoadError::PinDirectory {
+            path: self.base.clone(),
+            source,
+        })?;
+        match versions.into_iter().find(|path| *path != self.version()) {
+            Some(path) => Err(LoadError::OtherAbi { path }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The BPF file system reserves dots in names; VLAN interfaces have them.
+fn escape(interface: &str) -> String {
+    interface.replace('%', "%25").replace('.', "%2e")
+}
+
+/// What [`escape`] was given.
+pub(crate) fn unescape(name: &str) -> String {
+    name.replace("%2e", ".").replace("%25", "%")
+}
+
+/// What a map must look like.
+pub(super) struct MapShape {
+    pub(super) name: &'static str,
+    kind: MapType,
+    key: usize,
+    value: usize,
+    /// Number of entries, and the configuration key that sets it.
+    pub(super) capacity: u32,
+    setting: &'static str,
+}
+
+impl MapShape {
+    /// All maps at these capacities.
+    pub(super) fn all(capacity: &Capacity) -> [Self; limits::ALL_MAPS.len()] {
+        use MapType::{Array, Hash, LruHash, PerCpuArray};
+        let index = size_of::<u32>();
+        let shape = |name, kind, key, value, capacity, setting| Self {
+            name,
+            kind,
+            key,
+            value,
+            capacity,
+            setting,
+        };
+        [
+            shape(limits::SETTINGS, Array, index, size_of::<Settings>(), 1, ""),
+            shape(
+                limits::VIPS,
+                Hash,
+                size_of::<VipKey>(),
+                size_of::<VipEntry>(),
+                capacity.vips,
+                "limits.vips",
+            ),
+            shape(limits::SLOTS, Array, index, size_of::<Slot>(), capacity.slots, "limits.slots"),
+            shape(
+                limits::BACKENDS,
+                Array,
+                index,
+                size_of::<BackendEntry>(),
+                capacity.backends,
+                "limits.backends",
+            ),
+            shape(
+                limits::RETURNS,
+                Hash,
+                size_of::<ReturnKey>(),
+                size_of::<ReturnEntry>(),
+                capacity.returns,
+                "limits.returns",
+            ),
+            shape(
+                limits::CONNS,
+                LruHash,
+                size_of::<ConnKey>(),
+                size_of::<ConnEntry>(),
+                capacity.conns,
+                "limits.conns",
+            ),
+            shape(
+                limits::NAT_FLOWS,
+                LruHash,
+                size_of::<NatFlowKey>(),
+                size_of::<NatFlowEntry>(),
+                capacity.nat_flows,
+                "limits.nat_flows",
+            ),
+            shape(limits::UDP_SEEN, Array, index, size_of::<u32>(), limits::UDP_SEEN_LEN, ""),
+            shape(
+                limits::OUTCOMES,
+                PerCpuArray,
+                index,
+                size_of::<PacketCounter>(),
+                Outcome::COUNT,
+                "",
+            ),
+            shape(
+                limits::VIP_COUNTERS,
+                PerCpuArray,
+                index,
+                size_of::<TrafficCounter>(),
+                capacity.vips,
+                "limits.vips",
+            ),
+            shape(
+                limits::BACKEND_COUNTERS,
+                PerCpuArray,
+                index,
+                size_of::<TrafficCounter>(),
+                capacity.backends,
+                "limits.backends",
+            ),
+        ]
+    }
+
+    /// Checks a map that is pinned already, before anything is loaded.
+    pub(super) fn check_pin(&self, path: &Path) -> Result<(), LoadError> {
+        if !path.exists() {
+            return Ok(());
+        }
+        let info = MapInfo::from_pin(path).map_err(|source| LoadError::PinnedMap {
+            map: self.name,
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        self.check(&info)
+    }
+
+    /// Checks the kernel's own description of a map.
+    pub(super) fn check(&self, info: &MapInfo) -> Result<(), LoadError> {
+        let layout = |what, found: String, wanted: String| LoadError::MapLayout {
+            map: self.name,
+            what,
+            found,
+            wanted,
+        };
+        let kind = info.map_type().ok();
+        if kind != Some(self.kind) {
+            return Err(layout("type", format!("{kind:?}"), format!("{:?}", self.kind)));
+        }
+        if info.key_size() as usize != self.key {
+            return Err(layout("key size", info.key_size().to_string(), self.key.to_string()));
+        }
+        // The kernel rounds values of per-CPU maps up to 8 bytes only in its copies, not here.
+        if info.value_size() as usize != self.value {
+            return Err(layout("value size", info.value_size().to_string(), self.value.to_string()));
+        }
+        if info.max_entries() == self.capacity {
+            return Ok(());
+        }
+        if self.setting.is_empty() {
+            return Err(layout(
+                "capacity",
+                info.max_entries().to_string(),
+                self.capacity.to_string(),
+            ));
+        }
+        Err(LoadError::Capacity {
+            map: self.name,
+            setting: self.setting,
+            pinned: info.max_entries(),
+            wanted: self.capacity,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_names_come_back() {
+        #[track_caller]
+        fn check(interface: &str, escaped: &str) {
+            assert_eq!(escape(interface), escaped);
+            assert_eq!(unescape(escaped), interface);
+        }
+        check("eth0", "eth0");
+        check("eth0.100", "eth0%2e100");
+        check("a%2eb", "a%252eb");
+        check("%", "%25");
+    }
+
+    #[test]
+    fn every_map_has_a_shape() {
+        let shapes = MapShape::all(&Capacity::default());
+        let mut shaped: Vec<_> = shapes.iter().map(|shape| shape.name).collect();
+        let mut named = limits::ALL_MAPS.to_vec();
+        shaped.sort_unstable();
+        named.sort_unstable();
+        assert_eq!(shaped, named);
+    }
+
+    #[test]
+    fn a_directory_of_another_file_system_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Pins::new(&directory.path().join("lbagent")).prepare().unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(&format!("mount -t bpf bpf {}", directory.path().display())), "{message}");
+    }
+}

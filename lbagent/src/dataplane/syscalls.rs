@@ -1,0 +1,101 @@
+//! System calls that no safe wrapper offers: opening a pinned BPF object without knowing its type,
+//! and sending a frame out of an interface.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+/// `BPF_OBJ_GET` of `enum bpf_cmd`, `include/uapi/linux/bpf.h`.
+const BPF_OBJ_GET: libc::c_int = 7;
+
+/// The part of `union bpf_attr` that `BPF_OBJ_GET` reads.
+#[repr(C)]
+struct ObjectGet {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Opens a pinned map, program or link.
+pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attributes = ObjectGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    // SAFETY: the kernel reads `size_of::<ObjectGet>()` bytes of `attributes` and the
+    // zero-terminated `path`, both alive until the call returns, and writes to neither.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET,
+            &raw const attributes,
+            size_of::<ObjectGet>() as libc::c_uint,
+        )
+    };
+    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: a result that is not negative is a new descriptor, which nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The interface that a pinned link is attached to; 0 when the interface is gone.
+pub(super) fn pinned_link_ifindex(path: &Path) -> io::Result<u32> {
+    let link = open_pinned(path)?;
+    let description = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd()))?;
+    field(&description, "ifindex").ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, "not a link of a network interface")
+    })
+}
+
+/// A number in the `name:\tvalue` lines of `/proc/…/fdinfo`.
+fn field(description: &str, name: &str) -> Option<u32> {
+    description
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
+}
+
+/// Sends one Ethernet frame.
+pub(super) fn send_frame(ifindex: u32, frame: &[u8]) -> io::Result<()> {
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: 0,
+        sll_ifindex: ifindex as i32,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: the kernel reads `frame.len()` bytes of `frame` and one `sockaddr_ll`, both alive
+    // until the call returns, and writes to neither.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            0,
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::field;
+
+    #[test]
+    fn fields_of_fdinfo() {
+        #[track_caller]
+        fn check(description: &str, expected: Option<u32>) {
+            assert_eq!(field(description, "ifindex"), expected, "{description:?}");
+        }
+        check("pos:\t0\nlink_type:\txdp\nlink_id:\t7\nifindex:\t12\n", Some(12));
+        check("ifindex:\t0\n", Some(0));
+        check("prog_id:\t3\n", None);
+        check("ifindex:\tnone\n", None);
+    }
+}

@@ -1,0 +1,306 @@
+//! The maps with the types of their keys and values, and errors that name the map.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::{Ebpf, Pod};
+use lbagent_common::{
+    BackendEntry, ConnEntry, ConnKey, NatFlowEntry, NatFlowKey, PacketCounter, ReturnEntry,
+    ReturnKey, Settings, Slot, TrafficCounter, VipEntry, VipKey, limits,
+};
+use memmap2::{MmapOptions, MmapRaw};
+
+use super::{Capacity, DataplaneError, Region};
+
+/// All maps of the data plane.
+pub struct Maps {
+    /// One entry.
+    pub settings: Records<Settings>,
+    /// Published ports and VIP addresses.
+    pub vips: Table<VipKey, VipEntry>,
+    /// All Maglev tables.
+    pub slots: Slots,
+    /// Backends by id.
+    pub backends: Records<BackendEntry>,
+    /// Reply sources.
+    pub returns: Table<ReturnKey, ReturnEntry>,
+    /// Flows of changed slots.
+    pub conns: Table<ConnKey, ConnEntry>,
+    /// Flows whose reply needs an entry.
+    pub nat_flows: Table<NatFlowKey, NatFlowEntry>,
+    /// Packets by outcome.
+    pub outcomes: Counters<PacketCounter>,
+    /// Traffic by VIP id.
+    pub vip_counters: Counters<TrafficCounter>,
+    /// Traffic by backend id.
+    pub backend_counters: Counters<TrafficCounter>,
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf, capacity: &Capacity) -> Result<Self, DataplaneError> {
+        Ok(Self {
+            settings: Records::take(ebpf, limits::SETTINGS)?,
+            vips: Table::take(ebpf, limits::VIPS, capacity.vips)?,
+            slots: Slots::take(ebpf, capacity.slots)?,
+            backends: Records::take(ebpf, limits::BACKENDS)?,
+            returns: Table::take(ebpf, limits::RETURNS, capacity.returns)?,
+            conns: Table::take(ebpf, limits::CONNS, capacity.conns)?,
+            nat_flows: Table::take(ebpf, limits::NAT_FLOWS, capacity.nat_flows)?,
+            outcomes: Counters::take(ebpf, limits::OUTCOMES)?,
+            vip_counters: Counters::take(ebpf, limits::VIP_COUNTERS)?,
+            backend_counters: Counters::take(ebpf, limits::BACKEND_COUNTERS)?,
+        })
+    }
+}
+
+/// A hash map.
+pub struct Table<K: Pod, V: Pod> {
+    name: &'static str,
+    capacity: u32,
+    map: HashMap<MapData, K, V>,
+}
+
+impl<K: Pod, V: Pod> Table<K, V> {
+    fn take(ebpf: &mut Ebpf, name: &'static str, capacity: u32) -> Result<Self, DataplaneError> {
+        let map = HashMap::try_from(take_map(ebpf, name)?).map_err(failed(name, "open"))?;
+        Ok(Self { name, capacity, map })
+    }
+
+    /// Every entry.
+    pub fn entries(&self) -> Result<Vec<(K, V)>, DataplaneError> {
+        self.map.iter().collect::<Result<_, _>>().map_err(failed(self.name, "read"))
+    }
+
+    /// One entry.
+    pub fn get(&self, key: &K) -> Result<Option<V>, DataplaneError> {
+        match self.map.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed(self.name, "read")(error)),
+        }
+    }
+
+    /// Adds or replaces an entry.
+    pub fn put(&mut self, key: &K, value: &V) -> Result<(), DataplaneError> {
+        self.map.insert(key, value, 0).map_err(|error| match errno(&error) {
+            Some(libc::E2BIG) => {
+                DataplaneError::MapFull { map: self.name, capacity: self.capacity }
+            }
+            _ => failed(self.name, "write")(error),
+        })
+    }
+
+    /// Removes an entry, if it is there.
+    pub fn delete(&mut self, key: &K) -> Result<(), DataplaneError> {
+        match self.map.remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
+            Err(error) => Err(failed(self.name, "delete from")(error)),
+        }
+    }
+}
+
+/// An array map.
+pub struct Records<V: Pod> {
+    name: &'static str,
+    map: Array<MapData, V>,
+}
+
+impl<V: Pod> Records<V> {
+    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, DataplaneError> {
+        let map = Array::try_from(take_map(ebpf, name)?).map_err(failed(name, "open"))?;
+        Ok(Self { name, map })
+    }
+
+    /// Number of entries, in use or not.
+    pub fn len(&self) -> u32 {
+        self.map.len()
+    }
+
+    /// Whether there is no entry; no map of ours is so.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One entry.
+    pub fn get(&self, index: u32) -> Result<V, DataplaneError> {
+        self.map.get(&index, 0).map_err(failed(self.name, "read"))
+    }
+
+    /// Replaces an entry.
+    pub fn put(&mut self, index: u32, value: &V) -> Result<(), DataplaneError> {
+        self.map.set(index, value, 0).map_err(|error| match error {
+            MapError::OutOfBounds { max_entries, .. } => {
+                DataplaneError::MapFull { map: self.name, capacity: max_entries }
+            }
+            error => failed(self.name, "write")(error),
+        })
+    }
+}
+
+/// A per-CPU array of counters.
+pub struct Counters<V: Sum> {
+    name: &'static str,
+    map: PerCpuArray<MapData, V>,
+}
+
+impl<V: Sum> Counters<V> {
+    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, DataplaneError> {
+        let map = PerCpuArray::try_from(take_map(ebpf, name)?).map_err(failed(name, "open"))?;
+        Ok(Self { name, map })
+    }
+
+    /// Sum over all CPUs.
+    pub fn get(&self, index: u32) -> Result<V, DataplaneError> {
+        let values = self.map.get(&index, 0).map_err(failed(self.name, "read"))?;
+        Ok(values.iter().fold(V::default(), |sum, value| sum.plus(value)))
+    }
+
+    /// Starts again at zero, so that the next owner of an id does not inherit its traffic.
+    pub fn clear(&mut self, index: u32) -> Result<(), DataplaneError> {
+        let cpus = self.map.get(&index, 0).map_err(failed(self.name, "read"))?.len();
+        let zeros = PerCpuValues::try_from(vec![V::default(); cpus])
+            .map_err(|error| failed(self.name, "clear")(error.into()))?;
+        self.map.set(index, zeros, 0).map_err(failed(self.name, "clear"))
+    }
+}
+
+/// A counter that adds up over CPUs.
+pub trait Sum: Pod + Default {
+    /// This counter and another one's share.
+    #[must_use]
+    fn plus(self, other: &Self) -> Self;
+}
+
+impl Sum for PacketCounter {
+    fn plus(self, other: &Self) -> Self {
+        let Self { packets, bytes } = *other;
+        Self { packets: self.packets + packets, bytes: self.bytes + bytes }
+    }
+}
+
+impl Sum for TrafficCounter {
+    fn plus(self, other: &Self) -> Self {
+        let Self { flows, in_packets, in_bytes, out_packets, out_bytes } = *other;
+        Self {
+            flows: self.flows + flows,
+            in_packets: self.in_packets + in_packets,
+            in_bytes: self.in_bytes + in_bytes,
+            out_packets: self.out_packets + out_packets,
+            out_bytes: self.out_bytes + out_bytes,
+        }
+    }
+}
+
+/// `SLOTS`, mapped into memory: a slot is read and written with one 8-byte access, as the programs
+/// do, and a table of 65537 slots costs no system call.
+pub struct Slots {
+    memory: MmapRaw,
+    len: u32,
+}
+
+impl Slots {
+    fn take(ebpf: &mut Ebpf, len: u32) -> Result<Self, DataplaneError> {
+        let Map::Array(data) = take_map(ebpf, limits::SLOTS)? else {
+            return Err(mismatch(limits::SLOTS, "not an array"));
+        };
+        let memory = MmapOptions::new()
+            .len(len as usize * size_of::<Slot>())
+            .map_raw(data.fd().as_fd().as_raw_fd())
+            .map_err(|error| DataplaneError::Map {
+                map: limits::SLOTS,
+                operation: "mapping it into memory",
+                source: error.into(),
+            })?;
+        Ok(Self { memory, len })
+    }
+
+    /// The slots of a region.
+    pub fn read(&self, region: Region) -> Result<Vec<Slot>, DataplaneError> {
+        Ok(self.cells(region)?.iter().map(|cell| unpack(cell.load(Ordering::Acquire))).collect())
+    }
+
+    /// Fills a region; slots beyond `slots` stay as they are.
+    pub fn write(&mut self, region: Region, slots: &[Slot]) -> Result<(), DataplaneError> {
+        if slots.len() != region.len as usize {
+            return Err(mismatch(limits::SLOTS, "table and region differ in length"));
+        }
+        for (cell, slot) in self.cells(region)?.iter().zip(slots) {
+            cell.store(pack(*slot), Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn cells(&self, region: Region) -> Result<&[AtomicU64], DataplaneError> {
+        let end = region.offset.checked_add(region.len).filter(|end| *end <= self.len);
+        if end.is_none() {
+            return Err(DataplaneError::MapFull { map: limits::SLOTS, capacity: self.len });
+        }
+        // SAFETY: the mapping is page-aligned, `self.len` times 8 bytes long, writable, and lives
+        // as long as `self`; the region was found to lie inside of it. Everything else that
+        // touches this memory, programs included, does so with whole 8-byte accesses.
+        let cells = unsafe {
+            let first = self.memory.as_mut_ptr().cast::<AtomicU64>();
+            std::slice::from_raw_parts(first.add(region.offset as usize), region.len as usize)
+        };
+        Ok(cells)
+    }
+}
+
+/// A slot as one number, its bytes in memory order.
+fn pack(slot: Slot) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (slot.current.to_ne_bytes(), slot.previous.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn unpack(number: u64) -> Slot {
+    let [a, b, c, d, e, f, g, h] = number.to_ne_bytes();
+    Slot { current: u32::from_ne_bytes([a, b, c, d]), previous: u32::from_ne_bytes([e, f, g, h]) }
+}
+
+fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
+    ebpf.take_map(name).ok_or_else(|| mismatch(name, "the BPF object does not have it"))
+}
+
+fn mismatch(map: &'static str, what: &'static str) -> DataplaneError {
+    DataplaneError::Map { map, operation: "use", source: anyhow::anyhow!(what) }
+}
+
+fn failed(map: &'static str, operation: &'static str) -> impl Fn(MapError) -> DataplaneError {
+    move |error| DataplaneError::Map { map, operation, source: error.into() }
+}
+
+/// The error number of the system call behind a failure.
+fn errno(error: &MapError) -> Option<i32> {
+    match error {
+        MapError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_keeps_its_bytes() {
+        for slot in [Slot::default(), Slot { current: 1, previous: u32::MAX }, Slot::settled(7)] {
+            assert_eq!(unpack(pack(slot)), slot);
+            let mut bytes = slot.current.to_ne_bytes().to_vec();
+            bytes.extend(slot.previous.to_ne_bytes());
+            assert_eq!(pack(slot).to_ne_bytes().to_vec(), bytes);
+        }
+    }
+
+    #[test]
+    fn counters_add_up_by_field() {
+        let one = TrafficCounter { flows: 1, in_packets: 2, in_bytes: 3, out_packets: 4, out_bytes: 5 };
+        let sum = [one, one, one].iter().fold(TrafficCounter::default(), |sum, next| sum.plus(next));
+        assert_eq!(
+            sum,
+            TrafficCounter { flows: 3, in_packets: 6, in_bytes: 9, out_packets: 12, out_bytes: 15 }
+        );
+    }
+}
