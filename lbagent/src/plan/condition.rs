@@ -1,0 +1,151 @@
+//! What keeps an object from being as it was asked for: the `status` of the gateway.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use super::Family;
+use crate::desired::Transport;
+
+/// The object that a condition is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Object {
+    /// The gateway as a whole.
+    Gateway,
+    /// One VIP address.
+    Vip(IpAddr),
+    /// One service group.
+    ServiceGroup(Uuid),
+    /// One instance.
+    Instance(Uuid),
+}
+
+/// One object that is not (fully) as it was asked for, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Condition {
+    /// What it is about.
+    pub object: Object,
+    /// Why, with what to do in its `Display` form.
+    pub reason: Reason,
+}
+
+impl Condition {
+    /// A condition of an object.
+    pub const fn new(object: Object, reason: Reason) -> Self {
+        Self { object, reason }
+    }
+}
+
+/// Why an object is not as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// The group takes no new connections of this family.
+    NoActiveBackend {
+        /// Address family of the VIPs concerned.
+        family: Family,
+    },
+    /// The group is published on a VIP of a family that the instance has no address of.
+    NoAddress {
+        /// The family.
+        family: Family,
+    },
+    /// The host has no route to the instance.
+    NoRoute {
+        /// The instance's address.
+        address: IpAddr,
+    },
+    /// The instance names a group that does not exist.
+    UnknownServiceGroup {
+        /// The name that it gives.
+        group: Uuid,
+    },
+    /// A service names an address that is no VIP of this gateway.
+    UnknownVip {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Another group publishes this port; the one created first has it.
+    PortTaken {
+        /// VIP address.
+        vip: IpAddr,
+        /// VIP port.
+        port: u16,
+        /// Transport protocol.
+        protocol: Transport,
+        /// The group that has it.
+        by: Uuid,
+    },
+    /// A map has no room for the object, which stays as it was.
+    MapFull {
+        /// Map name.
+        map: &'static str,
+        /// Entries that the object needs beyond those it has.
+        needed: u32,
+        /// Entries that are free.
+        free: u32,
+        /// Capacity of the map.
+        capacity: u32,
+    },
+    /// The data plane refused a write; it is tried again.
+    StepFailed {
+        /// What was tried.
+        step: String,
+        /// The chain of causes.
+        error: String,
+    },
+}
+
+impl Reason {
+    /// One word for programs.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoActiveBackend { .. } => "NoActiveBackend",
+            Self::NoAddress { .. } => "NoAddress",
+            Self::NoRoute { .. } => "NoRoute",
+            Self::UnknownServiceGroup { .. } => "UnknownServiceGroup",
+            Self::UnknownVip { .. } => "UnknownVip",
+            Self::PortTaken { .. } => "PortTaken",
+            Self::MapFull { .. } => "MapFull",
+            Self::StepFailed { .. } => "StepFailed",
+        }
+    }
+
+    /// Whether room in a map is all that is missing.
+    pub const fn is_capacity(&self) -> bool {
+        matches!(self, Self::MapFull { .. })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoActiveBackend { family } => {
+                write!(f, "no running instance with an {family} address: new connections are refused; start or create one")
+            }
+            Self::NoAddress { family } => {
+                write!(f, "the group has an {family} VIP, but the instance has no {family} address: it gets none of that traffic")
+            }
+            Self::NoRoute { address } => {
+                write!(f, "no route to {address}; check the gateway's interfaces and routes")
+            }
+            Self::UnknownServiceGroup { group } => {
+                write!(f, "service group {group} does not exist; create it or delete the instance")
+            }
+            Self::UnknownVip { address } => {
+                write!(f, "{address} is not a VIP of this gateway; add it to `vips` in the configuration")
+            }
+            Self::PortTaken { vip, port, protocol, by } => {
+                let protocol = match protocol {
+                    Transport::Tcp => "tcp",
+                    Transport::Udp => "udp",
+                };
+                write!(f, "{vip} port {port}/{protocol} is published by service group {by} already; choose another port or VIP")
+            }
+            Self::MapFull { map, needed, free, capacity } => {
+                write!(f, "map {map} is full: {needed} more entries needed, {free} of {capacity} free; raise its capacity under [limits]")
+            }
+            Self::StepFailed { step, error } => write!(f, "{step}: {error}"),
+        }
+    }
+}

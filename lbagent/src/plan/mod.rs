@@ -1,0 +1,193 @@
+//! (desired, settings, actual, now) → steps. Pure: no clock, no I/O, no map.
+//!
+//! A plan never leaves a dangling reference behind at any step: what is named is written before
+//! the name, and removed after it. Tables are copied on write: a change fills a region that no
+//! VIP names and then points the VIPs at it, so no packet sees half a table.
+
+mod backends;
+pub mod choose;
+mod condition;
+mod diff;
+pub mod drain;
+mod groups;
+mod ids;
+pub mod maglev;
+mod publish;
+mod regions;
+mod returns;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use lbagent_common::{ABI_VERSION, Addr, Protocol, Settings};
+use time::OffsetDateTime;
+
+use crate::dataplane::{ActualState, Region, Step};
+use crate::desired::{DesiredState, Transport};
+
+pub use condition::{Condition, Object, Reason};
+pub use ids::IdCursor;
+
+/// The part of the agent's configuration that the data plane needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewaySettings {
+    /// Addresses that services are published on.
+    pub vips: BTreeSet<IpAddr>,
+    /// What happens to packets for a VIP on a port that nobody published.
+    pub unpublished_ports: UnpublishedPorts,
+    /// Key of the flow hash and of the Maglev tables.
+    pub hash_seed: u64,
+    /// Silence after which a UDP flow counts as new.
+    pub udp_idle: Duration,
+    /// First port for rewritten sources.
+    pub source_port_first: u16,
+    /// How many ports there are.
+    pub source_port_count: u16,
+}
+
+impl GatewaySettings {
+    /// Default of [`source_port_first`](Self::source_port_first): above Linux's default range for
+    /// local connections (32768 to 60999).
+    pub const SOURCE_PORT_FIRST: u16 = 61_000;
+    /// Default of [`source_port_count`](Self::source_port_count): up to port 65535.
+    pub const SOURCE_PORT_COUNT: u16 = 4_536;
+
+    /// As the maps hold it.
+    pub fn entry(&self) -> Settings {
+        // The data plane's clock ticks every 2^30 ns; rounding up keeps a flow rather longer.
+        let ticks = self.udp_idle.as_nanos().div_ceil(1 << 30).max(1);
+        Settings {
+            hash_seed: self.hash_seed,
+            abi_version: ABI_VERSION,
+            unpublished: match self.unpublished_ports {
+                UnpublishedPorts::Pass => Settings::UNPUBLISHED_PASS,
+                UnpublishedPorts::Drop => Settings::UNPUBLISHED_DROP,
+            },
+            udp_idle_ticks: u32::try_from(ticks).unwrap_or(u32::MAX),
+            source_port_first: self.source_port_first,
+            source_port_count: self.source_port_count,
+            ..Settings::default()
+        }
+    }
+}
+
+/// Policy for packets to a VIP on a port that nobody published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnpublishedPorts {
+    /// The kernel answers.
+    #[default]
+    Pass,
+    /// Dropped and counted.
+    Drop,
+}
+
+/// Address family of a VIP and of the backend addresses that serve it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Family of an address.
+    pub const fn of(address: &IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// Family of an address as the maps hold it.
+    pub const fn of_addr(address: &Addr) -> Self {
+        if address.is_v4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// Whether this is IPv4.
+    pub const fn is_v4(self) -> bool {
+        matches!(self, Self::V4)
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// The protocol number of a published port.
+pub const fn protocol(transport: Transport) -> Protocol {
+    match transport {
+        Transport::Tcp => Protocol::TCP,
+        Transport::Udp => Protocol::UDP,
+    }
+}
+
+/// Everything that a plan depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanInput<'a> {
+    /// What was asked for.
+    pub desired: &'a DesiredState,
+    /// The agent's configuration.
+    pub gateway: &'a GatewaySettings,
+    /// What there is.
+    pub actual: &'a ActualState,
+    /// Regions that VIPs named until a moment ago: packets in flight may still read them.
+    pub retired: &'a BTreeSet<Region>,
+    /// Where the search for free ids goes on, from the plan before.
+    pub cursor: IdCursor,
+    /// Decides which draining is over.
+    pub now: OffsetDateTime,
+}
+
+/// What to write, and what cannot be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Writes, in order.
+    pub steps: Vec<Step>,
+    /// Objects that are not as they were asked for, ordered by object.
+    pub conditions: Vec<Condition>,
+    /// Something found no room that this plan, or the end of a region's retirement, makes: plan
+    /// again soon.
+    pub awaits_room: bool,
+    /// For the next plan.
+    pub cursor: IdCursor,
+}
+
+/// Addresses whose paths [`ActualState`] must hold: every address that the plan may send to.
+pub fn backend_addresses(desired: &DesiredState) -> BTreeSet<IpAddr> {
+    desired
+        .instances
+        .values()
+        .filter(|instance| instance.service_group.is_some())
+        .flat_map(|instance| Family::ALL.map(|family| instance.address(family.is_v4())))
+        .flatten()
+        .collect()
+}
+
+/// Plans the way from the actual to the desired state.
+pub fn plan(input: &PlanInput<'_>) -> Plan {
+    let published = publish::publish(input.desired, input.gateway);
+    let target = groups::build_target(input, &published);
+    let steps = diff::steps(input.actual, &target);
+    let frees = !input.retired.is_empty() || steps.iter().any(diff::is_deletion);
+    let awaits_room =
+        frees && target.conditions.iter().any(|condition| condition.reason.is_capacity());
+    let mut conditions = target.conditions;
+    conditions.extend(published.conditions);
+    conditions.sort();
+    conditions.dedup();
+    Plan { steps, conditions, awaits_room, cursor: target.cursor }
+}

@@ -1,0 +1,268 @@
+//! The loop that keeps the data plane equal to the desired state.
+//!
+//! Level-triggered: every pass works on whole snapshots, so a wake-up that was missed or came
+//! twice does no harm. Inputs: the desired state, changes of the host's network, the next drain
+//! deadline, a timer, a retry after failures. Output: one [`ReconcileResult`] a pass.
+
+mod apply;
+mod grace;
+mod handle;
+mod owner;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::dataplane::{Dataplane, DataplaneError};
+use crate::desired::DesiredState;
+use crate::plan::{self, GatewaySettings, IdCursor, Plan, PlanInput, drain};
+use apply::Report;
+use grace::Grace;
+pub use handle::{
+    Observation, ObserveError, ReconcileResult, ReconcilerHandle, WaitError, WakeReason,
+};
+use owner::DataplaneOwner;
+
+/// How often the loop runs on its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// A full pass when nothing else happens.
+    pub periodic: Duration,
+    /// Wait before the first retry; doubled up to [`retry_max`](Self::retry_max).
+    pub retry_min: Duration,
+    /// Longest wait before a retry.
+    pub retry_max: Duration,
+    /// How long a region that was switched away from is left alone. A packet holds on to a region
+    /// for microseconds.
+    pub grace: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            periodic: Duration::from_secs(30),
+            retry_min: Duration::from_millis(250),
+            retry_max: Duration::from_secs(30),
+            grace: Duration::from_millis(100),
+        }
+    }
+}
+
+/// The task's state.
+#[derive(Debug)]
+pub struct Reconciler {
+    gateway: Arc<GatewaySettings>,
+    desired: watch::Receiver<Arc<DesiredState>>,
+    wakes: mpsc::Receiver<WakeReason>,
+    results: watch::Sender<Arc<ReconcileResult>>,
+    owner: DataplaneOwner,
+    timing: Timing,
+    grace: Grace,
+    cursor: IdCursor,
+    failures: u32,
+}
+
+impl Reconciler {
+    /// Moves the data plane to a thread of its own. Nothing is read or written before
+    /// [`run`](Self::run).
+    pub fn new(
+        dataplane: Box<dyn Dataplane>,
+        gateway: GatewaySettings,
+        desired: watch::Receiver<Arc<DesiredState>>,
+        timing: Timing,
+    ) -> std::io::Result<(Self, ReconcilerHandle)> {
+        let owner = DataplaneOwner::start(dataplane)?;
+        let (wake, wakes) = mpsc::channel(16);
+        let (results, latest) = watch::channel(Arc::new(ReconcileResult {
+            pass: 0,
+            generation: 0,
+            applied_at: OffsetDateTime::UNIX_EPOCH,
+            wake_reason: WakeReason::Start,
+            steps: 0,
+            conditions: Vec::new(),
+            error: None,
+        }));
+        let handle = ReconcilerHandle { wake, results: latest, owner: owner.clone() };
+        let reconciler = Self {
+            gateway: Arc::new(gateway),
+            desired,
+            wakes,
+            results,
+            owner,
+            grace: Grace::new(timing.grace),
+            timing,
+            cursor: IdCursor::default(),
+            failures: 0,
+        };
+        Ok((reconciler, handle))
+    }
+
+    /// Runs passes until the sender of the desired state is gone.
+    pub async fn run(mut self) {
+        let mut reason = WakeReason::Start;
+        loop {
+            let Some(due) = self.pass(reason).await else { return };
+            match self.wait(due).await {
+                Some(next) => reason = next,
+                None => return,
+            }
+        }
+    }
+
+    /// One pass; returns when the next one is due and why. `None`: the data plane is gone.
+    async fn pass(&mut self, reason: WakeReason) -> Option<(Instant, WakeReason)> {
+        let desired = self.desired.borrow_and_update().clone();
+        let started = Instant::now();
+        info!(reason = ?reason, generation = desired.generation, "reconciling");
+        let job = Pass {
+            desired: desired.clone(),
+            gateway: self.gateway.clone(),
+            grace: std::mem::take(&mut self.grace),
+            cursor: self.cursor,
+        };
+        let (grace, outcome) = self.owner.run(move |dataplane| job.run(dataplane)).await?;
+        self.grace = grace;
+        let wants_retry = match &outcome {
+            Ok((plan, report)) => {
+                self.cursor = plan.cursor;
+                plan.awaits_room || !report.failures.is_empty()
+            }
+            Err(_) => true,
+        };
+        self.publish(&desired, reason, started, outcome);
+        Some(self.next_due(&desired, wants_retry))
+    }
+
+    fn publish(
+        &self,
+        desired: &DesiredState,
+        reason: WakeReason,
+        started: Instant,
+        outcome: Result<(Plan, Report), DataplaneError>,
+    ) {
+        let previous = self.results.borrow().clone();
+        let (steps, conditions, error) = match outcome {
+            Ok((plan, report)) => {
+                let mut conditions = plan.conditions;
+                conditions.extend(report.conditions());
+                conditions.sort();
+                conditions.dedup();
+                (report.applied, conditions, report.error())
+            }
+            // Nothing was looked at, so what the last pass found stands.
+            Err(error) => (0, previous.conditions.clone(), Some(chain(&error))),
+        };
+        for condition in conditions.iter().filter(|known| !previous.conditions.contains(known)) {
+            warn!(object = ?condition.object, "{}", condition.reason);
+        }
+        match &error {
+            Some(error) => warn!(%error, "the pass is incomplete and is tried again"),
+            None => debug!(steps, elapsed = ?started.elapsed(), "reconciled"),
+        }
+        self.results.send_replace(Arc::new(ReconcileResult {
+            pass: previous.pass + 1,
+            generation: desired.generation,
+            applied_at: OffsetDateTime::now_utc(),
+            wake_reason: reason,
+            steps,
+            conditions,
+            error,
+        }));
+    }
+
+    /// The earliest of: the next full pass, a retry, a drain deadline.
+    fn next_due(&mut self, desired: &DesiredState, wants_retry: bool) -> (Instant, WakeReason) {
+        let now = Instant::now();
+        let mut due = (now + self.timing.periodic, WakeReason::Periodic);
+        if wants_retry {
+            let wait = self.timing.retry_min.saturating_mul(1 << self.failures.min(16));
+            self.failures += 1;
+            let wait = wait.min(self.timing.retry_max).max(self.timing.grace);
+            due = due.min_by_time((now + wait, WakeReason::Retry));
+        } else {
+            self.failures = 0;
+        }
+        let clock = OffsetDateTime::now_utc();
+        if let Some(deadline) = drain::next_deadline(desired, clock) {
+            let wait = Duration::try_from(deadline - clock).unwrap_or_default();
+            // Far deadlines are left to a later pass: an `Instant` may not reach them.
+            let wait = wait.min(self.timing.periodic);
+            due = due.min_by_time((now + wait, WakeReason::DrainDeadline));
+        }
+        due
+    }
+
+    /// Sleeps until something happens. `None`: the agent is stopping.
+    async fn wait(&mut self, due: (Instant, WakeReason)) -> Option<WakeReason> {
+        // Every branch is cancel-safe: `changed` and `recv` lose nothing when another one wins,
+        // because the pass takes a whole snapshot.
+        let reason = tokio::select! {
+            changed = self.desired.changed() => changed.ok().map(|()| WakeReason::DesiredChanged)?,
+            Some(reason) = self.wakes.recv() => reason,
+            () = tokio::time::sleep_until(due.0) => due.1,
+        };
+        // What else is queued is served by the same pass.
+        while self.wakes.try_recv().is_ok() {}
+        Some(reason)
+    }
+}
+
+trait MinByTime {
+    fn min_by_time(self, other: Self) -> Self;
+}
+
+impl MinByTime for (Instant, WakeReason) {
+    fn min_by_time(self, other: Self) -> Self {
+        if other.0 < self.0 { other } else { self }
+    }
+}
+
+/// What one pass needs on the data plane's thread.
+struct Pass {
+    desired: Arc<DesiredState>,
+    gateway: Arc<GatewaySettings>,
+    grace: Grace,
+    cursor: IdCursor,
+}
+
+impl Pass {
+    fn run(
+        mut self,
+        dataplane: &mut dyn Dataplane,
+    ) -> (Grace, Result<(Plan, Report), DataplaneError>) {
+        let actual = match dataplane.read(&plan::backend_addresses(&self.desired)) {
+            Ok(actual) => actual,
+            Err(error) => return (self.grace, Err(error)),
+        };
+        let retired = self.grace.retired(&actual, std::time::Instant::now());
+        let plan = plan::plan(&PlanInput {
+            desired: &self.desired,
+            gateway: &self.gateway,
+            actual: &actual,
+            retired: &retired,
+            cursor: self.cursor,
+            now: OffsetDateTime::now_utc(),
+        });
+        let report = apply::apply(dataplane, &plan);
+        self.grace.switched(&actual, std::time::Instant::now());
+        (self.grace, Ok((plan, report)))
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
