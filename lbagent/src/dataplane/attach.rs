@@ -5,30 +5,22 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::mem;
 
 use anyhow::{Context, anyhow, bail};
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcError, TcHandle,
-    qdisc_add_clsact,
-};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions, TcAttachType};
 use aya::programs::xdp::{XdpLink, XdpMode as AyaMode};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, Xdp};
+use aya::programs::{LinkOrder, Xdp};
 use aya::util::KernelVersion;
 use netlink_packet_route::link::XdpAttached;
 use serde::{Deserialize, Serialize};
 
+use super::clsact::attach_filter;
 use super::interfaces::Interfaces;
 use super::journal::Journal;
 use super::load::{Loaded, remove_if_there};
 use super::pins::Pins;
 use super::syscalls::pinned_link_ifindex;
-
-/// Priority and handle of the filter on kernels without tcx; fixed, so that a restarted agent and
-/// `lbagent detach` find it.
-const FILTER_PRIORITY: u16 = 199;
-const FILTER_HANDLE: TcHandle = TcHandle::new(0, 0x4c42);
 
 /// How `lb_ingress` is to be attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -304,51 +296,4 @@ fn taken(error: &anyhow::Error) -> anyhow::Error {
 /// Whether the kernel has TC links (Linux 6.6, commit e420bed02507).
 fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
-}
-
-/// Replaces the filter if it is there, else makes it.
-pub(super) fn attach_filter(
-    program: &mut SchedClassifier,
-    name: &str,
-    journal: &mut Journal,
-) -> anyhow::Result<()> {
-    match qdisc_add_clsact(name) {
-        Ok(()) => journal.clsact_made(name)?,
-        Err(error) if exists(&error) => {}
-        Err(error) => return Err(error).with_context(|| format!("cannot add clsact to {name}")),
-    }
-    journal.filter_made(name)?;
-    let id = match program.attach_to_link(filter(name)?) {
-        Ok(id) => id,
-        Err(ProgramError::TcError(_) | ProgramError::NetlinkError(_)) => {
-            let options =
-                NlOptions { priority: FILTER_PRIORITY, handle: FILTER_HANDLE, classid: None };
-            let options = TcAttachOptions::Netlink(options);
-            program.attach_with_options(name, TcAttachType::Ingress, options)?
-        }
-        Err(error) => return Err(error.into()),
-    };
-    // Dropping the link would remove the filter, which is to outlive this process.
-    mem::forget(program.take_link(id)?);
-    Ok(())
-}
-
-/// Our filter on an interface, whether it is there or not.
-pub(crate) fn filter(name: &str) -> anyhow::Result<SchedClassifierLink> {
-    SchedClassifierLink::attached(
-        name,
-        TcAttachType::Ingress,
-        FILTER_PRIORITY,
-        FILTER_HANDLE,
-        None,
-    )
-    .with_context(|| format!("cannot address the filter of {name}"))
-}
-
-fn exists(error: &TcError) -> bool {
-    match error {
-        TcError::AlreadyAttached => true,
-        TcError::NetlinkError(error) => error.raw_os_error() == Some(libc::EEXIST),
-        _ => false,
-    }
 }

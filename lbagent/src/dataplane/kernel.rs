@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use aya::programs::{SchedClassifier, Xdp};
 use lbagent_common::{BackendEntry, BackendId, Outcome, VipEntry, VipKey};
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use tokio::sync::watch;
 
 use super::attach::{Attachments, Hook, InterfaceStatus, XdpMode};
@@ -348,17 +348,6 @@ impl Host {
             *current = status;
             true
         });
-    }
-}
-
-impl Pins {
-    /// Keeps a second agent, or `lbagent detach`, off these pins until the lock is dropped.
-    pub(crate) fn lock(&self) -> Result<Flock<File>, LoadError> {
-        let directory = self.version();
-        let file = File::open(&directory)
-            .map_err(|source| LoadError::PinDirectory { path: directory.clone(), source })?;
-        Flock::lock(file, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| LoadError::PinsInUse { path: directory })
     }
 }
 

@@ -5,15 +5,17 @@
 
 mod announce;
 mod attach;
-pub(crate) mod host;
+mod clsact;
+mod detach;
+mod host;
 mod interfaces;
-pub(crate) mod journal;
+mod journal;
 mod kernel;
-pub(crate) mod load;
-pub(crate) mod neighbours;
-pub(crate) mod netlink;
-pub(crate) mod pins;
-pub(crate) mod sysctl;
+mod load;
+mod neighbours;
+mod netlink;
+mod pins;
+mod sysctl;
 mod syscalls;
 pub mod typed_maps;
 mod watch;
@@ -27,6 +29,7 @@ use lbagent_common::{
 };
 
 pub use attach::{AttachedMode, Hook, InterfaceStatus, XdpMode};
+pub use detach::{DetachError, DetachOptions, detach};
 pub use host::VipMode;
 pub use kernel::{KernelDataplane, OpenOptions};
 pub use load::LoadError;

@@ -16,7 +16,7 @@ const DUMP_ATTEMPTS: usize = 5;
 
 /// A socket to the kernel's routing tables.
 #[derive(Debug)]
-pub(super) struct Netlink {
+pub(crate) struct Netlink {
     socket: Socket,
     sequence: u32,
 }

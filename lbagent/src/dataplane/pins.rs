@@ -1,6 +1,6 @@
 //! Where programs, links and maps are pinned, and whether pinned maps are ours.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use lbagent_common::{
     PacketCounter, ReturnEntry, ReturnKey, Settings, Slot, TrafficCounter, VipEntry, VipKey,
     limits,
 };
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::{Capacity, LoadError};
@@ -36,6 +37,20 @@ impl Pins {
                 .map_err(|source| LoadError::PinDirectory { path, source })?;
         }
         Ok(())
+    }
+
+    /// Keeps a second agent off these pins until the lock is dropped.
+    pub(super) fn lock(&self) -> Result<Flock<File>, LoadError> {
+        Self::lock_directory(&self.version())
+    }
+
+    /// Locks the pins of one ABI version. The kernel lets go of it when the process ends, however
+    /// it ends.
+    pub(super) fn lock_directory(path: &Path) -> Result<Flock<File>, LoadError> {
+        let file = File::open(path)
+            .map_err(|source| LoadError::PinDirectory { path: path.to_owned(), source })?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .map_err(|_| LoadError::PinsInUse { path: path.to_owned() })
     }
 
     /// The directory of this ABI version.

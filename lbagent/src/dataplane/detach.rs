@@ -1,0 +1,184 @@
+//! `lbagent detach`: takes everything off the host that an agent put there. It works without an
+//! agent, on what a half-finished start or detach left, and any number of times.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::journal::Journal;
+use super::load::remove_if_there;
+use super::netlink::Netlink;
+use super::pins::{Pins, unescape};
+use super::{LoadError, clsact, host, neighbours, sysctl};
+
+/// Where to look.
+#[derive(Clone, Debug)]
+pub struct DetachOptions {
+    /// Holds the record of changed host settings. The desired state in it stays.
+    pub state_dir: PathBuf,
+    /// Holds the pins.
+    pub bpffs_dir: PathBuf,
+    /// Interfaces that may have a filter though the record is lost.
+    pub backend_interfaces: Vec<String>,
+}
+
+/// Why something stayed.
+#[derive(Debug, thiserror::Error)]
+pub enum DetachError {
+    /// The pins are in use.
+    #[error("an lbagent is running on {}; stop it first", path.display())]
+    Running {
+        /// The pin directory.
+        path: PathBuf,
+    },
+    /// The record of changed settings cannot be read.
+    #[error(transparent)]
+    Record(#[from] LoadError),
+    /// One thing could not be removed; everything else was tried.
+    #[error("cannot remove {object}")]
+    Remove {
+        /// What.
+        object: String,
+        /// Why.
+        #[source]
+        source: anyhow::Error,
+    },
+}
+
+/// Removes everything and returns what it was, one line each. An error does not keep the rest from
+/// being removed; the first one is returned, and running it again is safe.
+pub fn detach(options: &DetachOptions) -> Result<Vec<String>, DetachError> {
+    let pins = Pins::new(&options.bpffs_dir);
+    let mut removal = Removal::default();
+    let versions = pins.versions().map_err(|error| removing(&options.bpffs_dir, error))?;
+    let mut locks = Vec::new();
+    for path in &versions {
+        locks.push(Pins::lock_directory(path).map_err(|error| match error {
+            LoadError::PinsInUse { path } => DetachError::Running { path },
+            error => error.into(),
+        })?);
+    }
+    let journal = Journal::open(&options.state_dir)?;
+    // Links first: from here on packets go as if there had never been an agent.
+    for version in &versions {
+        removal.pins(&version.join("links"), "link", true);
+    }
+    removal.network(&journal, options);
+    for restored in sysctl::restore(&journal) {
+        removal.removed.push(format!("restored {restored}"));
+    }
+    for version in &versions {
+        removal.pins(&version.join("programs"), "program", false);
+        removal.pins(&version.join("maps"), "map", false);
+        removal.directory(version);
+    }
+    drop(locks);
+    removal.directory(&options.bpffs_dir);
+    // The record is needed again if anything on it is still there.
+    if removal.failure.is_none() {
+        match journal.remove() {
+            Ok(true) => removal.removed.push("record of changed host settings".to_owned()),
+            Ok(false) => {}
+            Err(error) => removal.failed("the record of changed host settings", error),
+        }
+    }
+    removal.failure.map_or(Ok(removal.removed), Err)
+}
+
+#[derive(Default)]
+struct Removal {
+    removed: Vec<String>,
+    failure: Option<DetachError>,
+}
+
+impl Removal {
+    /// Removes every pin of a directory, and the directory.
+    fn pins(&mut self, directory: &Path, what: &str, escaped: bool) {
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => return self.failed(directory.display(), error),
+        };
+        for entry in entries {
+            let path = match entry {
+                Ok(entry) => entry.path(),
+                Err(error) => return self.failed(directory.display(), error),
+            };
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = if escaped { unescape(&name) } else { name };
+            match remove_if_there(&path) {
+                Ok(true) => self.removed.push(format!("{what} {name}")),
+                Ok(false) => {}
+                Err(error) => self.failed(path.display(), error),
+            }
+        }
+        self.directory(directory);
+    }
+
+    /// Filters, addresses, routes and neighbours of this network namespace.
+    fn network(&mut self, journal: &Journal, options: &DetachOptions) {
+        let mut netlink = match Netlink::open() {
+            Ok(netlink) => netlink,
+            Err(error) => return self.failed("VIP addresses", error),
+        };
+        let mut filtered = journal.record().filters.clone();
+        filtered.extend(options.backend_interfaces.iter().cloned());
+        self.filters(&mut netlink, &filtered, &journal.record().clsact);
+        match host::remove_ours(&mut netlink, |_| true) {
+            Ok(removed) => self.removed.extend(removed),
+            Err(error) => self.failed("VIP addresses", error),
+        }
+        match neighbours::remove_ours(&mut netlink) {
+            Ok(removed) => self.removed.extend(removed),
+            Err(error) => self.failed("neighbours", error),
+        }
+    }
+
+    fn filters(
+        &mut self,
+        netlink: &mut Netlink,
+        filtered: &BTreeSet<String>,
+        with_clsact: &BTreeSet<String>,
+    ) {
+        for name in filtered {
+            match clsact::remove_filter(netlink, name) {
+                Ok(true) => self.removed.push(format!("filter of {name}")),
+                Ok(false) => {}
+                Err(error) => self.failed(format!("the filter of {name}"), error),
+            }
+        }
+        for name in with_clsact {
+            match clsact::remove_clsact(netlink, name) {
+                Ok(true) => self.removed.push(format!("clsact of {name}")),
+                Ok(false) => {}
+                Err(error) => self.failed(format!("clsact of {name}"), error),
+            }
+        }
+    }
+
+    /// Removes a directory if it is empty; what others put there stays.
+    fn directory(&mut self, path: &Path) {
+        match fs::remove_dir(path) {
+            Ok(()) => self.removed.push(format!("directory {}", path.display())),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::DirectoryNotEmpty
+                        | io::ErrorKind::ResourceBusy
+                ) => {}
+            Err(error) => self.failed(path.display(), error),
+        }
+    }
+
+    fn failed(&mut self, object: impl ToString, source: impl Into<anyhow::Error>) {
+        let failure = removing(object.to_string(), source);
+        tracing::error!(error = ?failure, "detach");
+        self.failure.get_or_insert(failure);
+    }
+}
+
+fn removing(object: impl AsRef<Path>, source: impl Into<anyhow::Error>) -> DetachError {
+    DetachError::Remove { object: object.as_ref().display().to_string(), source: source.into() }
+}
