@@ -1,1 +1,14 @@
-//! harness
+//! The harness of rings 1 to 3 and of the demo: namespaces, topologies, servers, clients, and the
+//! runner of the real daemon and the real `lbctl`.
+
+pub mod client;
+pub mod http;
+pub mod net_link;
+pub mod netns;
+pub mod pattern;
+pub mod poll;
+pub mod server;
+pub mod skip;
+pub mod syscalls;
+pub mod topology;
+pub mod transfer;

@@ -1,0 +1,244 @@
+//! What the client does: connect, ask who answers, and compare what the server saw with what it is.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
+
+use crate::netns::NetNs;
+use crate::server::Spread;
+
+/// How long a client waits for an answer that should come at once.
+pub const ANSWER: Duration = Duration::from_secs(3);
+
+/// Transport of a test connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl std::fmt::Display for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// Who answered, and whom it saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// The backend's name.
+    pub name: String,
+    /// The client's address as the backend saw it.
+    pub seen: SocketAddr,
+}
+
+impl Greeting {
+    fn parse(line: &str) -> Result<Self> {
+        let (name, seen) = line.trim_end().split_once(' ').context("no greeting")?;
+        Ok(Self { name: name.into(), seen: seen.parse().context("no address in the greeting")? })
+    }
+}
+
+/// An open connection to some backend.
+#[derive(Debug)]
+pub struct Connection {
+    stream: BufReader<TcpStream>,
+    /// What the server said.
+    pub greeting: Greeting,
+    /// The client's own address.
+    pub local: SocketAddr,
+}
+
+impl Connection {
+    /// Connects from a namespace, from any port.
+    pub fn open(ns: &NetNs, to: SocketAddr) -> Result<Self> {
+        ns.run(|| Self::open_here(to, None))
+    }
+
+    /// Connects from this thread's namespace, from a given address and port if need be.
+    pub fn open_here(to: SocketAddr, from: Option<SocketAddr>) -> Result<Self> {
+        let stream = connect_stream(to, from, ANSWER)
+            .with_context(|| format!("connecting to {to}"))?;
+        let local = stream.local_addr()?;
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        stream.read_line(&mut line).with_context(|| format!("waiting for {to} to greet"))?;
+        let greeting = Greeting::parse(&line).with_context(|| format!("greeting of {to}"))?;
+        Ok(Self { stream, greeting, local })
+    }
+
+    /// Gives the one command that the server obeys.
+    pub fn command(&mut self, command: &str) -> Result<()> {
+        Ok(writeln!(self.stream.get_mut(), "{command}")?)
+    }
+
+    /// Asks for the echo of a text, after the command `echo`; an error means the connection is gone.
+    pub fn echo(&mut self, text: &str) -> Result<()> {
+        self.stream.get_mut().write_all(text.as_bytes())?;
+        let mut answer = vec![0; text.len()];
+        self.stream.read_exact(&mut answer).context("waiting for the echo")?;
+        ensure!(answer == text.as_bytes(), "the echo of {text:?} came back as {answer:?}");
+        Ok(())
+    }
+
+    /// Reads a line.
+    pub fn read_line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        Ok(line)
+    }
+
+    /// Both directions of the byte stream.
+    pub fn stream(&mut self) -> &mut BufReader<TcpStream> {
+        &mut self.stream
+    }
+}
+
+/// As `TcpStream::connect_timeout`, which cannot choose its source.
+fn connect_stream(
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+    timeout: Duration,
+) -> Result<TcpStream> {
+    let stream = match from {
+        None => TcpStream::connect_timeout(&to, timeout)?,
+        Some(from) => {
+            let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+            let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+            setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+            // The send timeout bounds connecting too.
+            let limit = nix::sys::time::TimeVal::new(timeout.as_secs() as i64, 0);
+            setsockopt(&fd, sockopt::SendTimeout, &limit)?;
+            let raw = std::os::fd::AsRawFd::as_raw_fd(&fd);
+            bind(raw, &SockaddrStorage::from(from)).with_context(|| format!("binding {from}"))?;
+            connect(raw, &SockaddrStorage::from(to))?;
+            TcpStream::from(fd)
+        }
+    };
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    Ok(stream)
+}
+
+/// Sends a datagram from this thread's namespace and waits for the answer. Nothing is sent twice.
+pub fn exchange_here(to: SocketAddr, from: Option<SocketAddr>) -> Result<Greeting> {
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind(from.unwrap_or(SocketAddr::new(any, 0)))?;
+    socket.connect(to)?;
+    exchange_on(&socket, b"are you there?").with_context(|| format!("asking {to} by UDP"))
+}
+
+/// Sends a datagram on a connected socket and checks the answer.
+pub fn exchange_on(socket: &UdpSocket, payload: &[u8]) -> Result<Greeting> {
+    socket.set_read_timeout(Some(ANSWER))?;
+    socket.send(payload)?;
+    let mut buffer = vec![0; payload.len() + 256];
+    let length = socket.recv(&mut buffer)?;
+    let end = buffer[..length].iter().position(|byte| *byte == b'\n').context("no greeting")?;
+    ensure!(&buffer[end + 1..length] == payload, "the payload came back changed");
+    let greeting = Greeting::parse(std::str::from_utf8(&buffer[..end])?)?;
+    let local = socket.local_addr()?;
+    ensure!(greeting.seen == local, "{} saw {} instead of {local}", greeting.name, greeting.seen);
+    Ok(greeting)
+}
+
+/// Asks `to` once, from a namespace, and returns who answered; the source must have been kept.
+pub fn identify(ns: &NetNs, transport: Transport, to: SocketAddr) -> Result<String> {
+    ns.run(|| identify_here(transport, to, None))
+}
+
+/// As [`identify`], from this thread's namespace and a given source.
+pub fn identify_here(
+    transport: Transport,
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+) -> Result<String> {
+    match transport {
+        Transport::Udp => Ok(exchange_here(to, from)?.name),
+        Transport::Tcp => {
+            let connection = Connection::open_here(to, from)?;
+            let Greeting { name, seen } = &connection.greeting;
+            ensure!(*seen == connection.local, "{name} saw {seen} instead of {}", connection.local);
+            Ok(name.clone())
+        }
+    }
+}
+
+/// Asks `count` times, each time from a new port, and counts the answers.
+pub fn spread(ns: &NetNs, transport: Transport, to: SocketAddr, count: usize) -> Result<Spread> {
+    ns.run(|| {
+        let mut spread = Spread::new();
+        for number in 1..=count {
+            let name = identify_here(transport, to, None)
+                .with_context(|| format!("{transport} {number} of {count} to {to}"))?;
+            *spread.entry(name).or_default() += 1;
+        }
+        Ok(spread)
+    })
+}
+
+/// Succeeds if nobody answers: refused, reset, unreachable or silent within `timeout`.
+pub fn ensure_unanswered(
+    ns: &NetNs,
+    transport: Transport,
+    to: SocketAddr,
+    timeout: Duration,
+) -> Result<Unanswered> {
+    ns.run(|| {
+        let failure = match transport {
+            Transport::Tcp => match TcpStream::connect_timeout(&to, timeout) {
+                Ok(_) => bail!("{to} accepted a connection"),
+                Err(error) => error,
+            },
+            Transport::Udp => {
+                let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let socket = UdpSocket::bind(any)?;
+                socket.connect(to)?;
+                socket.set_read_timeout(Some(timeout))?;
+                socket.send(b"is anybody there?")?;
+                match socket.recv(&mut [0; 512]) {
+                    Ok(_) => bail!("{to} answered"),
+                    Err(error) => error,
+                }
+            }
+        };
+        Unanswered::from_error(&failure).with_context(|| format!("{to}: {failure}"))
+    })
+}
+
+/// The way in which nobody answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// A reset or a port unreachable: somebody said no.
+    Refused,
+    /// A host or network unreachable.
+    Unreachable,
+    /// Silence.
+    Silent,
+}
+
+impl Unanswered {
+    fn from_error(error: &std::io::Error) -> Option<Self> {
+        use std::io::ErrorKind as Kind;
+        match error.kind() {
+            Kind::ConnectionRefused | Kind::ConnectionReset => Some(Self::Refused),
+            Kind::HostUnreachable | Kind::NetworkUnreachable => Some(Self::Unreachable),
+            Kind::TimedOut | Kind::WouldBlock => Some(Self::Silent),
+            _ => None,
+        }
+    }
+}

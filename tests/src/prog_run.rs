@@ -1,0 +1,381 @@
+//! Ring 1: single packets through the real BPF object, its maps filled by the agent's own plan and
+//! apply, in a namespace whose routes and neighbours are known.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use aya::programs::{TestRun, TestRunOptions, XdpMode};
+use lbagent::dataplane::{ActualState, Capacity, Dataplane, KernelDataplane, Path, Region};
+use lbagent::desired::{DesiredState, Instance, InstanceState, Service, ServiceGroup, Transport};
+use lbagent::plan::{
+    GatewaySettings, IdCursor, Plan, PlanInput, UnpublishedPorts, backend_addresses, plan,
+};
+use lbagent_common::{BackendId, Outcome, TrafficCounter};
+use rtnetlink::packet_route::neighbour::NeighbourState;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::net_link::{Cidr, Netlink};
+use crate::netns::{NetNs, NetNsGuard, set_sysctl};
+use crate::packet_builder::CLIENT_MAC;
+
+/// VIPs of the rig.
+pub const VIP_V4: &str = "192.0.2.10";
+/// VIPs of the rig.
+pub const VIP_V6: &str = "2001:db8:a::10";
+/// Clients, behind a router on the client side.
+pub const CLIENT_V4: &str = "203.0.113.7";
+/// Clients, behind a router on the client side.
+pub const CLIENT_V6: &str = "2001:db8:c::7";
+/// The gateway's own addresses on the backend side.
+pub const GATEWAY_V4: &str = "10.66.0.1";
+/// The gateway's own addresses on the backend side.
+pub const GATEWAY_V6: &str = "fd66::1";
+/// Link address of the router on the client side.
+pub const ROUTER_MAC: [u8; 6] = CLIENT_MAC;
+
+/// `XDP_DROP`, `XDP_PASS`, `XDP_TX`, `XDP_REDIRECT` (enum xdp_action, include/uapi/linux/bpf.h).
+const XDP_ACTIONS: [(u32, Action); 4] =
+    [(1, Action::Drop), (2, Action::Pass), (3, Action::Transmit), (4, Action::Redirect)];
+/// `TC_ACT_OK`, `TC_ACT_SHOT`, `TC_ACT_REDIRECT` (include/uapi/linux/pkt_cls.h).
+const TC_ACTIONS: [(u32, Action); 3] = [(0, Action::Pass), (2, Action::Drop), (7, Action::Redirect)];
+
+/// What a program returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Discard.
+    Drop,
+    /// To the kernel.
+    Pass,
+    /// Out of the same interface.
+    Transmit,
+    /// Out of another interface.
+    Redirect,
+}
+
+/// Which program sees the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// `lb_ingress`.
+    Client,
+    /// `lb_return`.
+    Backend,
+}
+
+/// What became of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// What the program returned.
+    pub action: Action,
+    /// The one reason that was counted.
+    pub outcome: Outcome,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+    /// The backend whose counters moved, by instance name.
+    pub backend: Option<String>,
+}
+
+/// Link address of a backend, made from the last octet of its address.
+pub fn backend_mac(address: IpAddr) -> [u8; 6] {
+    let last = match address {
+        IpAddr::V4(v4) => v4.octets()[3],
+        IpAddr::V6(v6) => v6.octets()[15],
+    };
+    [0x02, 0, 0, 0, 1, last]
+}
+
+/// The data plane, a desired state, and a namespace where both make sense.
+pub struct Rig {
+    /// What is asked for; change it, then call [`reconcile`](Self::reconcile).
+    pub desired: DesiredState,
+    /// The configuration; likewise.
+    pub gateway: GatewaySettings,
+    /// Decides which draining is over.
+    pub now: OffsetDateTime,
+    /// The programs and maps.
+    pub dataplane: KernelDataplane,
+    paths: BTreeMap<IpAddr, Path>,
+    retired: BTreeSet<Region>,
+    cursor: IdCursor,
+    client_interface: u32,
+    backend_interface: u32,
+    // Left before the namespaces go.
+    _guard: NetNsGuard,
+    _gateway: NetNs,
+    _peers: NetNs,
+}
+
+impl Rig {
+    /// A rig with default capacities and no service group.
+    pub fn new() -> Result<Self> {
+        Self::with_capacity(Capacity { slots: 1 << 16, ..Capacity::default() })
+    }
+
+    /// A rig with maps of another size.
+    pub fn with_capacity(capacity: Capacity) -> Result<Self> {
+        let gateway = NetNs::new("rig")?;
+        let peers = NetNs::new("rig-peers")?;
+        let guard = gateway.enter()?;
+        let netlink = Netlink::open()?;
+        netlink.add_veth("cl0", &peers, "cl1")?;
+        netlink.add_veth("be0", &peers, "be1")?;
+        for (interface, cidr) in [
+            ("cl0", "198.51.100.1/24"),
+            ("cl0", "2001:db8:1::1/64"),
+            ("be0", "10.66.0.1/24"),
+            ("be0", "fd66::1/64"),
+        ] {
+            netlink.add_address(interface, Cidr::new(cidr))?;
+        }
+        let routers = ["198.51.100.254", "2001:db8:1::fe"].map(|text| text.parse().unwrap());
+        netlink.add_default_routes("cl0", &routers)?;
+        for interface in ["cl0", "be0"] {
+            set_sysctl(&format!("net/ipv4/conf/{interface}/forwarding"), "1")?;
+            set_sysctl(&format!("net/ipv6/conf/{interface}/forwarding"), "1")?;
+        }
+        let mut dataplane = KernelDataplane::open_unattached(object().as_deref(), capacity)?;
+        // A test run on behalf of an interface needs receive queues, which veth has only while a
+        // native program is attached.
+        dataplane.ingress_program()?.attach("cl0", XdpMode::Driver)?;
+        let rig = Self {
+            desired: DesiredState::default(),
+            gateway: GatewaySettings {
+                vips: [VIP_V4, VIP_V6].map(|text| text.parse().unwrap()).into(),
+                unpublished_ports: UnpublishedPorts::Pass,
+                hash_seed: 0x5eed,
+                udp_idle: Duration::from_secs(60),
+                source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
+                source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+            },
+            now: OffsetDateTime::UNIX_EPOCH,
+            dataplane,
+            paths: BTreeMap::new(),
+            retired: BTreeSet::new(),
+            cursor: IdCursor::default(),
+            client_interface: index("cl0")?,
+            backend_interface: index("be0")?,
+            _guard: guard,
+            _gateway: gateway,
+            _peers: peers,
+        };
+        for router in routers {
+            rig.add_neighbour(router, "cl0", ROUTER_MAC)?;
+        }
+        Ok(rig)
+    }
+
+    /// Makes a link address known, so that routing to `address` needs no resolution.
+    pub fn add_neighbour(&self, address: IpAddr, interface: &str, mac: [u8; 6]) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        runtime.block_on(async {
+            let (connection, handle, _) = rtnetlink::new_connection()?;
+            tokio::spawn(connection);
+            handle
+                .neighbours()
+                .add(index(interface)?, address)
+                .link_layer_address(&mac)
+                .state(NeighbourState::Permanent)
+                .replace()
+                .execute()
+                .await
+                .with_context(|| format!("adding neighbour {address} on {interface}"))
+        })
+    }
+
+    /// Adds a group that publishes these (port, destination port, transport).
+    pub fn group(&mut self, name: &str, services: &[(u16, u16, Transport)]) -> Uuid {
+        let uuid = Uuid::from_u128(0x1000 + self.desired.service_groups.len() as u128);
+        let group = ServiceGroup {
+            uuid,
+            name: name.into(),
+            created_at: self.now,
+            persistent: true,
+            soft_limit: 1,
+            hard_limit: u16::MAX,
+            services: services
+                .iter()
+                .map(|&(port, destination_port, protocol)| Service {
+                    port,
+                    destination_port,
+                    protocol,
+                    ip: None,
+                })
+                .collect(),
+            domains: Vec::new(),
+        };
+        self.desired.service_groups.insert(uuid, group);
+        uuid
+    }
+
+    /// Adds a running instance whose addresses are on the backend link, with known link addresses.
+    pub fn instance(&mut self, name: &str, group: Uuid, addresses: &[&str]) -> Result<Uuid> {
+        let uuid = Uuid::from_u128(0x2000 + self.desired.instances.len() as u128);
+        for text in addresses {
+            let address: IpAddr = text.parse()?;
+            self.add_neighbour(address, "be0", backend_mac(address))?;
+            self.set_path(address, "be0")?;
+        }
+        let instance = Instance {
+            uuid,
+            name: name.into(),
+            created_at: self.now,
+            state: InstanceState::Running,
+            service_group: Some(group),
+            addresses: addresses.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            image: None,
+        };
+        self.desired.instances.insert(uuid, instance);
+        Ok(uuid)
+    }
+
+    /// Says that an address is on the link of `interface`, which the gateway has .1 (::1) on.
+    pub fn set_path(&mut self, address: IpAddr, interface: &str) -> Result<()> {
+        let (source, onlink_prefix) = match (address, interface) {
+            (IpAddr::V4(_), "be0") => (GATEWAY_V4, 24),
+            (IpAddr::V6(_), "be0") => (GATEWAY_V6, 64),
+            (IpAddr::V4(_), _) => ("198.51.100.1", 24),
+            (IpAddr::V6(_), _) => ("2001:db8:1::1", 64),
+        };
+        let ifindex = index(interface)?;
+        self.paths.insert(address, Path { ifindex, source: source.parse()?, onlink_prefix });
+        Ok(())
+    }
+
+    /// Changes an instance's state.
+    pub fn set_state(&mut self, instance: Uuid, state: InstanceState) {
+        self.desired.instances.get_mut(&instance).expect("an instance of the rig").state = state;
+    }
+
+    /// Plans and applies, as the agent does, until there is nothing left to write.
+    pub fn reconcile(&mut self) -> Result<Plan> {
+        for _ in 0..4 {
+            let plan = self.plan()?;
+            if plan.steps.is_empty() {
+                return Ok(plan);
+            }
+            for step in &plan.steps {
+                self.dataplane.apply(step)?;
+            }
+            self.cursor = plan.cursor;
+        }
+        anyhow::bail!("four passes and still steps: {:?}", self.plan()?.steps)
+    }
+
+    fn plan(&mut self) -> Result<Plan> {
+        let actual = self.actual()?;
+        Ok(plan(&PlanInput {
+            desired: &self.desired,
+            gateway: &self.gateway,
+            actual: &actual,
+            retired: &self.retired,
+            cursor: self.cursor,
+            now: self.now,
+        }))
+    }
+
+    /// What the maps hold.
+    pub fn actual(&mut self) -> Result<ActualState> {
+        self.dataplane.set_paths(self.paths.clone());
+        Ok(self.dataplane.read(&backend_addresses(&self.desired))?)
+    }
+
+    /// Packets by outcome so far.
+    pub fn outcomes(&mut self) -> Result<BTreeMap<Outcome, u64>> {
+        let counters = self.dataplane.counters(&[], &[])?.outcomes;
+        Ok(Outcome::ALL.iter().zip(counters).map(|(outcome, c)| (*outcome, c.packets)).collect())
+    }
+
+    /// Traffic by instance name, both families together.
+    pub fn backends(&mut self) -> Result<BTreeMap<String, TrafficCounter>> {
+        let entries = self.actual()?.backends;
+        let ids: Vec<BackendId> = entries.keys().copied().collect();
+        let counters = self.dataplane.counters(&[], &ids)?.backends;
+        let mut traffic: BTreeMap<String, TrafficCounter> = BTreeMap::new();
+        for (id, entry) in entries {
+            let uuid = Uuid::from_bytes(entry.instance);
+            let name = self.desired.instances.get(&uuid).map_or("?", |instance| &instance.name);
+            let counter = counters.get(&id).copied().unwrap_or_default();
+            let sum = traffic.entry(name.into()).or_default();
+            sum.flows += counter.flows;
+            sum.in_packets += counter.in_packets;
+            sum.in_bytes += counter.in_bytes;
+            sum.out_packets += counter.out_packets;
+            sum.out_bytes += counter.out_bytes;
+        }
+        Ok(traffic)
+    }
+
+    /// Runs one packet and finds out which counters moved.
+    pub fn run(&mut self, side: Side, frame: &[u8]) -> Result<Ran> {
+        let (outcomes, backends) = (self.outcomes()?, self.backends()?);
+        let (action, frame) = self.run_uncounted(side, frame)?;
+        let moved: Vec<Outcome> = self
+            .outcomes()?
+            .into_iter()
+            .flat_map(|(outcome, packets)| {
+                std::iter::repeat_n(outcome, (packets - outcomes[&outcome]) as usize)
+            })
+            .collect();
+        ensure!(moved.len() == 1, "a packet has one outcome, not {moved:?}");
+        let backend = self
+            .backends()?
+            .into_iter()
+            .find(|(name, counter)| {
+                let before = backends.get(name).copied().unwrap_or_default();
+                counter.in_packets + counter.out_packets > before.in_packets + before.out_packets
+            })
+            .map(|(name, _)| name);
+        Ok(Ran { action, outcome: moved[0], frame, backend })
+    }
+
+    /// Runs one packet without looking at counters: for loops over many.
+    pub fn run_uncounted(&mut self, side: Side, frame: &[u8]) -> Result<(Action, Vec<u8>)> {
+        let mut out = vec![0; frame.len() + 64];
+        let (result, actions): (_, &[(u32, Action)]) = match side {
+            Side::Client => {
+                // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index.
+                let context = words(&[0, frame.len() as u32, 0, self.client_interface, 0, 0]);
+                let options = options(frame, &mut out, &context);
+                (self.dataplane.ingress_program()?.test_run(options)?, &XDP_ACTIONS)
+            }
+            Side::Backend => {
+                // struct __sk_buff: `ifindex` is its eleventh word, all others stay zero.
+                let mut fields = [0; 48];
+                fields[10] = self.backend_interface;
+                let context = words(&fields);
+                let options = options(frame, &mut out, &context);
+                (self.dataplane.return_program()?.test_run(options)?, &TC_ACTIONS)
+            }
+        };
+        out.truncate(result.data_size_out as usize);
+        let action = actions.iter().find(|(code, _)| *code == result.return_value);
+        let (_, action) = action.with_context(|| format!("action {}", result.return_value))?;
+        Ok((*action, out))
+    }
+}
+
+fn options<'a>(frame: &'a [u8], out: &'a mut [u8], context: &'a [u8]) -> TestRunOptions<'a> {
+    TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(out),
+        ctx_in: Some(context),
+        repeat: 1,
+        ..TestRunOptions::default()
+    }
+}
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+fn index(interface: &str) -> Result<u32> {
+    nix::net::if_::if_nametoindex(interface).with_context(|| format!("interface {interface}"))
+}
+
+/// The object under test: the one named by the environment, else the one that the agent embeds.
+fn object() -> Option<PathBuf> {
+    std::env::var_os("LBAGENT_TEST_BPF_OBJECT").map(PathBuf::from)
+}

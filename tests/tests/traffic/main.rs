@@ -1,0 +1,3 @@
+//! Ring 2: the real daemon and real TCP and UDP, in namespaces.
+
+mod harness;
