@@ -59,36 +59,34 @@ outcomes! {
     PassProtocol = 7, Passed, "pass_protocol";
     /// A fragment.
     PassFragment = 8, Passed, "pass_fragment";
-    /// The destination is not a VIP.
+    /// The destination is no published port; with policy `pass` also a VIP's unpublished one.
     PassNotVip = 9, Passed, "pass_not_vip";
-    /// A VIP's address on a port that nobody published, policy `pass`.
-    PassUnpublished = 10, Passed, "pass_unpublished";
     /// The VIP's port belongs to the terminator.
-    PassTerminate = 11, Passed, "pass_terminate";
+    PassTerminate = 10, Passed, "pass_terminate";
     /// From the backend side, and no reply of a backend.
-    PassNotReply = 12, Passed, "pass_not_reply";
+    PassNotReply = 11, Passed, "pass_not_reply";
     /// A backend's packet to the gateway itself.
-    PassLocal = 13, Passed, "pass_local";
+    PassLocal = 12, Passed, "pass_local";
     /// TTL or hop limit used up: the kernel answers.
-    PassTtl = 14, Passed, "pass_ttl";
+    PassTtl = 13, Passed, "pass_ttl";
     /// A reply larger than the way to the client allows: the kernel tells the backend.
-    PassTooBig = 15, Passed, "pass_too_big";
+    PassTooBig = 14, Passed, "pass_too_big";
     /// A VIP's address on a port that nobody published, policy `drop`.
-    DropUnpublished = 16, Dropped, "drop_unpublished";
+    DropUnpublished = 15, Dropped, "drop_unpublished";
     /// The service group has no backend that may take the flow.
-    DropNoBackend = 17, Dropped, "drop_no_backend";
+    DropNoBackend = 16, Dropped, "drop_no_backend";
     /// No route to the backend.
-    DropNoRoute = 18, Dropped, "drop_no_route";
+    DropNoRoute = 17, Dropped, "drop_no_route";
     /// No free port to rewrite the source to, or no address to rewrite it to.
-    DropNoSource = 19, Dropped, "drop_no_source";
+    DropNoSource = 18, Dropped, "drop_no_source";
     /// A flow had to be stored and its map took no entry.
-    DropMapFull = 20, Dropped, "drop_map_full";
+    DropMapFull = 19, Dropped, "drop_map_full";
     /// The headers could not be rewritten.
-    DropRewrite = 21, Dropped, "drop_rewrite";
+    DropRewrite = 20, Dropped, "drop_rewrite";
     /// A map that must hold an entry does not: settings missing or slots out of range.
-    DropNotConfigured = 22, Dropped, "drop_not_configured";
+    DropNotConfigured = 21, Dropped, "drop_not_configured";
     /// Larger than the way to the backend allows.
-    DropTooBig = 23, Dropped, "drop_too_big";
+    DropTooBig = 22, Dropped, "drop_too_big";
 }
 
 impl Outcome {

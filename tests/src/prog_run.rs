@@ -38,10 +38,15 @@ pub const GATEWAY_V6: &str = "fd66::1";
 pub const ROUTER_MAC: [u8; 6] = CLIENT_MAC;
 
 /// `XDP_DROP`, `XDP_PASS`, `XDP_TX`, `XDP_REDIRECT` (enum xdp_action, include/uapi/linux/bpf.h).
-const XDP_ACTIONS: [(u32, Action); 4] =
-    [(1, Action::Drop), (2, Action::Pass), (3, Action::Transmit), (4, Action::Redirect)];
+const XDP_ACTIONS: [(u32, Action); 4] = [
+    (1, Action::Drop),
+    (2, Action::Pass),
+    (3, Action::Transmit),
+    (4, Action::Redirect),
+];
 /// `TC_ACT_OK`, `TC_ACT_SHOT`, `TC_ACT_REDIRECT` (include/uapi/linux/pkt_cls.h).
-const TC_ACTIONS: [(u32, Action); 3] = [(0, Action::Pass), (2, Action::Drop), (7, Action::Redirect)];
+const TC_ACTIONS: [(u32, Action); 3] =
+    [(0, Action::Pass), (2, Action::Drop), (7, Action::Redirect)];
 
 /// What a program returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +116,10 @@ pub struct Rig {
 impl Rig {
     /// A rig with default capacities and no service group.
     pub fn new() -> Result<Self> {
-        Self::with_capacity(Capacity { slots: 1 << 16, ..Capacity::default() })
+        Self::with_capacity(Capacity {
+            slots: 1 << 16,
+            ..Capacity::default()
+        })
     }
 
     /// A rig with maps of another size.
@@ -139,7 +147,9 @@ impl Rig {
         let mut dataplane = KernelDataplane::open_unattached(object().as_deref(), capacity)?;
         // A test run on behalf of an interface needs receive queues, which veth has only while a
         // native program is attached.
-        dataplane.ingress_program()?.attach("cl0", XdpMode::Driver)?;
+        dataplane
+            .ingress_program()?
+            .attach("cl0", XdpMode::Driver)?;
         let rig = Self {
             desired: DesiredState::default(),
             gateway: GatewaySettings {
@@ -169,7 +179,9 @@ impl Rig {
 
     /// Makes a link address known, so that routing to `address` needs no resolution.
     pub fn add_neighbour(&self, address: IpAddr, interface: &str, mac: [u8; 6]) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
         runtime.block_on(async {
             let (connection, handle, _) = rtnetlink::new_connection()?;
             tokio::spawn(connection);
@@ -224,7 +236,10 @@ impl Rig {
             created_at: self.now,
             state: InstanceState::Running,
             service_group: Some(group),
-            addresses: addresses.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            addresses: addresses
+                .iter()
+                .map(|text| text.parse())
+                .collect::<Result<_, _>>()?,
             image: None,
         };
         self.desired.instances.insert(uuid, instance);
@@ -240,13 +255,24 @@ impl Rig {
             (IpAddr::V6(_), _) => ("2001:db8:1::1", 64),
         };
         let ifindex = index(interface)?;
-        self.paths.insert(address, Path { ifindex, source: source.parse()?, onlink_prefix });
+        self.paths.insert(
+            address,
+            Path {
+                ifindex,
+                source: source.parse()?,
+                onlink_prefix,
+            },
+        );
         Ok(())
     }
 
     /// Changes an instance's state.
     pub fn set_state(&mut self, instance: Uuid, state: InstanceState) {
-        self.desired.instances.get_mut(&instance).expect("an instance of the rig").state = state;
+        self.desired
+            .instances
+            .get_mut(&instance)
+            .expect("an instance of the rig")
+            .state = state;
     }
 
     /// Plans and applies, as the agent does, until there is nothing left to write.
@@ -285,7 +311,11 @@ impl Rig {
     /// Packets by outcome so far.
     pub fn outcomes(&mut self) -> Result<BTreeMap<Outcome, u64>> {
         let counters = self.dataplane.counters(&[], &[])?.outcomes;
-        Ok(Outcome::ALL.iter().zip(counters).map(|(outcome, c)| (*outcome, c.packets)).collect())
+        Ok(Outcome::ALL
+            .iter()
+            .zip(counters)
+            .map(|(outcome, c)| (*outcome, c.packets))
+            .collect())
     }
 
     /// Traffic by instance name, both families together.
@@ -296,7 +326,11 @@ impl Rig {
         let mut traffic: BTreeMap<String, TrafficCounter> = BTreeMap::new();
         for (id, entry) in entries {
             let uuid = Uuid::from_bytes(entry.instance);
-            let name = self.desired.instances.get(&uuid).map_or("?", |instance| &instance.name);
+            let name = self
+                .desired
+                .instances
+                .get(&uuid)
+                .map_or("?", |instance| &instance.name);
             let counter = counters.get(&id).copied().unwrap_or_default();
             let sum = traffic.entry(name.into()).or_default();
             sum.flows += counter.flows;
@@ -328,7 +362,12 @@ impl Rig {
                 counter.in_packets + counter.out_packets > before.in_packets + before.out_packets
             })
             .map(|(name, _)| name);
-        Ok(Ran { action, outcome: moved[0], frame, backend })
+        Ok(Ran {
+            action,
+            outcome: moved[0],
+            frame,
+            backend,
+        })
     }
 
     /// Runs one packet without looking at counters: for loops over many.
@@ -339,7 +378,10 @@ impl Rig {
                 // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index.
                 let context = words(&[0, frame.len() as u32, 0, self.client_interface, 0, 0]);
                 let options = options(frame, &mut out, &context);
-                (self.dataplane.ingress_program()?.test_run(options)?, &XDP_ACTIONS)
+                (
+                    self.dataplane.ingress_program()?.test_run(options)?,
+                    &XDP_ACTIONS,
+                )
             }
             Side::Backend => {
                 // struct __sk_buff: `ifindex` is its eleventh word, all others stay zero.
@@ -347,11 +389,16 @@ impl Rig {
                 fields[10] = self.backend_interface;
                 let context = words(&fields);
                 let options = options(frame, &mut out, &context);
-                (self.dataplane.return_program()?.test_run(options)?, &TC_ACTIONS)
+                (
+                    self.dataplane.return_program()?.test_run(options)?,
+                    &TC_ACTIONS,
+                )
             }
         };
         out.truncate(result.data_size_out as usize);
-        let action = actions.iter().find(|(code, _)| *code == result.return_value);
+        let action = actions
+            .iter()
+            .find(|(code, _)| *code == result.return_value);
         let (_, action) = action.with_context(|| format!("action {}", result.return_value))?;
         Ok((*action, out))
     }

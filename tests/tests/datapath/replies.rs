@@ -1,0 +1,138 @@
+//! The way back: what `lb_return` restores and what it leaves alone.
+
+use lbagent::desired::Transport;
+use lbagent_common::Outcome;
+use lbagent_tests::packet_builder::{Segment, as_fragment, tcp, udp, with_ttl};
+use lbagent_tests::prog_run::{
+    Action, CLIENT_V4, CLIENT_V6, GATEWAY_V4, ROUTER_MAC, Rig, Side, VIP_V4, VIP_V6,
+};
+use lbagent_tests::require_root;
+
+use crate::{assert_rewritten, assert_untouched, at};
+
+fn rig() -> Rig {
+    let mut rig = Rig::new().unwrap();
+    let group = rig.group(
+        "web",
+        &[(5432, 15432, Transport::Tcp), (53, 5353, Transport::Udp)],
+    );
+    rig.instance("a", group, &["10.66.0.11", "fd66::11"])
+        .unwrap();
+    rig.reconcile().unwrap();
+    rig
+}
+
+#[test]
+fn replies_come_from_the_vip() {
+    require_root!();
+    let mut rig = rig();
+    let (client4, client6) = (
+        at(&format!("{CLIENT_V4}:4000")),
+        at(&format!("[{CLIENT_V6}]:4000")),
+    );
+    let vip4 = |port: u16| at(&format!("{VIP_V4}:{port}"));
+    let vip6 = |port: u16| at(&format!("[{VIP_V6}]:{port}"));
+    for (frame, source, client, payload) in [
+        (
+            tcp(at("10.66.0.11:15432"), client4, Segment::SynAck, b""),
+            vip4(5432),
+            client4,
+            &b""[..],
+        ),
+        (
+            tcp(at("10.66.0.11:15432"), client4, Segment::Ack, b"row"),
+            vip4(5432),
+            client4,
+            b"row",
+        ),
+        (
+            tcp(at("[fd66::11]:15432"), client6, Segment::Ack, b"row"),
+            vip6(5432),
+            client6,
+            b"row",
+        ),
+        (
+            udp(at("10.66.0.11:5353"), client4, b"answer"),
+            vip4(53),
+            client4,
+            b"answer",
+        ),
+        (
+            udp(at("[fd66::11]:5353"), client6, b"answer"),
+            vip6(53),
+            client6,
+            b"answer",
+        ),
+    ] {
+        let ran = rig.run(Side::Backend, &frame).unwrap();
+        assert_eq!(ran.action, Action::Redirect);
+        let described = assert_rewritten(&ran, Outcome::ReturnRedirect, source, client, payload);
+        assert_eq!(described.mac_destination, ROUTER_MAC);
+        assert_eq!(ran.backend.as_deref(), Some("a"));
+    }
+}
+
+#[test]
+fn everything_else_from_backends_is_left_alone() {
+    require_root!();
+    let mut rig = rig();
+    let client = at(&format!("{CLIENT_V4}:4000"));
+    let backend = at("10.66.0.11:15432");
+    let reply = tcp(backend, client, Segment::Ack, b"x");
+    for (name, frame, outcome) in [
+        (
+            "another port of the backend",
+            tcp(at("10.66.0.11:22"), client, Segment::Ack, b""),
+            Outcome::PassNotReply,
+        ),
+        (
+            "the backend's own connection",
+            tcp(
+                at("10.66.0.11:40000"),
+                at("203.0.113.80:443"),
+                Segment::Syn,
+                b"",
+            ),
+            Outcome::PassNotReply,
+        ),
+        (
+            "another host's port of the same number",
+            tcp(at("10.66.0.99:15432"), client, Segment::Ack, b""),
+            Outcome::PassNotReply,
+        ),
+        (
+            "the published port of the other protocol",
+            udp(at("10.66.0.11:15432"), client, b""),
+            Outcome::PassNotReply,
+        ),
+        (
+            "a reply to the gateway's own connection",
+            tcp(
+                backend,
+                at(&format!("{GATEWAY_V4}:40000")),
+                Segment::SynAck,
+                b"",
+            ),
+            Outcome::PassLocal,
+        ),
+        (
+            "a reply to another address of the gateway",
+            tcp(backend, at("198.51.100.1:40000"), Segment::SynAck, b""),
+            Outcome::PassLocal,
+        ),
+        (
+            "a reply with TTL 1",
+            with_ttl(reply.clone(), 1),
+            Outcome::PassTtl,
+        ),
+        (
+            "a fragment of a reply",
+            as_fragment(reply.clone(), 0, true),
+            Outcome::PassFragment,
+        ),
+    ] {
+        let ran = rig.run(Side::Backend, &frame).unwrap();
+        println!("{name}: {:?}", ran.outcome);
+        assert_untouched(&ran, Action::Pass, outcome, &frame);
+    }
+}
