@@ -22,6 +22,10 @@ use super::load::{Loaded, remove_if_there};
 use super::pins::Pins;
 use super::syscalls::pinned_link_ifindex;
 
+/// A change of mode needs a moment without a program, so it is left to the operator.
+const KEPT_GENERIC: &str = "taken over from a former agent as it was attached; set xdp_mode to \
+     \"native\", or run `lbagent detach`, to try the driver again";
+
 /// How `lb_ingress` is to be attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -105,6 +109,17 @@ impl Attachments {
         interfaces: &Interfaces,
         journal: &mut Journal,
     ) -> Vec<InterfaceStatus> {
+        let mut status = self.ensure_clients(loaded, interfaces);
+        status.extend(self.ensure_backends(loaded, interfaces, journal));
+        status
+    }
+
+    /// [`ensure`](Self::ensure) for the client interfaces.
+    pub(super) fn ensure_clients(
+        &mut self,
+        loaded: &mut Loaded,
+        interfaces: &Interfaces,
+    ) -> Vec<InterfaceStatus> {
         let mut status = Vec::new();
         for name in self.clients.clone() {
             let attached = match interfaces.index(&name) {
@@ -113,6 +128,17 @@ impl Attachments {
             };
             status.push(self.status(name, Hook::Client, interfaces, attached));
         }
+        status
+    }
+
+    /// [`ensure`](Self::ensure) for the backend interfaces.
+    pub(super) fn ensure_backends(
+        &mut self,
+        loaded: &mut Loaded,
+        interfaces: &Interfaces,
+        journal: &mut Journal,
+    ) -> Vec<InterfaceStatus> {
+        let mut status = Vec::new();
         for name in self.backends.clone() {
             let attached = match interfaces.index(&name) {
                 None => self.gone("tc", &name),
@@ -134,7 +160,12 @@ impl Attachments {
         let (mode, reason) = match attached {
             Ok(AttachedMode::Generic) => {
                 let reason = self.generic_reasons.iter().find(|(index, _)| Some(*index) == ifindex);
-                (Some(AttachedMode::Generic), reason.map(|(_, reason)| reason.clone()))
+                let reason = match (reason, self.xdp_mode) {
+                    (Some((_, reason)), _) => Some(reason.clone()),
+                    (None, XdpMode::Generic) => None,
+                    (None, _) => Some(KEPT_GENERIC.to_owned()),
+                };
+                (Some(AttachedMode::Generic), reason)
             }
             Ok(mode) => (Some(mode), None),
             Err(error) => (None, Some(format!("{error:#}"))),

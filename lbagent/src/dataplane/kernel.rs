@@ -10,7 +10,7 @@ use lbagent_common::{BackendEntry, BackendId, Outcome, VipEntry, VipKey};
 use nix::fcntl::Flock;
 use tokio::sync::watch;
 
-use super::attach::{Attachments, Hook, InterfaceStatus, XdpMode};
+use super::attach::{Attachments, InterfaceStatus, XdpMode};
 use super::host::{self, HostAddresses, VipMode};
 use super::interfaces::Interfaces;
 use super::journal::Journal;
@@ -85,7 +85,7 @@ impl KernelDataplane {
         let lock = pins.lock()?;
         let mut netlink = Netlink::open().map_err(LoadError::Netlink)?;
         let journal = Journal::open(&options.state_dir)?;
-        let loaded = load::load(&object, &options.capacity, Some(&pins))?;
+        let mut loaded = load::load(&object, &options.capacity, Some(&pins))?;
         let neighbours = Neighbours::read(&mut netlink).map_err(LoadError::Netlink)?;
         let addresses = HostAddresses::new(options.vip_mode, options.client_interfaces.clone());
         addresses.remove_others(&mut netlink).map_err(LoadError::Netlink)?;
@@ -104,7 +104,6 @@ impl KernelDataplane {
             status: watch::Sender::new(Vec::new()),
             _lock: lock,
         };
-        let mut loaded = loaded;
         host.start(&mut loaded)?;
         load::pin_programs(&mut loaded.ebpf, &pins)?;
         let surroundings = Surroundings::Host(Box::new(host));
@@ -275,17 +274,17 @@ impl Host {
     fn start(&mut self, loaded: &mut Loaded) -> Result<(), LoadError> {
         let interfaces = Interfaces::read(&mut self.netlink).map_err(LoadError::Netlink)?;
         self.ensure_forwarding(&interfaces)?;
-        let status = self.attachments.ensure(loaded, &interfaces, &mut self.journal);
-        let clients = || status.iter().filter(|status| status.hook == Hook::Client);
-        let refused = clients().find(|status| status.ifindex.is_some() && status.mode.is_none());
+        let mut status = self.attachments.ensure_clients(loaded, &interfaces);
+        let refused = status.iter().find(|client| client.ifindex.is_some());
         if let Some(refused) = refused
-            && clients().all(|status| status.mode.is_none())
+            && status.iter().all(|client| client.mode.is_none())
         {
             return Err(LoadError::Attach {
                 interface: refused.interface.clone(),
                 reason: refused.reason.clone().unwrap_or_default(),
             });
         }
+        status.extend(self.attachments.ensure_backends(loaded, &interfaces, &mut self.journal));
         self.publish(status);
         match self.attachments.remove_others() {
             Ok(removed) => removed.iter().for_each(|link| tracing::info!(link, "removed a link")),

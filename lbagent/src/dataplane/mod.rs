@@ -15,7 +15,9 @@ mod load;
 mod neighbours;
 mod netlink;
 mod pins;
+mod sandbox;
 mod sysctl;
+mod test_run;
 mod syscalls;
 pub mod typed_maps;
 mod watch;
@@ -33,6 +35,8 @@ pub use detach::{DetachError, DetachOptions, detach};
 pub use host::VipMode;
 pub use kernel::{KernelDataplane, OpenOptions};
 pub use load::LoadError;
+pub use sandbox::Sandbox;
+pub use test_run::{Action, Run, RunError};
 pub use watch::network_changes;
 
 /// What the maps and the host hold now.

@@ -164,9 +164,11 @@ fn own(netlink: &mut Netlink) -> io::Result<Vec<NeighbourMessage>> {
             _ => None,
         })
         .filter(|message| {
-            message.attributes.contains(&NeighbourAttribute::Protocol(RouteProtocol::Other(
-                OWN_PROTOCOL,
-            )))
+            // An operator who fixes the address of such a neighbour takes it over: it keeps the
+            // protocol number, but the kernel no longer resolves it.
+            let own = NeighbourAttribute::Protocol(RouteProtocol::Other(OWN_PROTOCOL));
+            let kept = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
+            message.attributes.contains(&own) && message.attributes.contains(&kept)
         })
         .collect())
 }
