@@ -1,7 +1,10 @@
 //! The harness of rings 1 to 3 and of the demo: namespaces, topologies, servers, clients, and the
 //! runner of the real daemon and the real `lbctl`.
 
+pub mod agent;
 pub mod client;
+pub mod ctl;
+pub mod gateway;
 pub mod http;
 pub mod net_link;
 pub mod netns;
