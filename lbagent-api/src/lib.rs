@@ -1,1 +1,48 @@
-//! The REST contract.
+//! The REST contract: what travels between the agent and its clients, and nothing that acts on it.
+//!
+//! * [`envelope`], [`error_code`], [`request`]: what every answer and every request share
+//! * [`service_group`], [`instance`]: the Services API v1
+//! * [`status`], [`state`]: lbagent's own extensions below `/v1/x/`
+//! * [`port_spec`]: the grammar in which people write published ports
+//!
+//! A type named `…Spec` is a request as received: its members are optional and wide, so that a
+//! wrong value gets the contract's message rather than the parser's. The validated forms are the
+//! types without the suffix.
+
+pub mod envelope;
+pub mod error_code;
+pub mod instance;
+pub mod port_spec;
+pub mod request;
+pub mod service_group;
+pub mod state;
+pub mod status;
+
+pub use envelope::{Envelope, Item, ItemError, ResponseStatus};
+pub use error_code::ErrorCode;
+pub use request::{ContractError, Selector};
+
+/// Paths of the endpoints.
+pub mod paths {
+    /// Service groups; `/{uuid}` below it names one.
+    pub const SERVICES: &str = "/v1/services";
+    /// Listing of the 2024 contract; has to be routed before `/{uuid}`.
+    pub const SERVICES_LIST: &str = "/v1/services/list";
+    /// Instances; `/{uuid}` below it names one, `/{uuid}/stop` and `/{uuid}/start` act on it.
+    pub const INSTANCES: &str = "/v1/instances";
+    /// Stop several instances.
+    pub const INSTANCES_STOP: &str = "/v1/instances/stop";
+    /// Start several instances.
+    pub const INSTANCES_START: &str = "/v1/instances/start";
+    /// Extension: how the agent and every object are, [`crate::status::AgentStatus`].
+    pub const STATUS: &str = "/v1/x/status";
+    /// Extension: VIPs and backends as the data plane has them, [`crate::status::Table`].
+    pub const TABLE: &str = "/v1/x/table";
+    /// Extension: packets by reason, [`crate::status::Counters`].
+    pub const COUNTERS: &str = "/v1/x/counters";
+    /// Extension: the desired state as one document, [`crate::state::StateDocument`].
+    pub const STATE: &str = "/v1/x/state";
+}
+
+/// Where the agent listens unless configured otherwise.
+pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7480";

@@ -1,0 +1,510 @@
+//! Instances: what the data plane calls backends.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::error_code::ErrorCode;
+use crate::request::{ContractError, Selector, SelectorSpec};
+use crate::service_group::{Domain, DomainSpec, ServiceSpec};
+
+/// The longest drain: what `drain_timeout_ms: -1` asks for.
+pub const MAX_DRAIN_MS: u64 = 3_600_000;
+
+/// Most network interfaces of one instance.
+pub const MAX_NETWORK_INTERFACES: usize = 4;
+
+/// `POST /v1/instances`: one of these, or an array. lbagent starts no machines: members that only
+/// matter to a machine are accepted, so that official clients work, and told back by
+/// [`InstanceSpec::members_without_effect`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InstanceSpec {
+    /// Unique name; made up when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Recorded, not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<Value>,
+    /// Recorded, not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<Value>,
+    /// The service group to join or to make.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_group: Option<InstanceServiceGroupSpec>,
+    /// Addresses; the first of each family gets traffic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_interfaces: Option<Vec<NetworkInterfaceSpec>>,
+    /// Whether it gets traffic at once; no when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autostart: Option<bool>,
+    /// More instances like this one; lbagent makes none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i64>,
+    /// Free text for the owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<Vec<String>>,
+    /// Free text for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub args: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autokill: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch_from: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dependencies: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub features: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nameserver: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugins: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart_policy: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roms: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale_to_zero: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sched_priority: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedules: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<Value>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_timeout_ms: Option<Value>,
+}
+
+impl InstanceSpec {
+    /// Names of the members given that have no effect, because lbagent runs no machines: the text
+    /// of a warning.
+    pub fn members_without_effect(&self) -> Vec<&'static str> {
+        let members = [
+            ("args", &self.args),
+            ("autokill", &self.autokill),
+            ("branch_from", &self.branch_from),
+            ("checkpoint", &self.checkpoint),
+            ("dependencies", &self.dependencies),
+            ("env", &self.env),
+            ("features", &self.features),
+            ("gateway", &self.gateway),
+            ("gpus", &self.gpus),
+            ("hostname", &self.hostname),
+            ("memory_mb", &self.memory_mb),
+            ("nameserver", &self.nameserver),
+            ("plugins", &self.plugins),
+            ("restart_policy", &self.restart_policy),
+            ("roms", &self.roms),
+            ("scale_to_zero", &self.scale_to_zero),
+            ("sched_priority", &self.sched_priority),
+            ("schedules", &self.schedules),
+            ("timeout_s", &self.timeout_s),
+            ("type", &self.r#type),
+            ("vcpus", &self.vcpus),
+            ("volumes", &self.volumes),
+            ("wait_timeout_ms", &self.wait_timeout_ms),
+        ];
+        members
+            .into_iter()
+            .filter(|(_, value)| value.is_some())
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    /// The image's name, if one was given as text or as an object with a `url`, `name` or `image`.
+    pub fn image_name(&self) -> Option<String> {
+        let image = self.image.as_ref()?;
+        let text = |key: &str| image.get(key).and_then(Value::as_str);
+        image
+            .as_str()
+            .or_else(|| ["url", "name", "image"].into_iter().find_map(text))
+            .map(str::to_owned)
+    }
+
+    /// The addresses as given, in the order of the interfaces: (address, prefix length).
+    pub fn addresses(&self) -> Result<Vec<(IpAddr, u8)>, ContractError> {
+        let interfaces = self.network_interfaces.as_deref().unwrap_or_default();
+        if interfaces.len() > MAX_NETWORK_INTERFACES {
+            return Err(ContractError::new(
+                ErrorCode::TooMany,
+                format!(
+                    "{} network interfaces given; at most {MAX_NETWORK_INTERFACES} are allowed",
+                    interfaces.len()
+                ),
+            ));
+        }
+        interfaces
+            .iter()
+            .filter_map(|interface| interface.ip.as_deref())
+            .map(parse_cidr)
+            .collect()
+    }
+}
+
+/// Reads an address with or without a prefix length.
+pub fn parse_cidr(text: &str) -> Result<(IpAddr, u8), ContractError> {
+    let invalid = || {
+        ContractError::invalid(format!(
+            "Invalid value '{text}' of 'ip' in network interface: expected an address such as \
+             10.0.0.7 or 10.0.0.7/24"
+        ))
+    };
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| invalid())?;
+    let full = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = match prefix {
+        Some(prefix) => prefix.parse().map_err(|_| invalid())?,
+        None => full,
+    };
+    if prefix > full {
+        Err(invalid())
+    } else {
+        Ok((address, prefix))
+    }
+}
+
+/// The service group of a new instance: named (`uuid` or `name`), or described and made with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InstanceServiceGroupSpec {
+    /// Join this group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// Join this group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Published ports of a new group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub services: Option<Vec<ServiceSpec>>,
+    /// Domain names of a new group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domains: Option<Vec<DomainSpec>>,
+    /// Limit of a new group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soft_limit: Option<i64>,
+    /// Limit of a new group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hard_limit: Option<i64>,
+}
+
+impl InstanceServiceGroupSpec {
+    /// The group to join; none when it describes a new one; an error when it does both.
+    pub fn joined(&self) -> Result<Option<Selector>, ContractError> {
+        let describes = self.services.is_some()
+            || self.domains.is_some()
+            || self.soft_limit.is_some()
+            || self.hard_limit.is_some();
+        let selector = SelectorSpec {
+            uuid: self.uuid.clone(),
+            name: self.name.clone(),
+        }
+        .selector()?;
+        match selector {
+            Some(_) if describes => Err(ContractError::new(
+                ErrorCode::NotBoth,
+                "Member 'service_group' cannot both name a service group and describe a new one",
+            )),
+            selector => Ok(selector),
+        }
+    }
+}
+
+/// A network interface as received.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkInterfaceSpec {
+    /// Name of the interface.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Address, with or without a prefix length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    /// Link address; the kernel's neighbour table decides, not this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Recorded by hypervisors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tap_name: Option<String>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autoconfig: Option<bool>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relay: Option<Value>,
+}
+
+/// Whether an instance gets traffic, in the contract's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstanceState {
+    /// Nothing.
+    Stopped,
+    /// Not reported by lbagent.
+    Starting,
+    /// New and established connections.
+    Running,
+    /// Established connections only.
+    Draining,
+    /// Not reported by lbagent.
+    Stopping,
+    /// Not reported by lbagent.
+    Standby,
+    /// Not reported by lbagent.
+    Template,
+    /// Not reported by lbagent.
+    Checkpoint,
+    /// It is gone.
+    Deleted,
+}
+
+impl InstanceState {
+    /// The word that travels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+            Self::Standby => "standby",
+            Self::Template => "template",
+            Self::Checkpoint => "checkpoint",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// An instance in an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Identity.
+    pub uuid: Uuid,
+    /// Unique name.
+    pub name: String,
+    /// When it was created.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// Whether it gets traffic.
+    pub state: InstanceState,
+    /// As given, not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The group that it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_group: Option<InstanceServiceGroup>,
+    /// Its addresses.
+    #[serde(default)]
+    pub network_interfaces: Vec<NetworkInterface>,
+    /// The first address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_ip: Option<String>,
+}
+
+/// The service group of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceServiceGroup {
+    /// Identity.
+    pub uuid: Uuid,
+    /// Unique name.
+    pub name: String,
+    /// Its domain names.
+    #[serde(default)]
+    pub domains: Vec<Domain>,
+}
+
+/// A network interface in an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkInterface {
+    /// Identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<Uuid>,
+    /// Address without prefix length.
+    pub private_ip: String,
+    /// Link address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+}
+
+/// `PUT /v1/instances/stop` (one or an array, each naming an instance) and
+/// `PUT /v1/instances/{uuid}/stop` (without a name).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StopSpec {
+    /// By identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// By name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// At once; excludes a drain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
+    /// So long established connections stay: 0 for not at all, -1 for the maximum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_timeout_ms: Option<i64>,
+    /// Only if the instance is in this state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ifstate: Option<InstanceState>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quick: Option<bool>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dump: Option<bool>,
+}
+
+impl StopSpec {
+    /// The instance named, if any.
+    pub fn selector(&self) -> Result<Option<Selector>, ContractError> {
+        SelectorSpec {
+            uuid: self.uuid.clone(),
+            name: self.name.clone(),
+        }
+        .selector()
+    }
+
+    /// How long to drain, in milliseconds.
+    pub fn drain_ms(&self) -> Result<u64, ContractError> {
+        let forced = self.force.unwrap_or(false);
+        match self.drain_timeout_ms {
+            None | Some(0) => Ok(0),
+            Some(_) if forced => Err(ContractError::new(
+                ErrorCode::NotBoth,
+                "Members 'force' and 'drain_timeout_ms' exclude each other",
+            )),
+            Some(-1) => Ok(MAX_DRAIN_MS),
+            Some(value) => match u64::try_from(value) {
+                Ok(value) if value <= MAX_DRAIN_MS => Ok(value),
+                _ => Err(ContractError::invalid(format!(
+                    "Value of 'drain_timeout_ms' must be -1 or in the range 0 to {MAX_DRAIN_MS}"
+                ))),
+            },
+        }
+    }
+}
+
+/// `PUT /v1/instances/start` and `PUT /v1/instances/{uuid}/start`, like [`StopSpec`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StartSpec {
+    /// By identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// By name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_timeout_ms: Option<i64>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<i64>,
+}
+
+impl StartSpec {
+    /// The instance named, if any.
+    pub fn selector(&self) -> Result<Option<Selector>, ContractError> {
+        SelectorSpec {
+            uuid: self.uuid.clone(),
+            name: self.name.clone(),
+        }
+        .selector()
+    }
+}
+
+/// `DELETE /v1/instances` (one or an array, each naming an instance) and
+/// `DELETE /v1/instances/{uuid}` (without a name).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeleteInstanceSpec {
+    /// By identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// By name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<i64>,
+    #[doc(hidden)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dont_retain: Option<bool>,
+}
+
+impl DeleteInstanceSpec {
+    /// The instance named, if any.
+    pub fn selector(&self) -> Result<Option<Selector>, ContractError> {
+        SelectorSpec {
+            uuid: self.uuid.clone(),
+            name: self.name.clone(),
+        }
+        .selector()
+    }
+}
+
+/// Answer to a start or a stop, for one instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateChange {
+    /// Identity.
+    pub uuid: Uuid,
+    /// Unique name.
+    pub name: String,
+    /// What it is now.
+    pub state: InstanceState,
+    /// What it was before.
+    pub previous_state: InstanceState,
+}
+
+#[cfg(test)]
+#[path = "instance_tests.rs"]
+mod tests;

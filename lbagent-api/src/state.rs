@@ -1,0 +1,234 @@
+//! The desired state as one document: what `lbctl state export` writes, `lbctl state import` and
+//! `lbagent replay` read.
+//!
+//! `GET /v1/x/state` answers [`StateData`]; `PUT /v1/x/state` takes a bare [`StateDocument`] and
+//! answers [`ImportData`]. An import replaces service groups and instances, all or nothing; what
+//! comes from the agent's configuration (VIPs, policy, seed) is exported for `lbagent replay` and
+//! not changed by an import.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::service_group::{Autokill, Service};
+
+/// Version of the document's format.
+pub const FORMAT: u32 = 1;
+
+/// `data` of `GET /v1/x/state`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StateData {
+    /// The document.
+    pub state: StateDocument,
+}
+
+/// `data` of `PUT /v1/x/state`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportData {
+    /// What was done.
+    pub imported: Imported,
+}
+
+/// Outcome of an import.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// Generation that the import made.
+    pub generation: u64,
+    /// Service groups there are now.
+    pub service_groups: usize,
+    /// Instances there are now.
+    pub instances: usize,
+}
+
+/// The desired state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateDocument {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Generation that was exported; an import makes a new one.
+    #[serde(default)]
+    pub generation: u64,
+    /// VIP addresses.
+    #[serde(default)]
+    pub vips: Vec<IpAddr>,
+    /// Key of the flow hash: with it a replay chooses as the gateway did.
+    #[serde(default)]
+    pub hash_seed: u64,
+    /// What happens to packets for a port of a VIP that nobody published.
+    #[serde(default)]
+    pub unpublished_ports: UnpublishedPorts,
+    /// A UDP flow is new after so many seconds of silence.
+    #[serde(default = "default_udp_idle_s")]
+    pub udp_idle_s: u32,
+    /// Service groups.
+    #[serde(default)]
+    pub service_groups: Vec<StateServiceGroup>,
+    /// Instances.
+    #[serde(default)]
+    pub instances: Vec<StateInstance>,
+    /// How the exporting host reaches the instances' addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<BTreeMap<IpAddr, StatePath>>,
+}
+
+const fn default_udp_idle_s() -> u32 {
+    60
+}
+
+/// What happens to packets for a port of a VIP that nobody published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnpublishedPorts {
+    /// The kernel gets them.
+    #[default]
+    Pass,
+    /// They are dropped and counted.
+    Drop,
+}
+
+/// A service group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateServiceGroup {
+    /// Identity.
+    pub uuid: Uuid,
+    /// Unique name.
+    pub name: String,
+    /// When it was created.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// Whether it stays when its last instance leaves.
+    #[serde(default = "yes")]
+    pub persistent: bool,
+    /// Concurrency of an instance at which another is wanted.
+    #[serde(default = "one")]
+    pub soft_limit: u16,
+    /// Concurrency of an instance that is not exceeded.
+    #[serde(default = "most")]
+    pub hard_limit: u16,
+    /// Published ports.
+    pub services: Vec<Service>,
+    /// Domain names, fully qualified without the trailing dot.
+    #[serde(default)]
+    pub domains: Vec<String>,
+    /// When an empty group is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autokill: Option<Autokill>,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn one() -> u16 {
+    1
+}
+
+const fn most() -> u16 {
+    u16::MAX
+}
+
+/// An instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateInstance {
+    /// Identity; orders the Maglev tables.
+    pub uuid: Uuid,
+    /// Unique name.
+    pub name: String,
+    /// When it was created.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// Whether it gets traffic.
+    pub state: StateInstanceState,
+    /// The group that it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_group: Option<Uuid>,
+    /// Addresses with prefix length, as `10.0.0.7/32`.
+    pub addresses: Vec<String>,
+    /// Recorded, not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
+/// Whether an instance gets traffic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum StateInstanceState {
+    /// New and established connections.
+    Running,
+    /// Established connections only, until the deadline.
+    Draining {
+        /// When draining began.
+        #[serde(with = "time::serde::rfc3339")]
+        since: OffsetDateTime,
+        /// When the rest is cut off.
+        #[serde(with = "time::serde::rfc3339")]
+        deadline: OffsetDateTime,
+    },
+    /// Nothing.
+    Stopped,
+}
+
+/// How a host reaches an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatePath {
+    /// Interface out.
+    pub ifindex: u32,
+    /// The host's own address on that way.
+    pub source: IpAddr,
+    /// Prefix length of the link that both share; the full length when they share none.
+    pub onlink_prefix: u8,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::parse_body;
+
+    /// A document of format 1 as it was first written: it has to stay readable.
+    const FORMAT_1: &str = r#"{
+      "format": 1, "generation": 7, "vips": ["192.0.2.1", "2001:db8::1"], "hash_seed": 42,
+      "unpublished_ports": "drop", "udp_idle_s": 30,
+      "service_groups": [{"uuid": "00000000-0000-4000-8000-000000000001", "name": "web",
+        "created_at": "2026-01-02T03:04:05Z", "persistent": true, "soft_limit": 1,
+        "hard_limit": 65535, "domains": ["web.lb.internal"],
+        "services": [{"port": 53, "destination_port": 5353, "protocol": "udp", "handlers": []}]}],
+      "instances": [
+        {"uuid": "00000000-0000-4000-8000-000000000002", "name": "a",
+         "created_at": "2026-01-02T03:04:05Z", "state": "running",
+         "service_group": "00000000-0000-4000-8000-000000000001", "addresses": ["10.0.0.7/32"]},
+        {"uuid": "00000000-0000-4000-8000-000000000003", "name": "b",
+         "created_at": "2026-01-02T03:04:05Z", "addresses": ["10.0.0.8/32"],
+         "state": {"draining": {"since": "2026-01-02T03:04:05Z",
+                                "deadline": "2026-01-02T03:05:05Z"}}}],
+      "paths": {"10.0.0.7": {"ifindex": 3, "source": "10.0.0.1", "onlink_prefix": 24}}
+    }"#;
+
+    #[test]
+    fn a_saved_document_reads_back() {
+        let document: StateDocument = parse_body(FORMAT_1.as_bytes()).unwrap();
+        assert_eq!(document.format, FORMAT);
+        assert_eq!(document.instances[0].state, StateInstanceState::Running);
+        assert!(matches!(
+            document.instances[1].state,
+            StateInstanceState::Draining { .. }
+        ));
+        let written = serde_json::to_value(&document).unwrap();
+        assert_eq!(
+            written,
+            serde_json::from_str::<serde_json::Value>(FORMAT_1).unwrap()
+        );
+    }
+
+    #[test]
+    fn a_misspelt_member_is_refused() {
+        let error = parse_body::<StateDocument>(br#"{"format":1,"vip":[]}"#).unwrap_err();
+        assert_eq!(error.message, "Unknown member 'vip'");
+    }
+}

@@ -1,0 +1,300 @@
+//! Observation, lbagent's own extensions: `GET /v1/x/status`, `/v1/x/table`, `/v1/x/counters`.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::instance::InstanceState;
+use crate::service_group::Protocol;
+
+/// `data` of `GET /v1/x/status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusData {
+    /// The one member.
+    pub status: AgentStatus,
+}
+
+/// How the agent is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// The process.
+    pub agent: AgentInfo,
+    /// Generation of the desired state.
+    pub generation_desired: u64,
+    /// Generation that the data plane has; below the desired one while something is missing.
+    pub generation_applied: u64,
+    /// VIP addresses of the configuration.
+    pub vips: Vec<IpAddr>,
+    /// Interfaces of the configuration.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Fill of the maps that can run full.
+    #[serde(default)]
+    pub maps: Vec<MapStatus>,
+    /// What is not as it should be, or may soon not be; empty when all is well.
+    pub conditions: Vec<Condition>,
+}
+
+/// The agent's process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentInfo {
+    /// Version of the agent.
+    pub version: String,
+    /// Version of the map layout.
+    pub abi_version: u32,
+    /// Process id.
+    pub pid: u32,
+    /// When the process started.
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
+}
+
+/// An interface that the data plane is attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Name of the interface.
+    pub name: String,
+    /// What it is for.
+    pub role: InterfaceRole,
+    /// Index; none while the interface does not exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ifindex: Option<u32>,
+    /// How the program is attached; none when it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<AttachMode>,
+    /// Id of the attached program, for bpftool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program_id: Option<u32>,
+    /// Why it is not attached, or not in the best mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What an interface is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InterfaceRole {
+    /// Clients come in: XDP `lb_ingress`.
+    Client,
+    /// Backends answer: TC `lb_return`.
+    Backend,
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachMode {
+    /// XDP in the driver.
+    Native,
+    /// XDP behind the driver.
+    Generic,
+    /// TC, through a tcx link.
+    Tcx,
+    /// TC, through a clsact filter on kernels before 6.6.
+    Clsact,
+}
+
+/// Fill of one map.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapStatus {
+    /// Name of the map.
+    pub name: String,
+    /// Entries in use.
+    pub used: u64,
+    /// Entries there are.
+    pub capacity: u64,
+}
+
+/// One thing worth telling about one object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is about.
+    pub object: ObjectKind,
+    /// Name of the object; the UUID, address or interface name where it has no other.
+    pub name: String,
+    /// UUID of the object, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<Uuid>,
+    /// One word for programs, such as `no_route`.
+    pub reason: String,
+    /// For people: what is wrong and what to do.
+    pub message: String,
+    /// Since when.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
+    pub since: Option<OffsetDateTime>,
+}
+
+/// How bad a condition is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// As asked for, and worth knowing: an instance is draining.
+    Info,
+    /// Works, not as well as it should.
+    Warning,
+    /// Does not work.
+    Error,
+}
+
+/// What a condition is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectKind {
+    /// The agent itself.
+    Agent,
+    /// An interface.
+    Interface,
+    /// A VIP address.
+    Vip,
+    /// A service group.
+    ServiceGroup,
+    /// An instance.
+    Instance,
+    /// A map.
+    Map,
+}
+
+/// `data` of `GET /v1/x/table`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TableData {
+    /// The one member.
+    pub table: Table,
+}
+
+/// VIPs and backends as the data plane has them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// When the counters were read; two tables give a rate.
+    #[serde(with = "time::serde::rfc3339")]
+    pub taken_at: OffsetDateTime,
+    /// Generation that the data plane has.
+    pub generation_applied: u64,
+    /// Service groups, by name.
+    pub groups: Vec<TableGroup>,
+}
+
+/// A service group with what it publishes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TableGroup {
+    /// Identity.
+    pub uuid: Uuid,
+    /// Unique name.
+    pub name: String,
+    /// One row for each published port of each VIP address.
+    pub vips: Vec<TableVip>,
+}
+
+/// One published port of one VIP address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TableVip {
+    /// VIP address.
+    pub ip: IpAddr,
+    /// Published port.
+    pub port: u16,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port that the instances listen on.
+    pub destination_port: u16,
+    /// How packets reach the backends: `nat`.
+    pub forwarding_mode: String,
+    /// Slots of the Maglev table; 0 when the group never had a backend of this family.
+    pub slots: u32,
+    /// What went through this VIP.
+    pub traffic: Traffic,
+    /// Backends of this VIP's family, by name.
+    pub backends: Vec<TableBackend>,
+}
+
+/// One address of one instance, behind one VIP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TableBackend {
+    /// The instance.
+    pub uuid: Uuid,
+    /// The instance.
+    pub name: String,
+    /// Address that packets go to.
+    pub ip: IpAddr,
+    /// Whether it gets traffic.
+    pub state: InstanceState,
+    /// Weight that the table was built with.
+    pub weight: u16,
+    /// Slots of the table that it owns.
+    pub slots: u32,
+    /// What went through this backend, for all VIPs of its group together.
+    pub traffic: Traffic,
+}
+
+/// Traffic since the VIP or the backend was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// New flows.
+    pub flows: u64,
+    /// Packets towards backends.
+    pub in_packets: u64,
+    /// Packets towards clients.
+    pub out_packets: u64,
+    /// Bytes towards backends.
+    pub in_bytes: u64,
+    /// Bytes towards clients.
+    pub out_bytes: u64,
+}
+
+/// `data` of `GET /v1/x/counters`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CountersData {
+    /// The one member.
+    pub counters: Counters,
+}
+
+/// Packets by the reason that they ended with; the sum is the packets seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Counters {
+    /// When they were read.
+    #[serde(with = "time::serde::rfc3339")]
+    pub taken_at: OffsetDateTime,
+    /// All outcomes, those with no packet included.
+    pub outcomes: Vec<OutcomeCounter>,
+}
+
+/// Packets that ended with one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeCounter {
+    /// The outcome's label, such as `drop_no_backend`.
+    pub outcome: String,
+    /// What became of them.
+    pub verdict: Verdict,
+    /// Packets (a GSO super-packet counts once).
+    pub packets: u64,
+    /// Bytes from the Ethernet header on.
+    pub bytes: u64,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Sent on towards a backend or a client.
+    Forwarded,
+    /// Handed to the kernel.
+    Passed,
+    /// Discarded.
+    Dropped,
+}
+
+impl Verdict {
+    /// The word that travels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Passed => "passed",
+            Self::Dropped => "dropped",
+        }
+    }
+}
