@@ -131,19 +131,26 @@ fn connect_stream(
     Ok(stream)
 }
 
-/// Sends a datagram from this thread's namespace and waits for the answer. Nothing is sent twice.
-pub fn exchange_here(to: SocketAddr, from: Option<SocketAddr>) -> Result<Greeting> {
-    let any: IpAddr = match to {
-        SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind(from.unwrap_or(SocketAddr::new(any, 0)))?;
-    socket.connect(to)?;
-    exchange_on(&socket, b"are you there?").with_context(|| format!("asking {to} by UDP"))
+/// Who answered a question, whom it saw, and who had asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What the server said.
+    pub greeting: Greeting,
+    /// The client's own address.
+    pub local: SocketAddr,
 }
 
-/// Sends a datagram on a connected socket and checks the answer.
-pub fn exchange_on(socket: &UdpSocket, payload: &[u8]) -> Result<Greeting> {
+impl Answer {
+    /// The backend's name, provided that it saw the client's own address.
+    pub fn with_source_kept(self) -> Result<String> {
+        let Greeting { name, seen } = self.greeting;
+        ensure!(seen == self.local, "{name} saw {seen} instead of {}", self.local);
+        Ok(name)
+    }
+}
+
+/// Sends a datagram on a connected socket and waits for the answer. Nothing is sent twice.
+pub fn exchange_on(socket: &UdpSocket, payload: &[u8]) -> Result<Answer> {
     socket.set_read_timeout(Some(ANSWER))?;
     socket.send(payload)?;
     let mut buffer = vec![0; payload.len() + 256];
@@ -151,31 +158,42 @@ pub fn exchange_on(socket: &UdpSocket, payload: &[u8]) -> Result<Greeting> {
     let end = buffer[..length].iter().position(|byte| *byte == b'\n').context("no greeting")?;
     ensure!(&buffer[end + 1..length] == payload, "the payload came back changed");
     let greeting = Greeting::parse(std::str::from_utf8(&buffer[..end])?)?;
-    let local = socket.local_addr()?;
-    ensure!(greeting.seen == local, "{} saw {} instead of {local}", greeting.name, greeting.seen);
-    Ok(greeting)
+    Ok(Answer { greeting, local: socket.local_addr()? })
+}
+
+/// A UDP socket of this thread's namespace, connected.
+pub fn udp_socket_here(to: SocketAddr, from: Option<SocketAddr>) -> Result<UdpSocket> {
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind(from.unwrap_or(SocketAddr::new(any, 0)))?;
+    socket.connect(to).with_context(|| format!("connecting a UDP socket to {to}"))?;
+    Ok(socket)
+}
+
+/// Asks `to` who it is, from a namespace.
+pub fn ask(ns: &NetNs, transport: Transport, to: SocketAddr) -> Result<Answer> {
+    ns.run(|| ask_here(transport, to, None))
+}
+
+/// Asks `to` who it is, from this thread's namespace and a given source.
+pub fn ask_here(transport: Transport, to: SocketAddr, from: Option<SocketAddr>) -> Result<Answer> {
+    match transport {
+        Transport::Udp => {
+            let socket = udp_socket_here(to, from)?;
+            exchange_on(&socket, b"are you there?").with_context(|| format!("asking {to} by UDP"))
+        }
+        Transport::Tcp => {
+            let Connection { greeting, local, .. } = Connection::open_here(to, from)?;
+            Ok(Answer { greeting, local })
+        }
+    }
 }
 
 /// Asks `to` once, from a namespace, and returns who answered; the source must have been kept.
 pub fn identify(ns: &NetNs, transport: Transport, to: SocketAddr) -> Result<String> {
-    ns.run(|| identify_here(transport, to, None))
-}
-
-/// As [`identify`], from this thread's namespace and a given source.
-pub fn identify_here(
-    transport: Transport,
-    to: SocketAddr,
-    from: Option<SocketAddr>,
-) -> Result<String> {
-    match transport {
-        Transport::Udp => Ok(exchange_here(to, from)?.name),
-        Transport::Tcp => {
-            let connection = Connection::open_here(to, from)?;
-            let Greeting { name, seen } = &connection.greeting;
-            ensure!(*seen == connection.local, "{name} saw {seen} instead of {}", connection.local);
-            Ok(name.clone())
-        }
-    }
+    ask(ns, transport, to)?.with_source_kept()
 }
 
 /// Asks `count` times, each time from a new port, and counts the answers.
@@ -183,7 +201,8 @@ pub fn spread(ns: &NetNs, transport: Transport, to: SocketAddr, count: usize) ->
     ns.run(|| {
         let mut spread = Spread::new();
         for number in 1..=count {
-            let name = identify_here(transport, to, None)
+            let name = ask_here(transport, to, None)
+                .and_then(Answer::with_source_kept)
                 .with_context(|| format!("{transport} {number} of {count} to {to}"))?;
             *spread.entry(name).or_default() += 1;
         }

@@ -152,6 +152,24 @@ impl HostNs {
         enter_on_exec(&mut command, namespaces);
         command
     }
+
+    /// As [`HostNs::command`], without any capability: what an ordinary user can do, by a user who
+    /// can read the binary wherever it is.
+    pub fn command_without_capabilities(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = self.command(program);
+        let renounce = || {
+            for capability in 0..64 {
+                // SAFETY: `prctl` with this option takes integers and no pointers. It fails for
+                // numbers that are no capability, which is as good.
+                unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+            }
+            Ok(())
+        };
+        // SAFETY: the closure makes one kind of system call and allocates nothing. It runs after
+        // the one that enters the namespaces, which needs the capabilities.
+        unsafe { command.pre_exec(renounce) };
+        command
+    }
 }
 
 /// Makes the child enter the namespaces between `fork` and `exec`, and die with its parent.

@@ -126,6 +126,11 @@ impl Rig {
     pub fn with_capacity(capacity: Capacity) -> Result<Self> {
         let gateway = NetNs::new("rig")?;
         let peers = NetNs::new("rig-peers")?;
+        // Nothing but the test may send to the programs, and IPv6 hosts talk by themselves.
+        peers.run(|| {
+            set_sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
+            set_sysctl("net/ipv6/conf/default/disable_ipv6", "1")
+        })?;
         let guard = gateway.enter()?;
         let netlink = Netlink::open()?;
         netlink.add_veth("cl0", &peers, "cl1")?;

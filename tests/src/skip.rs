@@ -31,7 +31,7 @@ pub fn is_root() -> bool {
 pub fn report(reason: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("main");
-    let listed = include_str!("../skips.txt")
+    let listed = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/skips.txt"))
         .lines()
         .filter_map(|line| line.split('#').next())
         .any(|line| line.trim() == test);

@@ -104,6 +104,44 @@ pub fn attach_xdp_pass(ifindex: u32) -> io::Result<OwnedFd> {
     bpf(LINK_CREATE, &link)
 }
 
+/// How many TC programs are linked to an interface's ingress.
+pub fn count_tc_ingress_programs(ifindex: u32) -> io::Result<u32> {
+    const PROG_QUERY: libc::c_long = 16;
+    const TCX_INGRESS: u32 = 46;
+    #[repr(C)]
+    struct ProgQuery {
+        target_ifindex: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        prog_ids: u64,
+        count: u32,
+        padding: u32,
+        prog_attach_flags: u64,
+        link_ids: u64,
+        link_attach_flags: u64,
+        revision: u64,
+    }
+    let mut query = ProgQuery {
+        target_ifindex: ifindex,
+        attach_type: TCX_INGRESS,
+        query_flags: 0,
+        attach_flags: 0,
+        prog_ids: 0,
+        count: 0,
+        padding: 0,
+        prog_attach_flags: 0,
+        link_ids: 0,
+        link_attach_flags: 0,
+        revision: 0,
+    };
+    let (pointer, size) = (&raw mut query, size_of::<ProgQuery>());
+    // SAFETY: `query` is a live prefix of `union bpf_attr` of the size that is passed; without
+    // buffers for ids the kernel writes the count only.
+    check(unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, pointer, size) } as libc::c_int)?;
+    Ok(query.count)
+}
+
 /// `bpf(2)` for the commands that return a descriptor.
 fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
     let (pointer, size) = (std::ptr::from_ref(attributes), size_of::<T>());

@@ -97,18 +97,17 @@ impl Topology {
 
     /// Builds it with or without a BPF file system on the gateway.
     pub fn build_on(shape: Shape, backends: usize, bpf: BpfFs) -> Result<Self> {
-        let client_net = if shape == Shape::SameSubnet { CLIENT_IN_SUBNET } else { CLIENT_NET };
         let mut topology = Self {
             shape,
             client: NetNs::new("client")?,
-            client_addresses: client_net.map(|text| Cidr::new(text).address),
+            client_addresses: client_net(shape).map(|text| Cidr::new(text).address),
             gateway: HostNs::new("gateway", bpf)?,
             backends: (1..=backends).map(new_backend).collect::<Result<_>>()?,
             switch: shape.has_switch().then(|| NetNs::new("switch")).transpose()?,
             _peer_programs: Vec::new(),
         };
         topology.wire_gateway()?;
-        topology.wire_client(client_net)?;
+        topology.wire_client()?;
         for backend in &topology.backends {
             topology.wire_backend(backend)?;
         }
@@ -163,7 +162,9 @@ impl Topology {
         })
     }
 
-    fn wire_client(&self, addresses: [&str; 2]) -> Result<()> {
+    /// Connects the client to the gateway, for the first time or after its link was deleted.
+    pub fn wire_client(&self) -> Result<()> {
+        let addresses = client_net(self.shape);
         match &self.switch {
             Some(switch) => plug_into(switch, "cl0", &self.client)?,
             None => self.gateway.run(|| {
@@ -184,7 +185,8 @@ impl Topology {
         })
     }
 
-    fn wire_backend(&self, backend: &BackendHost) -> Result<()> {
+    /// Connects a backend to the gateway, for the first time or after its link was deleted.
+    pub fn wire_backend(&self, backend: &BackendHost) -> Result<()> {
         let link = backend.link_name();
         match &self.switch {
             Some(switch) => plug_into(switch, &link, &backend.ns)?,
@@ -217,6 +219,10 @@ impl Topology {
         }
         Ok(())
     }
+}
+
+fn client_net(shape: Shape) -> [&'static str; 2] {
+    if shape == Shape::SameSubnet { CLIENT_IN_SUBNET } else { CLIENT_NET }
 }
 
 fn new_backend(number: usize) -> Result<BackendHost> {
