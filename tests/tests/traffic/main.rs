@@ -1,3 +1,16 @@
-//! Ring 2: the real daemon and real TCP and UDP, in namespaces.
+//! Ring 2: the real daemon and real TCP and UDP, in namespaces. One file a subject; every test has
+//! its own network and may run beside any other.
 
+mod balance;
+mod bulk;
+mod detach;
+mod drain;
+mod failures;
+mod foreign;
 mod harness;
+mod interfaces;
+mod local_clients;
+mod membership;
+mod restart;
+mod sharing;
+mod startup;
