@@ -1,0 +1,69 @@
+//! `cargo xtask bench`: benchmarks, one subcommand each. Goals stand beside the measurements.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+
+use crate::process::{self, progress};
+use crate::{build, capabilities, setup};
+
+/// Options of `bench`.
+#[derive(Args)]
+pub struct Options {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Subcommand)]
+enum Benchmark {
+    /// Nanoseconds per packet of the BPF programs
+    Datapath(Common),
+}
+
+/// Options that every benchmark takes.
+#[derive(Args)]
+struct Common {
+    /// Fewer rounds: figures to look at, not to publish
+    #[arg(long)]
+    quick: bool,
+    /// Exit 1 when a goal is missed; the last line names it
+    #[arg(long)]
+    check: bool,
+    /// Write one JSON object per case to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Runs a benchmark.
+pub fn run(options: &Options) -> Result<()> {
+    let Benchmark::Datapath(common) = &options.benchmark;
+    capabilities::require("the benchmark", "")?;
+    setup::run()?;
+    build::run(&build::Options::default())?;
+    progress("measuring the data plane");
+    let mut command = process::cargo();
+    command.args([
+        "run",
+        "--quiet",
+        "--package",
+        "lbagent-tests",
+        "--bin",
+        "lb-bench",
+        "--",
+    ]);
+    command.arg("datapath");
+    if common.quick {
+        command.arg("--quick");
+    }
+    if common.check {
+        command.arg("--check");
+    }
+    if let Some(file) = &common.json {
+        // Cargo runs in the workspace's root, the path is meant from here.
+        let file = std::path::absolute(file)
+            .with_context(|| format!("--json {}: not a path", file.display()))?;
+        command.arg("--json").arg(file);
+    }
+    process::run_reporting(&mut command)
+}
