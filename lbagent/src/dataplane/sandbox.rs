@@ -50,6 +50,8 @@ impl Sandbox {
         unshare(CloneFlags::CLONE_NEWNET)
             .map_err(|error| sandbox("create (needs root or CAP_SYS_ADMIN)")(error.into()))?;
         let mut netlink = Netlink::open().map_err(sandbox("open a socket in"))?;
+        // Its address makes the kernel set IPv4 routing up.
+        set_up(&mut netlink, "lo").map_err(sandbox("set up"))?;
         let client_ifindex = create_pair(&mut netlink, CLIENT).map_err(sandbox("set up"))?;
         let backend_ifindex = create_pair(&mut netlink, BACKEND).map_err(sandbox("set up"))?;
         for interface in [CLIENT, BACKEND] {
@@ -132,24 +134,30 @@ impl Sandbox {
 /// Creates an interface with its other end, both up; returns the interface's index.
 fn create_pair(netlink: &mut Netlink, name: &str) -> io::Result<u32> {
     let peer = format!("{name}-peer");
-    let message = up(&[
+    let mut other_end = LinkMessage::default();
+    other_end.attributes = vec![LinkAttribute::IfName(peer.clone())];
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
         LinkAttribute::IfName(name.to_owned()),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(up(&[LinkAttribute::IfName(peer)])))),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other_end))),
         ]),
-    ]);
+    ];
     netlink.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)?;
-    let index = Interfaces::read(netlink)?.index(name);
-    index.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the new interface vanished"))
+    set_up(netlink, &peer)?;
+    set_up(netlink, name)
 }
 
-fn up(attributes: &[LinkAttribute]) -> LinkMessage {
+/// Takes an interface up; returns its index.
+fn set_up(netlink: &mut Netlink, name: &str) -> io::Result<u32> {
+    let index = Interfaces::read(netlink)?.index(name).ok_or(io::ErrorKind::NotFound)?;
     let mut message = LinkMessage::default();
+    message.header.index = index;
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
-    message.attributes = attributes.to_vec();
-    message
+    netlink.request(RouteNetlinkMessage::SetLink(message), 0)?;
+    Ok(index)
 }
 
 fn forward(interface: &str) -> io::Result<()> {

@@ -148,11 +148,11 @@ fn fill(dataplane: &mut KernelDataplane, state: &ReplayState) -> Result<ActualSt
             cursor,
             now: OffsetDateTime::now_utc(),
         });
-        for condition in &plan.conditions {
-            tracing::warn!(object = ?condition.object, "{}", condition.reason);
-        }
         // Probes are no change: they come with every plan.
         if plan.steps.iter().all(|step| matches!(step, Step::Probe(..))) {
+            for condition in &plan.conditions {
+                tracing::warn!(object = ?condition.object, "{}", condition.reason);
+            }
             return Ok(actual);
         }
         for step in &plan.steps {
