@@ -7,6 +7,7 @@ mod announce;
 mod attach;
 mod clsact;
 mod detach;
+pub mod fake;
 mod host;
 mod interfaces;
 mod journal;

@@ -9,7 +9,7 @@ use lbagent_common::{BackendId, Slot};
 pub struct Owners {
     /// Owner of new flows; 0 for none.
     pub current: BackendId,
-    /// Owner before the last change; 0 when it is gone.
+    /// Owner of flows that are not stored; 0 when it is gone.
     pub previous: BackendId,
     /// The tables alone tell the owner: no flow of this slot is stored.
     pub settled: bool,
@@ -23,13 +23,13 @@ impl Owners {
         let Some(former) = former.and_then(|former| slot_of(hash, former)) else {
             return Some(Self {
                 current: slot.current,
-                previous: slot.previous,
+                previous: slot.previous(),
                 settled: slot.is_settled(),
             });
         };
         Some(Self {
             current: slot.current,
-            previous: if slot.is_settled() { former.current } else { slot.previous },
+            previous: former.previous(),
             settled: slot.is_settled() && former == Slot::settled(slot.current),
         })
     }
@@ -49,9 +49,9 @@ pub enum Why {
     Stored,
     /// New flow: the current owner.
     New,
-    /// From before the last change of the slot: the previous owner.
+    /// Not stored, so from before the slot's first change: the previous owner.
     Previous,
-    /// From before the last change, but the previous owner is gone: the current owner.
+    /// The same, but the previous owner is gone: the current owner.
     Orphan,
 }
 

@@ -97,17 +97,17 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// One word for programs.
+    /// One word for programs, the API's `reason`.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::NoActiveBackend { .. } => "NoActiveBackend",
-            Self::NoAddress { .. } => "NoAddress",
-            Self::NoRoute { .. } => "NoRoute",
-            Self::UnknownServiceGroup { .. } => "UnknownServiceGroup",
-            Self::UnknownVip { .. } => "UnknownVip",
-            Self::PortTaken { .. } => "PortTaken",
-            Self::MapFull { .. } => "MapFull",
-            Self::StepFailed { .. } => "StepFailed",
+            Self::NoActiveBackend { .. } => "no_active_backend",
+            Self::NoAddress { .. } => "no_address",
+            Self::NoRoute { .. } => "no_route",
+            Self::UnknownServiceGroup { .. } => "unknown_service_group",
+            Self::UnknownVip { .. } => "unknown_vip",
+            Self::PortTaken { .. } => "port_taken",
+            Self::MapFull { .. } => "map_full",
+            Self::StepFailed { .. } => "step_failed",
         }
     }
 

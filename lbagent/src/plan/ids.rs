@@ -45,6 +45,11 @@ impl Ids {
         Some(next)
     }
 
+    /// Takes back what [`allocate`](Self::allocate) handed out in this plan.
+    pub(super) fn release(&mut self, id: u32) {
+        self.taken.remove(&id);
+    }
+
     /// The last id handed out, for the next plan.
     pub(super) fn cursor(&self) -> u32 {
         self.last

@@ -17,6 +17,8 @@ mod regions;
 mod returns;
 mod tables;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
@@ -32,6 +34,7 @@ use crate::desired::{DesiredState, Transport};
 
 pub use condition::{Condition, Object, Reason};
 pub use ids::IdCursor;
+pub use regions::{named_regions, previous_region, table_region};
 
 /// The part of the agent's configuration that the data plane needs.
 #[derive(Clone, Debug, PartialEq, Eq)]

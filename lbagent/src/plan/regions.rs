@@ -2,7 +2,26 @@
 
 use std::collections::BTreeSet;
 
-use crate::dataplane::Region;
+use lbagent_common::VipEntry;
+
+use crate::dataplane::{ActualState, Region};
+
+/// The region of a VIP's table; `None` while it has no slots.
+pub fn table_region(entry: &VipEntry) -> Option<Region> {
+    (entry.table_len > 0).then_some(Region { offset: entry.table_offset, len: entry.table_len })
+}
+
+/// The region of the table before the last change of size; `None` when there is none.
+pub fn previous_region(entry: &VipEntry) -> Option<Region> {
+    (entry.previous_len > 0)
+        .then_some(Region { offset: entry.previous_offset, len: entry.previous_len })
+}
+
+/// Every region that a VIP entry names, the former tables included.
+pub fn named_regions(actual: &ActualState) -> BTreeSet<Region> {
+    let entries = actual.vips.values();
+    entries.flat_map(|entry| [table_region(entry), previous_region(entry)]).flatten().collect()
+}
 
 /// The gaps between the regions in use.
 #[derive(Clone, Debug)]
@@ -41,6 +60,11 @@ impl Regions {
             self.gaps.remove(index);
         }
         Some(region)
+    }
+
+    /// Whether a region of this length could be allocated.
+    pub(super) fn has_gap(&self, len: u32) -> bool {
+        len == 0 || self.gaps.iter().any(|gap| gap.len >= len)
     }
 
     /// Slots that no region uses.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::dataplane::{ActualState, Region};
+use crate::plan::named_regions;
 
 /// Regions that a VIP named not long ago.
 #[derive(Debug, Default)]
@@ -22,13 +23,13 @@ impl Grace {
     pub(super) fn retired(&mut self, actual: &ActualState, now: Instant) -> BTreeSet<Region> {
         let period = self.period;
         self.last_named.retain(|_, named| now.duration_since(*named) < period);
-        let named = actual.named_regions();
+        let named = named_regions(actual);
         self.last_named.keys().filter(|region| !named.contains(region)).copied().collect()
     }
 
     /// The pass that began with `actual` has ended: whatever was named then may just have been
     /// switched away from.
     pub(super) fn switched(&mut self, actual: &ActualState, now: Instant) {
-        self.last_named.extend(actual.named_regions().into_iter().map(|region| (region, now)));
+        self.last_named.extend(named_regions(actual).into_iter().map(|region| (region, now)));
     }
 }

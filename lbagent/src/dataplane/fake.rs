@@ -1,0 +1,240 @@
+//! The data plane's twin in memory, for tests: it keeps the promises of the kernel's maps and
+//! checks those of the planner.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use anyhow::anyhow;
+use lbagent_common::{
+    BackendEntry, BackendId, Outcome, PacketCounter, ReturnEntry, ReturnKey, Settings, Slot,
+    TrafficCounter, VipEntry, VipKey, limits,
+};
+
+use super::{ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, Path, Region, Step};
+use crate::plan::{named_regions, previous_region, table_region};
+
+/// Maps and host in memory.
+#[derive(Clone, Debug)]
+pub struct FakeDataplane {
+    /// Capacities of the maps.
+    pub capacity: Capacity,
+    /// Settings entry.
+    pub settings: Settings,
+    /// `VIPS`.
+    pub vips: BTreeMap<VipKey, VipEntry>,
+    /// `SLOTS`.
+    pub slots: Vec<Slot>,
+    /// `BACKENDS` in use.
+    pub backends: BTreeMap<BackendId, BackendEntry>,
+    /// `RETURNS`.
+    pub returns: BTreeMap<ReturnKey, ReturnEntry>,
+    /// Addresses that the host answers for.
+    pub host_addresses: BTreeSet<IpAddr>,
+    /// How the host reaches backends.
+    pub paths: BTreeMap<IpAddr, Path>,
+    /// `OUTCOMES`.
+    pub outcomes: Vec<PacketCounter>,
+    /// `VIP_COUNTERS`.
+    pub vip_counters: BTreeMap<u32, TrafficCounter>,
+    /// `BACKEND_COUNTERS`.
+    pub backend_counters: BTreeMap<BackendId, TrafficCounter>,
+    /// Addresses that were probed, in order.
+    pub probed: Vec<IpAddr>,
+    /// Steps that were applied.
+    pub steps: usize,
+    /// Reads that fail before one succeeds again.
+    pub failing_reads: usize,
+    failing: Option<fn(&Step) -> bool>,
+}
+
+impl FakeDataplane {
+    /// Empty maps of these capacities.
+    pub fn new(capacity: Capacity) -> Self {
+        Self {
+            capacity,
+            settings: Settings::default(),
+            vips: BTreeMap::new(),
+            slots: vec![Slot::default(); capacity.slots as usize],
+            backends: BTreeMap::new(),
+            returns: BTreeMap::new(),
+            host_addresses: BTreeSet::new(),
+            paths: BTreeMap::new(),
+            outcomes: vec![PacketCounter::default(); Outcome::COUNT as usize],
+            vip_counters: BTreeMap::new(),
+            backend_counters: BTreeMap::new(),
+            probed: Vec::new(),
+            steps: 0,
+            failing_reads: 0,
+            failing: None,
+        }
+    }
+
+    /// Makes the steps fail for which `failing` holds; `None` ends it.
+    pub fn fail(&mut self, failing: Option<fn(&Step) -> bool>) {
+        self.failing = failing;
+    }
+
+    /// The slots of a region; `None` beyond the end of the map.
+    pub fn region(&self, region: Region) -> Option<&[Slot]> {
+        let end = region.offset.checked_add(region.len)?;
+        self.slots.get(region.offset as usize..end as usize)
+    }
+
+    fn actual(&self) -> ActualState {
+        let mut actual = ActualState {
+            settings: self.settings,
+            capacity: self.capacity,
+            vips: self.vips.clone(),
+            backends: self.backends.clone(),
+            returns: self.returns.clone(),
+            host_addresses: self.host_addresses.clone(),
+            ..ActualState::default()
+        };
+        actual.tables = named_regions(&actual)
+            .into_iter()
+            .filter_map(|region| Some((region, self.region(region)?.to_vec())))
+            .collect();
+        actual
+    }
+
+    fn put_table(&mut self, region: Region, slots: &[Slot]) -> Result<(), DataplaneError> {
+        let overlaps = |named: Region| {
+            named.offset < region.offset.saturating_add(region.len)
+                && region.offset < named.offset.saturating_add(named.len)
+        };
+        let entries = self.vips.values();
+        let mut named =
+            entries.flat_map(|entry| [table_region(entry), previous_region(entry)]).flatten();
+        if named.any(overlaps) {
+            return Err(refused(limits::SLOTS, "fill", "the region is in use"));
+        }
+        let end = region.offset.saturating_add(region.len) as usize;
+        match self.slots.get_mut(region.offset as usize..end) {
+            Some(target) if target.len() == slots.len() => {
+                target.copy_from_slice(slots);
+                Ok(())
+            }
+            _ => Err(refused(limits::SLOTS, "fill", "the region is out of range")),
+        }
+    }
+
+    fn put_backend(&mut self, id: BackendId, entry: BackendEntry) -> Result<(), DataplaneError> {
+        if id == 0 || id >= self.capacity.backends {
+            return Err(refused(limits::BACKENDS, "write", "the id is out of range"));
+        }
+        self.backends.insert(id, entry);
+        Ok(())
+    }
+
+    fn delete_backend(&mut self, id: BackendId) -> Result<(), DataplaneError> {
+        let named = named_regions(&self.actual());
+        let mut slots = named.into_iter().filter_map(|region| self.region(region)).flatten();
+        if slots.any(|slot| slot.current == id || slot.previous() == id) {
+            return Err(refused(limits::BACKENDS, "delete", "a table names the backend"));
+        }
+        self.backends.remove(&id);
+        self.backend_counters.remove(&id);
+        Ok(())
+    }
+
+    fn put_vip(&mut self, key: VipKey, entry: VipEntry) -> Result<(), DataplaneError> {
+        has_room(limits::VIPS, &self.vips, &key, self.capacity.vips)?;
+        if entry.vip_id >= self.capacity.vips {
+            return Err(refused(limits::VIPS, "write", "the id is out of range"));
+        }
+        let regions = [table_region(&entry), previous_region(&entry)];
+        for slot in regions.into_iter().flatten() {
+            let slots = self.region(slot);
+            let slots = slots.ok_or_else(|| refused(limits::VIPS, "write", "no such region"))?;
+            let mut owners = slots.iter().flat_map(|slot| [slot.current, slot.previous()]);
+            if owners.any(|id| id != 0 && !self.backends.contains_key(&id)) {
+                return Err(refused(limits::VIPS, "write", "the table names an unknown backend"));
+            }
+        }
+        self.vips.insert(key, entry);
+        Ok(())
+    }
+}
+
+impl Default for FakeDataplane {
+    fn default() -> Self {
+        Self::new(Capacity::default())
+    }
+}
+
+impl Dataplane for FakeDataplane {
+    fn read(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<ActualState, DataplaneError> {
+        if self.failing_reads > 0 {
+            self.failing_reads -= 1;
+            return Err(refused(limits::VIPS, "read", "asked to fail"));
+        }
+        let mut actual = self.actual();
+        let known = addresses.iter().filter_map(|address| self.paths.get_key_value(address));
+        actual.paths = known.map(|(address, path)| (*address, *path)).collect();
+        Ok(actual)
+    }
+
+    fn apply(&mut self, step: &Step) -> Result<(), DataplaneError> {
+        if self.failing.is_some_and(|failing| failing(step)) {
+            return Err(refused("any", "write", "asked to fail"));
+        }
+        match step {
+            Step::PutSettings(settings) => self.settings = *settings,
+            Step::PutBackend(id, entry) => self.put_backend(*id, *entry)?,
+            Step::DeleteBackend(id) => self.delete_backend(*id)?,
+            Step::PutTable(region, slots) => self.put_table(*region, slots)?,
+            Step::PutVip(key, entry) => self.put_vip(*key, *entry)?,
+            Step::DeleteVip(key, entry) => {
+                self.vips.remove(key);
+                self.vip_counters.remove(&entry.vip_id);
+            }
+            Step::PutReturn(key, entry) => {
+                has_room(limits::RETURNS, &self.returns, key, self.capacity.returns)?;
+                self.returns.insert(*key, *entry);
+            }
+            Step::DeleteReturn(key) => {
+                self.returns.remove(key);
+            }
+            Step::AddHostAddress(address) => {
+                self.host_addresses.insert(*address);
+            }
+            Step::DeleteHostAddress(address) => {
+                self.host_addresses.remove(address);
+            }
+            Step::Probe(address, _) => self.probed.push(*address),
+        }
+        self.steps += 1;
+        Ok(())
+    }
+
+    fn counters(
+        &mut self,
+        vips: &[u32],
+        backends: &[BackendId],
+    ) -> Result<CounterSnapshot, DataplaneError> {
+        let read = |ids: &[u32], counters: &BTreeMap<u32, TrafficCounter>| {
+            ids.iter().map(|id| (*id, counters.get(id).copied().unwrap_or_default())).collect()
+        };
+        Ok(CounterSnapshot {
+            outcomes: self.outcomes.clone(),
+            vips: read(vips, &self.vip_counters),
+            backends: read(backends, &self.backend_counters),
+        })
+    }
+}
+
+fn has_room<K: Ord, V>(
+    map: &'static str,
+    entries: &BTreeMap<K, V>,
+    key: &K,
+    capacity: u32,
+) -> Result<(), DataplaneError> {
+    if entries.contains_key(key) || entries.len() < capacity as usize {
+        return Ok(());
+    }
+    Err(DataplaneError::MapFull { map, capacity })
+}
+
+fn refused(map: &'static str, operation: &'static str, why: &'static str) -> DataplaneError {
+    DataplaneError::Map { map, operation, source: anyhow!(why) }
+}

@@ -1,0 +1,143 @@
+//! Instances as the data plane sees them: one backend for each family that they serve.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use lbagent_common::{BackendEntry, BackendId};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::Family;
+use super::drain::Duty;
+use crate::dataplane::{ActualState, Path};
+use crate::desired::{DesiredState, Instance};
+
+/// Weight of an instance: the contract has none yet.
+const WEIGHT: u16 = 1;
+
+/// An instance that may get packets of one family, and its entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member {
+    pub(super) instance: Uuid,
+    pub(super) address: IpAddr,
+    pub(super) is_active: bool,
+    /// Its id, if it has one already.
+    pub(super) known_id: Option<BackendId>,
+    /// Packets were sent to it before this plan.
+    pub(super) was_alive: bool,
+    pub(super) has_path: bool,
+    pub(super) entry: BackendEntry,
+}
+
+/// Instances by group, and the ids that they have.
+#[derive(Debug)]
+pub(super) struct Members<'a> {
+    by_group: BTreeMap<Uuid, Vec<(&'a Instance, Duty)>>,
+    known: BTreeMap<Owner, BackendId>,
+    actual: &'a ActualState,
+}
+
+/// Who a backend id is for. The group is part of it: flows that are stored for an instance must
+/// not follow it into another group.
+type Owner = ([u8; 16], u32, Family);
+
+impl<'a> Members<'a> {
+    pub(super) fn new(
+        desired: &'a DesiredState,
+        actual: &'a ActualState,
+        now: OffsetDateTime,
+    ) -> Self {
+        let mut by_group: BTreeMap<Uuid, Vec<_>> = BTreeMap::new();
+        for instance in desired.instances.values() {
+            let duty = Duty::of(&instance.state, now);
+            if let Some(group) = instance.service_group.filter(|_| duty.is_alive()) {
+                by_group.entry(group).or_default().push((instance, duty));
+            }
+        }
+        let mut known = BTreeMap::new();
+        for (id, entry) in &actual.backends {
+            if *id != 0 && *id < actual.capacity.backends {
+                let family = Family::of_addr(&entry.addr);
+                known.entry((entry.instance, entry.reserved, family)).or_insert(*id);
+            }
+        }
+        Self { by_group, known, actual }
+    }
+
+    /// Instances of a group that may get packets, ordered by UUID.
+    pub(super) fn instances(&self, group: Uuid) -> &[(&'a Instance, Duty)] {
+        self.by_group.get(&group).map_or(&[], Vec::as_slice)
+    }
+
+    /// Those of them that have an address of the family, ordered by UUID.
+    pub(super) fn of(&self, group: Uuid, family: Family) -> Vec<Member> {
+        let instances = self.instances(group).iter();
+        instances
+            .filter_map(|(instance, duty)| self.member(group, family, instance, *duty))
+            .collect()
+    }
+
+    fn member(
+        &self,
+        group: Uuid,
+        family: Family,
+        instance: &Instance,
+        duty: Duty,
+    ) -> Option<Member> {
+        let address = instance.address(family.is_v4())?;
+        let path = self.actual.paths.get(&address);
+        let entry = backend_entry(group, instance, address, duty, path);
+        let known_id = self.known.get(&(entry.instance, entry.reserved, family)).copied();
+        Some(Member {
+            instance: instance.uuid,
+            address,
+            is_active: duty == Duty::Active,
+            known_id,
+            was_alive: known_id
+                .and_then(|id| self.actual.backends.get(&id))
+                .is_some_and(BackendEntry::is_alive),
+            has_path: path.is_some(),
+            entry,
+        })
+    }
+
+    /// Ids that a group's instances have, in the table or not.
+    pub(super) fn known_ids(&self, group: Uuid) -> impl Iterator<Item = BackendId> {
+        let tag = group_tag(group);
+        self.known.iter().filter(move |((_, owner, _), _)| *owner == tag).map(|(_, id)| *id)
+    }
+}
+
+fn backend_entry(
+    group: Uuid,
+    instance: &Instance,
+    address: IpAddr,
+    duty: Duty,
+    path: Option<&Path>,
+) -> BackendEntry {
+    let draining = if duty == Duty::Draining { BackendEntry::FLAG_DRAINING } else { 0 };
+    BackendEntry {
+        addr: address.into(),
+        source: path.map(|path| path.source.into()).unwrap_or_default(),
+        instance: *instance.uuid.as_bytes(),
+        ifindex: path.map_or(0, |path| path.ifindex),
+        weight: WEIGHT,
+        onlink_prefix: path.map_or(128, |path| mapped_prefix(address, path.onlink_prefix)),
+        flags: BackendEntry::FLAG_ALIVE | draining,
+        reserved: group_tag(group),
+        ..BackendEntry::default()
+    }
+}
+
+/// A prefix length of an address's own family as one of the 128 bits of its mapped form.
+fn mapped_prefix(address: IpAddr, prefix: u8) -> u8 {
+    if address.is_ipv4() { prefix.saturating_add(96).min(128) } else { prefix.min(128) }
+}
+
+/// Tells groups apart in [`BackendEntry::reserved`]. Not 0, which is no group; two groups with
+/// one tag do no harm, as an instance hardly ever moves between just these.
+fn group_tag(group: Uuid) -> u32 {
+    let (high, low) = group.as_u64_pair();
+    let folded = high ^ low;
+    ((folded >> 32) as u32 ^ folded as u32).max(1)
+}

@@ -1,0 +1,479 @@
+//! The target, group by group: each is planned whole, or stays as it is when a map has no room.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lbagent_common::{
+    BackendEntry, BackendId, Port, ReturnKey, Slot, VipEntry, VipKey, limits, table_len,
+};
+use uuid::Uuid;
+
+use super::backends::{Member, Members};
+use super::diff::Target;
+use super::ids::Ids;
+use super::publish::Published;
+use super::regions::{Regions, named_regions, previous_region, table_region};
+use super::returns::{self, Candidate, Candidates};
+use super::tables::{Contents, Former, Ownership, Tables, next_tables};
+use super::{Condition, Family, IdCursor, Object, PlanInput, Reason, maglev};
+use crate::dataplane::{ActualState, Region};
+
+/// Plans every group.
+pub(super) fn build_target(input: &PlanInput<'_>, published: &Published) -> Target {
+    let mut builder = Builder::new(input, published);
+    builder.add_addresses();
+    let had_vips: BTreeSet<Uuid> =
+        input.actual.vips.values().map(|entry| Uuid::from_bytes(entry.service_group)).collect();
+    // Groups that forward already come first: a new one must not take the room for their changes.
+    let (known, new): (Vec<_>, Vec<_>) =
+        published.groups.iter().partition(|(group, _)| had_vips.contains(group));
+    for (group, ports) in known.into_iter().chain(new) {
+        if let Err(reason) = builder.plan_group(*group, ports) {
+            let condition = Condition::new(Object::ServiceGroup(*group), reason);
+            builder.target.conditions.push(condition);
+            builder.keep_group(*group, ports);
+        }
+        builder.add_conditions(*group, ports);
+    }
+    builder.finish()
+}
+
+struct Builder<'a> {
+    input: &'a PlanInput<'a>,
+    actual: &'a ActualState,
+    members: Members<'a>,
+    vip_ids: Ids,
+    backend_ids: Ids,
+    regions: Regions,
+    /// Slots that stay free of new groups, so that any one table can be rewritten.
+    spare: u32,
+    /// VIP entries and reply sources that are there while the plan is applied.
+    vip_keys: BTreeSet<VipKey>,
+    return_keys: BTreeSet<ReturnKey>,
+    claimed_vip_ids: BTreeSet<u32>,
+    candidates: Candidates,
+    target: Target,
+}
+
+/// A group's part of one family, planned but not yet accepted.
+struct FamilyDraft {
+    members: Vec<(BackendId, Member)>,
+    tables: Tables,
+    is_new: bool,
+}
+
+impl<'a> Builder<'a> {
+    fn new(input: &'a PlanInput<'a>, published: &Published) -> Self {
+        let PlanInput { desired, gateway, actual, retired, cursor, now } = *input;
+        let members = Members::new(desired, actual, now);
+        let used = named_regions(actual).union(retired).copied().collect();
+        let sizes = published.groups.iter().flat_map(|(group, ports)| {
+            families(ports).into_iter().map(|family| wanted_len(&members.of(*group, family)))
+        });
+        let spare = sizes.max().unwrap_or(0);
+        let vip_ids = actual.vips.values().map(|entry| entry.vip_id);
+        let target = Target {
+            settings: gateway.entry(),
+            host_addresses: gateway.vips.clone(),
+            ..Target::default()
+        };
+        Self {
+            input,
+            actual,
+            vip_ids: Ids::new(vip_ids, actual.capacity.vips, cursor.vip),
+            backend_ids: Ids::new(
+                actual.backends.keys().copied(),
+                actual.capacity.backends,
+                cursor.backend,
+            ),
+            regions: Regions::new(actual.capacity.slots, &used),
+            spare,
+            vip_keys: actual.vips.keys().copied().collect(),
+            return_keys: actual.returns.keys().copied().collect(),
+            claimed_vip_ids: BTreeSet::new(),
+            candidates: Candidates::new(),
+            members,
+            target,
+        }
+    }
+
+    /// The entry of each VIP address itself.
+    fn add_addresses(&mut self) {
+        let capacity = self.actual.capacity.vips;
+        for vip in &self.input.gateway.vips {
+            let key = VipKey::address((*vip).into());
+            if !self.vip_keys.contains(&key) {
+                let free = room(capacity, self.vip_keys.len());
+                if free == 0 {
+                    let reason = map_full(limits::VIPS, 1, 0, capacity);
+                    self.target.conditions.push(Condition::new(Object::Vip(*vip), reason));
+                    continue;
+                }
+                self.vip_keys.insert(key);
+            }
+            self.target.vips.insert(key, VipEntry::default());
+        }
+    }
+
+    fn plan_group(&mut self, group: Uuid, ports: &BTreeMap<VipKey, u16>) -> Result<(), Reason> {
+        let new_ids = self.check_vips(group, ports)?;
+        let mut drafts = BTreeMap::new();
+        let mut new_backends = Vec::new();
+        let drafted = families(ports).into_iter().try_for_each(|family| {
+            let members = self.identify(group, family, &mut new_backends)?;
+            drafts.insert(family, self.draft(group, family, ports, members));
+            Ok(())
+        });
+        let accepted = drafted
+            .and_then(|()| self.check_returns(ports, &drafts))
+            .and_then(|keys| Ok((keys, self.place(&drafts)?)));
+        let (return_keys, (regions, placed)) = match accepted {
+            Ok(accepted) => accepted,
+            Err(reason) => {
+                new_backends.into_iter().for_each(|id| self.backend_ids.release(id));
+                return Err(reason);
+            }
+        };
+        self.regions = regions;
+        self.return_keys.extend(return_keys);
+        self.vip_keys.extend(ports.keys());
+        debug_assert!(new_ids <= self.vip_ids.free(), "checked before");
+        for (family, draft) in drafts {
+            let regions = self.write_tables(draft.tables, &placed[&family]);
+            self.publish(group, family, ports, &regions, &draft.members);
+        }
+        Ok(())
+    }
+
+    /// Whether the map has room for the group's ports, and ids for them; tells how many ids.
+    fn check_vips(&self, group: Uuid, ports: &BTreeMap<VipKey, u16>) -> Result<u32, Reason> {
+        let capacity = self.actual.capacity.vips;
+        let new_keys = count(ports.keys().filter(|key| !self.vip_keys.contains(key)));
+        let free_keys = room(capacity, self.vip_keys.len());
+        let new_ids = count(ports.keys().filter(|key| self.known_vip_id(group, key).is_none()));
+        let free_ids = self.vip_ids.free();
+        if new_keys > free_keys {
+            return Err(map_full(limits::VIPS, new_keys, free_keys, capacity));
+        }
+        if new_ids > free_ids {
+            return Err(map_full(limits::VIPS, new_ids, free_ids, capacity));
+        }
+        Ok(new_ids)
+    }
+
+    /// The id that the group's port has already.
+    fn known_vip_id(&self, group: Uuid, key: &VipKey) -> Option<u32> {
+        let entry = self.actual.vips.get(key)?;
+        let id = entry.vip_id;
+        let is_ours = entry.service_group == *group.as_bytes();
+        let is_valid = id != 0 && id < self.actual.capacity.vips;
+        (is_ours && is_valid && !self.claimed_vip_ids.contains(&id)).then_some(id)
+    }
+
+    /// Gives every member an id; `new` collects those that are handed out here.
+    fn identify(
+        &mut self,
+        group: Uuid,
+        family: Family,
+        new: &mut Vec<BackendId>,
+    ) -> Result<Vec<(BackendId, Member)>, Reason> {
+        let members = self.members.of(group, family);
+        let needed = count(members.iter().filter(|member| member.known_id.is_none()));
+        let free = self.backend_ids.free();
+        if needed > free {
+            return Err(map_full(limits::BACKENDS, needed, free, self.actual.capacity.backends));
+        }
+        let mut identified = Vec::with_capacity(members.len());
+        for member in members {
+            let id = member.known_id.or_else(|| {
+                let id = self.backend_ids.allocate();
+                new.extend(id);
+                id
+            });
+            identified.extend(id.map(|id| (id, member)));
+        }
+        Ok(identified)
+    }
+
+    /// Plans the tables of one family.
+    fn draft(
+        &self,
+        group: Uuid,
+        family: Family,
+        ports: &BTreeMap<VipKey, u16>,
+        members: Vec<(BackendId, Member)>,
+    ) -> FamilyDraft {
+        let owners = owners(&members, self.input.gateway.hash_seed);
+        let alive = members.iter().map(|(id, _)| *id).collect();
+        let next = Ownership {
+            owners: &owners,
+            alive: &alive,
+            has_survivors: members.iter().any(|(_, member)| member.was_alive),
+        };
+        let formers = self.formers(group, family, ports);
+        // One table serves all ports of the group. They name different ones only when a pass was
+        // cut short: then one that needs no change is what that pass was about to switch the
+        // others to; and failing that, the last port has the oldest table, as ports are switched
+        // in their order, and the older table knows the flows that the newer one did not store.
+        let mut planned = formers.iter().map(|former| next_tables(Some(former), &next));
+        let tables = match planned.clone().find(Tables::is_kept) {
+            Some(kept) => kept,
+            None => planned.next_back().unwrap_or_else(|| next_tables(None, &next)),
+        };
+        FamilyDraft { members, tables, is_new: formers.is_empty() }
+    }
+
+    /// The different tables that the group's ports name, in the order of the ports.
+    fn formers(
+        &self,
+        group: Uuid,
+        family: Family,
+        ports: &BTreeMap<VipKey, u16>,
+    ) -> Vec<Former<'a>> {
+        let mut formers: Vec<Former<'a>> = Vec::new();
+        for key in of_family(ports, family) {
+            let Some(entry) = self.actual.vips.get(key) else { continue };
+            if entry.service_group != *group.as_bytes() {
+                continue;
+            }
+            let Some(table) = table_region(entry).and_then(|region| self.slots(region)) else {
+                continue;
+            };
+            let previous = previous_region(entry).and_then(|region| self.slots(region));
+            let regions = |former: &Former<'_>| (former.table.0, former.previous.map(|p| p.0));
+            let former = Former { table, previous };
+            if !formers.iter().any(|known| regions(known) == regions(&former)) {
+                formers.push(former);
+            }
+        }
+        formers
+    }
+
+    fn slots(&self, region: Region) -> Option<(Region, &'a [Slot])> {
+        let slots = self.actual.tables.get(&region)?;
+        (slots.len() == region.len as usize).then_some((region, slots.as_slice()))
+    }
+
+    /// The reply sources that the group adds, if the map has room for them.
+    fn check_returns(
+        &self,
+        ports: &BTreeMap<VipKey, u16>,
+        drafts: &BTreeMap<Family, FamilyDraft>,
+    ) -> Result<BTreeSet<ReturnKey>, Reason> {
+        let mut new = BTreeSet::new();
+        for (family, draft) in drafts {
+            for key in of_family(ports, *family) {
+                let keys = draft.members.iter().map(|(_, member)| {
+                    ReturnKey::new(member.entry.addr, Port::new(ports[key]), key.protocol)
+                });
+                new.extend(keys.filter(|key| !self.return_keys.contains(key)));
+            }
+        }
+        let capacity = self.actual.capacity.returns;
+        let (needed, free) = (count(new.iter()), room(capacity, self.return_keys.len()));
+        if needed > free {
+            return Err(map_full(limits::RETURNS, needed, free, capacity));
+        }
+        Ok(new)
+    }
+
+    /// Finds regions for the tables that are to be written: (table, former table) by family.
+    fn place(
+        &self,
+        drafts: &BTreeMap<Family, FamilyDraft>,
+    ) -> Result<(Regions, BTreeMap<Family, [Option<Region>; 2]>), Reason> {
+        let mut regions = self.regions.clone();
+        let mut placed = BTreeMap::new();
+        let spare = if drafts.values().any(|draft| draft.is_new) { self.spare } else { 0 };
+        let needed = drafts.values().flat_map(|draft| [&draft.tables.table, &draft.tables.previous]);
+        let needed: u32 = needed.map(new_len).sum();
+        let full = || {
+            let (needed, free) = (needed.saturating_add(spare), self.regions.free());
+            map_full(limits::SLOTS, needed, free, self.actual.capacity.slots)
+        };
+        for (family, FamilyDraft { tables, .. }) in drafts {
+            let mut place = |contents: &Option<Contents>| match contents {
+                None => Ok(None),
+                Some(Contents::Kept(region)) => Ok(Some(*region)),
+                Some(Contents::New(slots)) => {
+                    regions.allocate(count(slots.iter())).map(Some).ok_or_else(full)
+                }
+            };
+            placed.insert(*family, [place(&tables.table)?, place(&tables.previous)?]);
+        }
+        if needed > 0 && !regions.has_gap(spare) {
+            return Err(full());
+        }
+        Ok((regions, placed))
+    }
+
+    fn write_tables(&mut self, tables: Tables, placed: &[Option<Region>; 2]) -> [Region; 2] {
+        for (contents, region) in [tables.table, tables.previous].into_iter().zip(placed) {
+            if let (Some(Contents::New(slots)), Some(region)) = (contents, region) {
+                self.target.tables.push((*region, slots));
+            }
+        }
+        placed.map(|region| region.unwrap_or(Region { offset: 0, len: 0 }))
+    }
+
+    fn publish(
+        &mut self,
+        group: Uuid,
+        family: Family,
+        ports: &BTreeMap<VipKey, u16>,
+        [table, previous]: &[Region; 2],
+        members: &[(BackendId, Member)],
+    ) {
+        self.target.backends.extend(members.iter().map(|(id, member)| (*id, member.entry)));
+        for key in of_family(ports, family) {
+            let known = self.known_vip_id(group, key);
+            let Some(vip_id) = known.or_else(|| self.vip_ids.allocate()) else { continue };
+            self.claimed_vip_ids.insert(vip_id);
+            let entry = VipEntry {
+                vip_id,
+                table_offset: table.offset,
+                table_len: table.len,
+                previous_offset: previous.offset,
+                previous_len: previous.len,
+                destination_port: Port::new(ports[key]),
+                disposition: VipEntry::DISPOSITION_FORWARD,
+                forwarding_mode: VipEntry::MODE_NAT,
+                service_group: *group.as_bytes(),
+                ..VipEntry::default()
+            };
+            self.target.vips.insert(*key, entry);
+            let backends = members.iter().map(|(id, member)| (*id, member.entry));
+            self.add_candidates(*key, &entry, backends);
+        }
+    }
+
+    fn add_candidates(
+        &mut self,
+        vip: VipKey,
+        entry: &VipEntry,
+        backends: impl Iterator<Item = (BackendId, BackendEntry)>,
+    ) {
+        for (backend_id, backend) in backends {
+            let key = ReturnKey::new(backend.addr, entry.destination_port, vip.protocol);
+            let candidate =
+                Candidate { vip, vip_id: entry.vip_id, backend_id, source: backend.source };
+            self.candidates.entry(key).or_default().push(candidate);
+        }
+    }
+
+    /// Keeps what a group has, for want of room: its ports that are still wanted, their tables,
+    /// and the backends that these name.
+    fn keep_group(&mut self, group: Uuid, ports: &BTreeMap<VipKey, u16>) {
+        let mut ids: BTreeSet<BackendId> = self.members.known_ids(group).collect();
+        let mut kept = Vec::new();
+        for key in ports.keys() {
+            let Some(entry) = self.actual.vips.get(key) else { continue };
+            if entry.service_group == *group.as_bytes() {
+                self.claimed_vip_ids.insert(entry.vip_id);
+                self.target.vips.insert(*key, *entry);
+                kept.push((*key, *entry));
+                for region in [table_region(entry), previous_region(entry)].into_iter().flatten() {
+                    let slots = self.slots(region).map_or(&[][..], |(_, slots)| slots);
+                    ids.extend(slots.iter().flat_map(|slot| [slot.current, slot.previous()]));
+                }
+            }
+        }
+        if kept.is_empty() {
+            return;
+        }
+        let backends: Vec<(BackendId, BackendEntry)> = ids
+            .into_iter()
+            .filter_map(|id| self.actual.backends.get(&id).map(|entry| (id, *entry)))
+            .collect();
+        for (id, entry) in &backends {
+            self.target.backends.entry(*id).or_insert(*entry);
+        }
+        for (key, entry) in kept {
+            let family = Family::of_addr(&key.addr);
+            let of_family =
+                backends.iter().copied().filter(|(_, b)| Family::of_addr(&b.addr) == family);
+            self.add_candidates(key, &entry, of_family.collect::<Vec<_>>().into_iter());
+        }
+    }
+
+    /// What an operator should know about a group and its instances.
+    fn add_conditions(&mut self, group: Uuid, ports: &BTreeMap<VipKey, u16>) {
+        let conditions = &mut self.target.conditions;
+        for family in families(ports) {
+            let members = self.members.of(group, family);
+            if !members.iter().any(|member| member.is_active) {
+                let reason = Reason::NoActiveBackend { family };
+                conditions.push(Condition::new(Object::ServiceGroup(group), reason));
+            }
+            for member in members.iter().filter(|member| !member.has_path) {
+                let reason = Reason::NoRoute { address: member.address };
+                conditions.push(Condition::new(Object::Instance(member.instance), reason));
+            }
+            for (instance, _) in self.members.instances(group) {
+                if instance.address(family.is_v4()).is_none() {
+                    let reason = Reason::NoAddress { family };
+                    conditions.push(Condition::new(Object::Instance(instance.uuid), reason));
+                }
+            }
+        }
+    }
+
+    fn finish(mut self) -> Target {
+        for instance in self.input.desired.instances.values() {
+            if let Some(group) = instance.service_group
+                && !self.input.desired.service_groups.contains_key(&group)
+            {
+                let reason = Reason::UnknownServiceGroup { group };
+                let condition = Condition::new(Object::Instance(instance.uuid), reason);
+                self.target.conditions.push(condition);
+            }
+        }
+        self.target.returns =
+            returns::resolve(&self.candidates, &self.actual.returns, &mut self.target.vips);
+        self.target.cursor =
+            IdCursor { vip: self.vip_ids.cursor(), backend: self.backend_ids.cursor() };
+        self.target
+    }
+}
+
+/// Owner of every slot: the active members' Maglev table; empty when there is none.
+fn owners(members: &[(BackendId, Member)], seed: u64) -> Vec<BackendId> {
+    let active: Vec<_> = members.iter().filter(|(_, member)| member.is_active).collect();
+    let weights: Vec<(Uuid, u16)> =
+        active.iter().map(|(_, member)| (member.instance, member.entry.weight)).collect();
+    let table = maglev::build(&weights, seed, table_len(active.len())).unwrap_or_default();
+    table.into_iter().map(|index| active[index as usize].0).collect()
+}
+
+fn wanted_len(members: &[Member]) -> u32 {
+    match members.iter().filter(|member| member.is_active).count() {
+        0 => 0,
+        active => table_len(active),
+    }
+}
+
+fn families(ports: &BTreeMap<VipKey, u16>) -> BTreeSet<Family> {
+    ports.keys().map(|key| Family::of_addr(&key.addr)).collect()
+}
+
+fn of_family(ports: &BTreeMap<VipKey, u16>, family: Family) -> impl Iterator<Item = &VipKey> {
+    ports.keys().filter(move |key| Family::of_addr(&key.addr) == family)
+}
+
+fn new_len(contents: &Option<Contents>) -> u32 {
+    match contents {
+        Some(Contents::New(slots)) => count(slots.iter()),
+        _ => 0,
+    }
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}
+
+fn room(capacity: u32, used: usize) -> u32 {
+    capacity.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
+}
+
+const fn map_full(map: &'static str, needed: u32, free: u32, capacity: u32) -> Reason {
+    Reason::MapFull { map, needed, free, capacity }
+}

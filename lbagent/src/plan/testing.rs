@@ -1,0 +1,160 @@
+//! A desired state and a data plane in memory, for the tests of several modules.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{GatewaySettings, IdCursor, Plan, PlanInput, UnpublishedPorts, backend_addresses, plan};
+use crate::dataplane::fake::FakeDataplane;
+use crate::dataplane::{ActualState, Dataplane, Path, Region};
+use crate::desired::{
+    DesiredState, Instance, InstanceState, Service, ServiceGroup, Transport,
+};
+
+/// The moment that tests begin at.
+pub(crate) const START: OffsetDateTime = time::macros::datetime!(2026-01-01 00:00 UTC);
+
+pub(crate) fn v4(host: u8) -> IpAddr {
+    Ipv4Addr::new(10, 0, 0, host).into()
+}
+
+pub(crate) fn v6(host: u8) -> IpAddr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(host)).into()
+}
+
+pub(crate) fn draining(seconds: i64) -> InstanceState {
+    InstanceState::Draining { since: START, deadline: START + time::Duration::seconds(seconds) }
+}
+
+pub(crate) fn group_uuid(number: u8) -> Uuid {
+    Uuid::from_u128(0xa000_0000_0000_0000_0000_0000_0000_0000 + u128::from(number))
+}
+
+pub(crate) fn instance_uuid(number: u8) -> Uuid {
+    // Spread, so that the order of UUIDs is not that of the numbers.
+    let spread = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    Uuid::from_u128(spread)
+}
+
+pub(crate) fn path_to(address: IpAddr) -> Path {
+    let (source, onlink_prefix) = if address.is_ipv4() { (v4(254), 24) } else { (v6(254), 64) };
+    Path { ifindex: 3, source, onlink_prefix }
+}
+
+/// Desired state, gateway and data plane together.
+pub(crate) struct World {
+    pub(crate) desired: DesiredState,
+    pub(crate) gateway: GatewaySettings,
+    pub(crate) dataplane: FakeDataplane,
+    pub(crate) retired: BTreeSet<Region>,
+    pub(crate) cursor: IdCursor,
+    pub(crate) now: OffsetDateTime,
+}
+
+impl World {
+    pub(crate) fn new(vips: &[IpAddr]) -> Self {
+        Self {
+            desired: DesiredState::default(),
+            gateway: gateway(vips),
+            dataplane: FakeDataplane::default(),
+            retired: BTreeSet::new(),
+            cursor: IdCursor::default(),
+            now: START,
+        }
+    }
+
+    /// Adds a group that publishes TCP ports, (port, destination port), on all VIPs.
+    pub(crate) fn add_group(&mut self, number: u8, ports: &[(u16, u16)]) -> &mut ServiceGroup {
+        let uuid = group_uuid(number);
+        let services = ports.iter().map(|(port, destination_port)| Service {
+            port: *port,
+            destination_port: *destination_port,
+            protocol: Transport::Tcp,
+            ip: None,
+        });
+        let group = ServiceGroup {
+            uuid,
+            name: format!("group-{number}"),
+            created_at: START + Duration::from_secs(u64::from(number)),
+            persistent: true,
+            soft_limit: 100,
+            hard_limit: 200,
+            services: services.collect(),
+            domains: Vec::new(),
+        };
+        self.desired.service_groups.entry(uuid).insert_entry(group).into_mut()
+    }
+
+    /// Adds a running instance, with a path to it.
+    pub(crate) fn add_instance(&mut self, number: u8, group: u8, address: IpAddr) {
+        let uuid = instance_uuid(number);
+        let instance = Instance {
+            uuid,
+            name: format!("instance-{number}"),
+            created_at: START,
+            state: InstanceState::Running,
+            service_group: Some(group_uuid(group)),
+            addresses: vec![IpNetwork::from(address)],
+            image: None,
+        };
+        self.desired.instances.insert(uuid, instance);
+        self.dataplane.paths.insert(address, path_to(address));
+    }
+
+    pub(crate) fn instance(&mut self, number: u8) -> &mut Instance {
+        self.desired.instances.get_mut(&instance_uuid(number)).expect("an instance that was added")
+    }
+
+    pub(crate) fn read(&mut self) -> ActualState {
+        self.dataplane.read(&backend_addresses(&self.desired)).expect("readable")
+    }
+
+    pub(crate) fn plan(&mut self) -> Plan {
+        let actual = self.read();
+        plan(&PlanInput {
+            desired: &self.desired,
+            gateway: &self.gateway,
+            actual: &actual,
+            retired: &self.retired,
+            cursor: self.cursor,
+            now: self.now,
+        })
+    }
+
+    /// Plans and applies; no step may fail.
+    pub(crate) fn apply(&mut self) -> Plan {
+        let plan = self.plan();
+        for step in &plan.steps {
+            if let Err(error) = self.dataplane.apply(step) {
+                panic!("{step:?}: {error}: {:?}", std::error::Error::source(&error));
+            }
+        }
+        self.cursor = plan.cursor;
+        plan
+    }
+
+    /// One pass, after which another one must find nothing to do.
+    #[track_caller]
+    pub(crate) fn converge(&mut self) -> Plan {
+        let first = self.apply();
+        let second = self.plan();
+        assert_eq!(second.steps, [], "the plan is not idempotent");
+        assert_eq!(second.conditions, first.conditions);
+        first
+    }
+}
+
+pub(crate) fn gateway(vips: &[IpAddr]) -> GatewaySettings {
+    GatewaySettings {
+        vips: vips.iter().copied().collect(),
+        unpublished_ports: UnpublishedPorts::Pass,
+        hash_seed: 0x1234_5678_9abc_def0,
+        udp_idle: Duration::from_secs(60),
+        source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
+        source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+    }
+}
