@@ -23,7 +23,10 @@ fn main() {
     let bytes = match fs::read(&object) {
         Ok(bytes) => bytes,
         Err(error) if env::var_os(OVERRIDE).is_none_or(|path| path.is_empty()) => {
-            println!("lbagent embeds no BPF object: {}: {error}", object.display());
+            println!(
+                "lbagent embeds no BPF object: {}: {error}",
+                object.display()
+            );
             Vec::new()
         }
         Err(error) => panic!("{OVERRIDE}={}: {error}", object.display()),

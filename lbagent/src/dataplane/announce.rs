@@ -78,7 +78,9 @@ fn neighbour_advertisement(mac: [u8; 6], vip: Ipv6Addr) -> Vec<u8> {
 
 /// The checksum of RFC 1071 over an even number of bytes.
 fn internet_checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let words = bytes
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -107,7 +109,13 @@ mod tests {
         let frame = neighbour_advertisement(MAC, vip);
         assert_eq!(frame.len(), 14 + 40 + 32);
         // Source and destination, then length and protocol, then the message with its checksum.
-        let checked = [&frame[22..54], &[0, 0, 0, 32], &[0, 0, 0, ICMPV6], &frame[54..]].concat();
+        let checked = [
+            &frame[22..54],
+            &[0, 0, 0, 32],
+            &[0, 0, 0, ICMPV6],
+            &frame[54..],
+        ]
+        .concat();
         assert_eq!(internet_checksum(&checked), 0);
     }
 }

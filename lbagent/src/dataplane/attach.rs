@@ -99,7 +99,14 @@ impl Attachments {
         pins: Pins,
     ) -> Self {
         let (updated, generic_reasons) = (BTreeSet::new(), Vec::new());
-        Self { clients, backends, xdp_mode, pins, updated, generic_reasons }
+        Self {
+            clients,
+            backends,
+            xdp_mode,
+            pins,
+            updated,
+            generic_reasons,
+        }
     }
 
     /// Attaches what is not attached, and replaces the programs of a former agent.
@@ -159,7 +166,10 @@ impl Attachments {
         let ifindex = interfaces.index(&interface);
         let (mode, reason) = match attached {
             Ok(AttachedMode::Generic) => {
-                let reason = self.generic_reasons.iter().find(|(index, _)| Some(*index) == ifindex);
+                let reason = self
+                    .generic_reasons
+                    .iter()
+                    .find(|(index, _)| Some(*index) == ifindex);
                 let reason = match (reason, self.xdp_mode) {
                     (Some((_, reason)), _) => Some(reason.clone()),
                     (None, XdpMode::Generic) => None,
@@ -170,7 +180,13 @@ impl Attachments {
             Ok(mode) => (Some(mode), None),
             Err(error) => (None, Some(format!("{error:#}"))),
         };
-        InterfaceStatus { interface, hook, ifindex, mode, reason }
+        InterfaceStatus {
+            interface,
+            hook,
+            ifindex,
+            mode,
+            reason,
+        }
     }
 
     /// The kernel empties a link when its interface goes; the pin would keep a newcomer of that
@@ -212,7 +228,8 @@ impl Attachments {
         }
         remove_if_there(&pin).with_context(|| format!("cannot remove {}", pin.display()))?;
         let (link, mode) = self.attach_xdp(loaded.ingress()?, ifindex)?;
-        link.pin(&pin).with_context(|| format!("cannot pin the link of {name}"))?;
+        link.pin(&pin)
+            .with_context(|| format!("cannot pin the link of {name}"))?;
         self.updated.insert((Hook::Client, ifindex));
         Ok(mode)
     }
@@ -276,15 +293,19 @@ impl Attachments {
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
         let id = program.attach_with_options(name, TcAttachType::Ingress, options)?;
         let link: FdLink = program.take_link(id)?.try_into()?;
-        link.pin(&pin).with_context(|| format!("cannot pin the link of {name}"))?;
+        link.pin(&pin)
+            .with_context(|| format!("cannot pin the link of {name}"))?;
         self.updated.insert((Hook::Backend, ifindex));
         Ok(AttachedMode::Tcx)
     }
 
     /// Removes the links of interfaces that the configuration no longer names.
     pub(super) fn remove_others(&self) -> anyhow::Result<Vec<String>> {
-        let mut kept: BTreeSet<_> =
-            self.clients.iter().map(|name| self.pins.link("xdp", name)).collect();
+        let mut kept: BTreeSet<_> = self
+            .clients
+            .iter()
+            .map(|name| self.pins.link("xdp", name))
+            .collect();
         kept.extend(self.backends.iter().map(|name| self.pins.link("tc", name)));
         let directory = self.pins.version().join("links");
         let mut removed = Vec::new();
@@ -312,7 +333,9 @@ fn attach_xdp_as(program: &mut Xdp, ifindex: u32, mode: AyaMode) -> anyhow::Resu
 /// Whether another program holds the interface.
 fn is_taken(error: &anyhow::Error) -> bool {
     let errno = error.chain().find_map(|cause| {
-        cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error)
+        cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::raw_os_error)
     });
     matches!(errno, Some(libc::EBUSY | libc::EEXIST))
 }

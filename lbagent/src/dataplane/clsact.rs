@@ -37,8 +37,11 @@ pub(super) fn attach_filter(
     let id = match program.attach_to_link(filter(name)?) {
         Ok(id) => id,
         Err(ProgramError::TcError(_) | ProgramError::NetlinkError(_)) => {
-            let options =
-                NlOptions { priority: FILTER_PRIORITY, handle: FILTER_HANDLE, classid: None };
+            let options = NlOptions {
+                priority: FILTER_PRIORITY,
+                handle: FILTER_HANDLE,
+                classid: None,
+            };
             let options = TcAttachOptions::Netlink(options);
             program.attach_with_options(name, TcAttachType::Ingress, options)?
         }
@@ -51,7 +54,9 @@ pub(super) fn attach_filter(
 
 /// Removes the filter of an interface; true if it was there.
 pub(super) fn remove_filter(netlink: &mut Netlink, name: &str) -> anyhow::Result<bool> {
-    let Some(index) = Interfaces::read(netlink)?.index(name) else { return Ok(false) };
+    let Some(index) = Interfaces::read(netlink)?.index(name) else {
+        return Ok(false);
+    };
     if !has_filter(netlink, index, INGRESS)? {
         return Ok(false);
     }
@@ -66,13 +71,21 @@ pub(super) fn remove_filter(netlink: &mut Netlink, name: &str) -> anyhow::Result
 
 /// Removes `clsact`, unless somebody else has put filters there meanwhile.
 pub(super) fn remove_clsact(netlink: &mut Netlink, name: &str) -> io::Result<bool> {
-    let Some(index) = Interfaces::read(netlink)?.index(name) else { return Ok(false) };
+    let Some(index) = Interfaces::read(netlink)?.index(name) else {
+        return Ok(false);
+    };
     if has_filter(netlink, index, INGRESS)? || has_filter(netlink, index, EGRESS)? {
         return Ok(false);
     }
     let mut message = TcMessage::with_index(index as i32);
-    message.header.handle = NetlinkHandle { major: 0xffff, minor: 0 };
-    message.header.parent = NetlinkHandle { major: 0xffff, minor: 0xfff1 };
+    message.header.handle = NetlinkHandle {
+        major: 0xffff,
+        minor: 0,
+    };
+    message.header.parent = NetlinkHandle {
+        major: 0xffff,
+        minor: 0xfff1,
+    };
     match netlink.request(RouteNetlinkMessage::DelQueueDiscipline(message), 0) {
         Ok(_) => Ok(true),
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {
@@ -83,8 +96,14 @@ pub(super) fn remove_clsact(netlink: &mut Netlink, name: &str) -> io::Result<boo
 }
 
 /// Hooks of `clsact`: `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)` and `…_EGRESS`.
-const INGRESS: NetlinkHandle = NetlinkHandle { major: 0xffff, minor: 0xfff2 };
-const EGRESS: NetlinkHandle = NetlinkHandle { major: 0xffff, minor: 0xfff3 };
+const INGRESS: NetlinkHandle = NetlinkHandle {
+    major: 0xffff,
+    minor: 0xfff2,
+};
+const EGRESS: NetlinkHandle = NetlinkHandle {
+    major: 0xffff,
+    minor: 0xfff3,
+};
 
 fn has_filter(netlink: &mut Netlink, index: u32, hook: NetlinkHandle) -> io::Result<bool> {
     let mut message = TcMessage::with_index(index as i32);

@@ -51,7 +51,9 @@ pub enum DetachError {
 pub fn detach(options: &DetachOptions) -> Result<Vec<String>, DetachError> {
     let pins = Pins::new(&options.bpffs_dir);
     let mut removal = Removal::default();
-    let versions = pins.versions().map_err(|error| removing(&options.bpffs_dir, error))?;
+    let versions = pins
+        .versions()
+        .map_err(|error| removing(&options.bpffs_dir, error))?;
     let mut locks = Vec::new();
     for path in &versions {
         locks.push(Pins::lock_directory(path).map_err(|error| match error {
@@ -78,7 +80,9 @@ pub fn detach(options: &DetachOptions) -> Result<Vec<String>, DetachError> {
     // The record is needed again if anything on it is still there.
     if removal.failure.is_none() {
         match journal.remove() {
-            Ok(true) => removal.removed.push("record of changed host settings".to_owned()),
+            Ok(true) => removal
+                .removed
+                .push("record of changed host settings".to_owned()),
             Ok(false) => {}
             Err(error) => removal.failed("the record of changed host settings", error),
         }
@@ -105,7 +109,11 @@ impl Removal {
                 Ok(entry) => entry.path(),
                 Err(error) => return self.failed(directory.display(), error),
             };
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             let name = if escaped { unescape(&name) } else { name };
             match remove_if_there(&path) {
                 Ok(true) => self.removed.push(format!("{what} {name}")),
@@ -180,5 +188,8 @@ impl Removal {
 }
 
 fn removing(object: impl AsRef<Path>, source: impl Into<anyhow::Error>) -> DetachError {
-    DetachError::Remove { object: object.as_ref().display().to_string(), source: source.into() }
+    DetachError::Remove {
+        object: object.as_ref().display().to_string(),
+        source: source.into(),
+    }
 }

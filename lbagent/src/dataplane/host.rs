@@ -60,7 +60,11 @@ pub(super) struct HostAddresses {
 
 impl HostAddresses {
     pub(super) fn new(mode: VipMode, clients: Vec<String>) -> Self {
-        Self { mode, clients, wanted: BTreeSet::new() }
+        Self {
+            mode,
+            clients,
+            wanted: BTreeSet::new(),
+        }
     }
 
     /// Makes the host answer for a VIP.
@@ -92,7 +96,10 @@ impl HostAddresses {
         present: &[Address],
         interfaces: &Interfaces,
     ) -> io::Result<BTreeSet<IpAddr>> {
-        let ours = present.iter().filter(|address| address.ours).map(|address| address.ip);
+        let ours = present
+            .iter()
+            .filter(|address| address.ours)
+            .map(|address| address.ip);
         let mut found: BTreeSet<IpAddr> = ours.collect();
         found.extend(own_routes(netlink)?.iter().filter_map(destination));
         let candidates: Vec<IpAddr> = found.union(&self.wanted).copied().collect();
@@ -147,8 +154,11 @@ impl HostAddresses {
     /// longer face clients, and the other mode's kind.
     pub(super) fn remove_others(&self, netlink: &mut Netlink) -> io::Result<()> {
         let interfaces = Interfaces::read(netlink)?;
-        let kept: BTreeSet<u32> =
-            self.clients.iter().filter_map(|name| interfaces.index(name)).collect();
+        let kept: BTreeSet<u32> = self
+            .clients
+            .iter()
+            .filter_map(|name| interfaces.index(name))
+            .collect();
         for message in own_addresses(netlink)? {
             if self.mode == VipMode::Routed || !kept.contains(&message.header.index) {
                 delete(netlink, RouteNetlinkMessage::DelAddress(message))?;
@@ -166,10 +176,13 @@ impl HostAddresses {
 /// All addresses of the host.
 pub(super) fn addresses(netlink: &mut Netlink) -> io::Result<Vec<Address>> {
     let messages = netlink.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
-    Ok(messages.iter().filter_map(|message| match message {
-        RouteNetlinkMessage::NewAddress(message) => parse(message),
-        _ => None,
-    }).collect())
+    Ok(messages
+        .iter()
+        .filter_map(|message| match message {
+            RouteNetlinkMessage::NewAddress(message) => parse(message),
+            _ => None,
+        })
+        .collect())
 }
 
 /// Removes the agent's addresses and local routes that `select` takes; returns which.
@@ -179,12 +192,19 @@ pub(crate) fn remove_ours(
 ) -> io::Result<Vec<String>> {
     let mut removed = Vec::new();
     for message in own_addresses(netlink)? {
-        let Some(address) = parse(&message).filter(|address| select(address.ip)) else { continue };
+        let Some(address) = parse(&message).filter(|address| select(address.ip)) else {
+            continue;
+        };
         delete(netlink, RouteNetlinkMessage::DelAddress(message))?;
-        removed.push(format!("address {} of interface {}", address.ip, address.ifindex));
+        removed.push(format!(
+            "address {} of interface {}",
+            address.ip, address.ifindex
+        ));
     }
     for route in own_routes(netlink)? {
-        let Some(ip) = destination(&route).filter(|ip| select(*ip)) else { continue };
+        let Some(ip) = destination(&route).filter(|ip| select(*ip)) else {
+            continue;
+        };
         delete(netlink, RouteNetlinkMessage::DelRoute(route))?;
         removed.push(format!("local route {ip}"));
     }
@@ -233,15 +253,23 @@ fn parse(message: &AddressMessage) -> Option<Address> {
     let header = &message.header;
     // On point-to-point links `IFA_ADDRESS` is the other end.
     let ip = local.or(address)?;
-    Some(Address { ip, prefix_len: header.prefix_len, ifindex: header.index, ours })
+    Some(Address {
+        ip,
+        prefix_len: header.prefix_len,
+        ifindex: header.index,
+        ours,
+    })
 }
 
 fn destination(route: &RouteMessage) -> Option<IpAddr> {
-    route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
-        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
-        _ => None,
-    })
+    route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+            _ => None,
+        })
 }
 
 /// A VIP as an address that the host accepts and answers for, but never chooses as a source.
@@ -264,7 +292,9 @@ fn vip_address(ip: IpAddr, ifindex: u32) -> AddressMessage {
         // Two gateways may announce one VIP, so its uniqueness is not asked about.
         let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
         message.attributes.push(AddressAttribute::Flags(flags));
-        message.attributes.push(AddressAttribute::CacheInfo(lifetime));
+        message
+            .attributes
+            .push(AddressAttribute::CacheInfo(lifetime));
     }
     message
 }
@@ -279,8 +309,10 @@ fn local_route(ip: IpAddr) -> RouteMessage {
     message.header.protocol = RouteProtocol::Other(OWN_PROTOCOL);
     message.header.scope = RouteScope::Host;
     message.header.kind = RouteType::Local;
-    message.attributes =
-        vec![RouteAttribute::Destination(ip.into()), RouteAttribute::Oif(LOOPBACK)];
+    message.attributes = vec![
+        RouteAttribute::Destination(ip.into()),
+        RouteAttribute::Oif(LOOPBACK),
+    ];
     message
 }
 
@@ -297,7 +329,11 @@ pub(super) fn create(netlink: &mut Netlink, message: RouteNetlinkMessage) -> io:
 pub(super) fn delete(netlink: &mut Netlink, message: RouteNetlinkMessage) -> io::Result<()> {
     const GONE: [i32; 4] = [libc::ENOENT, libc::ESRCH, libc::EADDRNOTAVAIL, libc::ENODEV];
     match netlink.request(message, 0) {
-        Err(error) if !error.raw_os_error().is_some_and(|errno| GONE.contains(&errno)) => {
+        Err(error)
+            if !error
+                .raw_os_error()
+                .is_some_and(|errno| GONE.contains(&errno)) =>
+        {
             Err(error)
         }
         _ => Ok(()),
@@ -305,7 +341,11 @@ pub(super) fn delete(netlink: &mut Netlink, message: RouteNetlinkMessage) -> io:
 }
 
 pub(super) fn family(ip: IpAddr) -> AddressFamily {
-    if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+    if ip.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    }
 }
 
 pub(super) fn full_length(ip: IpAddr) -> u8 {
@@ -317,5 +357,9 @@ pub(super) fn failed(
     object: impl ToString,
 ) -> impl FnOnce(io::Error) -> DataplaneError {
     let object = object.to_string();
-    move |source| DataplaneError::Host { operation, object, source: source.into() }
+    move |source| DataplaneError::Host {
+        operation,
+        object,
+        source: source.into(),
+    }
 }

@@ -51,12 +51,17 @@ impl Interfaces {
 }
 
 fn parse(message: RouteNetlinkMessage) -> Option<(String, Interface)> {
-    let RouteNetlinkMessage::NewLink(link) = message else { return None };
+    let RouteNetlinkMessage::NewLink(link) = message else {
+        return None;
+    };
     let mut name = None;
     let mut interface = Interface {
         index: link.header.index,
         mac: None,
-        up: link.header.flags.contains(LinkFlags::Up | LinkFlags::Running),
+        up: link
+            .header
+            .flags
+            .contains(LinkFlags::Up | LinkFlags::Running),
         xdp: None,
     };
     for attribute in link.attributes {

@@ -85,7 +85,11 @@ impl Journal {
 
     /// An interface is about to get a filter.
     pub(super) fn filter_made(&mut self, interface: &str) -> io::Result<()> {
-        if self.record.filters.insert(interface.to_owned()) { self.save() } else { Ok(()) }
+        if self.record.filters.insert(interface.to_owned()) {
+            self.save()
+        } else {
+            Ok(())
+        }
     }
 
     /// Removes the file: everything on record was undone.
@@ -118,11 +122,17 @@ mod tests {
         journal.clsact_made("eth0").unwrap();
 
         let journal = Journal::open(directory.path()).unwrap();
-        let change = Change { previous: "0".to_owned(), written: "2".to_owned() };
+        let change = Change {
+            previous: "0".to_owned(),
+            written: "2".to_owned(),
+        };
         assert_eq!(journal.record().sysctls["net/a"], change);
         assert!(journal.record().clsact.contains("eth0"));
         assert!(journal.remove().unwrap());
-        assert_eq!(*Journal::open(directory.path()).unwrap().record(), Record::default());
+        assert_eq!(
+            *Journal::open(directory.path()).unwrap().record(),
+            Record::default()
+        );
     }
 
     #[test]

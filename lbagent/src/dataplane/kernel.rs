@@ -58,7 +58,10 @@ enum Surroundings {
     /// The host's network.
     Host(Box<Host>),
     /// Nothing real: programs are run by hand.
-    Memory { addresses: BTreeSet<IpAddr>, paths: BTreeMap<IpAddr, Path> },
+    Memory {
+        addresses: BTreeSet<IpAddr>,
+        paths: BTreeMap<IpAddr, Path>,
+    },
 }
 
 #[derive(Debug)]
@@ -88,7 +91,9 @@ impl KernelDataplane {
         let mut loaded = load::load(&object, &options.capacity, Some(&pins))?;
         let neighbours = Neighbours::read(&mut netlink).map_err(LoadError::Netlink)?;
         let addresses = HostAddresses::new(options.vip_mode, options.client_interfaces.clone());
-        addresses.remove_others(&mut netlink).map_err(LoadError::Netlink)?;
+        addresses
+            .remove_others(&mut netlink)
+            .map_err(LoadError::Netlink)?;
         let mut host = Host {
             netlink,
             addresses,
@@ -107,7 +112,11 @@ impl KernelDataplane {
         host.start(&mut loaded)?;
         load::pin_programs(&mut loaded.ebpf, &pins)?;
         let surroundings = Surroundings::Host(Box::new(host));
-        Ok(Self { loaded, capacity: options.capacity, surroundings })
+        Ok(Self {
+            loaded,
+            capacity: options.capacity,
+            surroundings,
+        })
     }
 
     /// Loads the programs into maps of their own: nothing is pinned, attached or changed on the
@@ -118,9 +127,15 @@ impl KernelDataplane {
         capacity: Capacity,
     ) -> Result<Self, LoadError> {
         let loaded = load::load(&load::object(object)?, &capacity, None)?;
-        let surroundings =
-            Surroundings::Memory { addresses: BTreeSet::new(), paths: BTreeMap::new() };
-        Ok(Self { loaded, capacity, surroundings })
+        let surroundings = Surroundings::Memory {
+            addresses: BTreeSet::new(),
+            paths: BTreeMap::new(),
+        };
+        Ok(Self {
+            loaded,
+            capacity,
+            surroundings,
+        })
     }
 
     /// Says how addresses are reached, for a data plane that is not attached.
@@ -160,11 +175,18 @@ impl KernelDataplane {
 
     fn delete_vip(&mut self, key: &VipKey, entry: &VipEntry) -> Result<(), DataplaneError> {
         self.loaded.maps.vips.delete(key)?;
-        if key.is_address() { Ok(()) } else { self.loaded.maps.vip_counters.clear(entry.vip_id) }
+        if key.is_address() {
+            Ok(())
+        } else {
+            self.loaded.maps.vip_counters.clear(entry.vip_id)
+        }
     }
 
     fn delete_backend(&mut self, id: BackendId) -> Result<(), DataplaneError> {
-        self.loaded.maps.backends.put(id, &BackendEntry::default())?;
+        self.loaded
+            .maps
+            .backends
+            .put(id, &BackendEntry::default())?;
         self.loaded.maps.backend_counters.clear(id)
     }
 
@@ -189,9 +211,12 @@ impl KernelDataplane {
     }
 
     fn probe(&mut self, ip: IpAddr, path: &Path) -> Result<(), DataplaneError> {
-        let Surroundings::Host(host) = &mut self.surroundings else { return Ok(()) };
+        let Surroundings::Host(host) = &mut self.surroundings else {
+            return Ok(());
+        };
         let next_hop = host.ways.get(&ip).map_or(ip, |way| way.next_hop);
-        host.neighbours.keep(&mut host.netlink, path.ifindex, next_hop)
+        host.neighbours
+            .keep(&mut host.netlink, path.ifindex, next_hop)
     }
 }
 
@@ -199,7 +224,10 @@ impl Dataplane for KernelDataplane {
     fn read(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<ActualState, DataplaneError> {
         let (host_addresses, paths) = match &mut self.surroundings {
             Surroundings::Host(host) => host.pass(&mut self.loaded, addresses)?,
-            Surroundings::Memory { addresses: present, paths } => {
+            Surroundings::Memory {
+                addresses: present,
+                paths,
+            } => {
                 let mut paths = paths.clone();
                 paths.retain(|ip, _| addresses.contains(ip));
                 (present.clone(), paths)
@@ -255,10 +283,13 @@ impl Dataplane for KernelDataplane {
         backends: &[BackendId],
     ) -> Result<CounterSnapshot, DataplaneError> {
         let maps = &self.loaded.maps;
-        let outcomes =
-            (0..Outcome::COUNT).map(|index| maps.outcomes.get(index)).collect::<Result<_, _>>()?;
+        let outcomes = (0..Outcome::COUNT)
+            .map(|index| maps.outcomes.get(index))
+            .collect::<Result<_, _>>()?;
         let of = |counters: &super::typed_maps::Counters<_>, ids: &[u32]| {
-            ids.iter().map(|id| Ok((*id, counters.get(*id)?))).collect::<Result<_, DataplaneError>>()
+            ids.iter()
+                .map(|id| Ok((*id, counters.get(*id)?)))
+                .collect::<Result<_, DataplaneError>>()
         };
         Ok(CounterSnapshot {
             outcomes,
@@ -284,10 +315,15 @@ impl Host {
                 reason: refused.reason.clone().unwrap_or_default(),
             });
         }
-        status.extend(self.attachments.ensure_backends(loaded, &interfaces, &mut self.journal));
+        status.extend(
+            self.attachments
+                .ensure_backends(loaded, &interfaces, &mut self.journal),
+        );
         self.publish(status);
         match self.attachments.remove_others() {
-            Ok(removed) => removed.iter().for_each(|link| tracing::info!(link, "removed a link")),
+            Ok(removed) => removed
+                .iter()
+                .for_each(|link| tracing::info!(link, "removed a link")),
             Err(error) => tracing::warn!(%error, "cannot remove links of former interfaces"),
         }
         Ok(())
@@ -302,7 +338,9 @@ impl Host {
         let list = |object: &str| host::failed("list", object.to_owned());
         let interfaces = Interfaces::read(&mut self.netlink).map_err(list("interfaces"))?;
         self.ensure_forwarding(&interfaces)?;
-        let status = self.attachments.ensure(loaded, &interfaces, &mut self.journal);
+        let status = self
+            .attachments
+            .ensure(loaded, &interfaces, &mut self.journal);
         self.publish(status);
         let present = host::addresses(&mut self.netlink).map_err(list("addresses"))?;
         let answered = self
@@ -317,12 +355,18 @@ impl Host {
                 self.ways.insert(*ip, way);
             }
         }
-        self.neighbours.release_others(&mut self.netlink, &self.ways);
-        Ok((answered, self.ways.iter().map(|(ip, way)| (*ip, way.path)).collect()))
+        self.neighbours
+            .release_others(&mut self.netlink, &self.ways);
+        Ok((
+            answered,
+            self.ways.iter().map(|(ip, way)| (*ip, way.path)).collect(),
+        ))
     }
 
     fn ensure_forwarding(&mut self, interfaces: &Interfaces) -> Result<(), DataplaneError> {
-        let Attachments { clients, backends, .. } = &self.attachments;
+        let Attachments {
+            clients, backends, ..
+        } = &self.attachments;
         let present = clients
             .iter()
             .chain(backends)
@@ -337,7 +381,13 @@ impl Host {
                 return false;
             }
             for interface in &status {
-                let InterfaceStatus { interface, hook, mode, reason, .. } = interface;
+                let InterfaceStatus {
+                    interface,
+                    hook,
+                    mode,
+                    reason,
+                    ..
+                } = interface;
                 let reason = reason.as_deref().unwrap_or_default();
                 match mode {
                     Some(mode) => tracing::info!(interface, ?hook, ?mode, reason, "attached"),
@@ -352,7 +402,15 @@ impl Host {
 
 /// The regions that a VIP's packets may read.
 fn regions(entry: &VipEntry) -> impl Iterator<Item = Region> {
-    let current = Region { offset: entry.table_offset, len: entry.table_len };
-    let previous = Region { offset: entry.previous_offset, len: entry.previous_len };
-    [current, previous].into_iter().filter(|region| region.len > 0)
+    let current = Region {
+        offset: entry.table_offset,
+        len: entry.table_len,
+    };
+    let previous = Region {
+        offset: entry.previous_offset,
+        len: entry.previous_len,
+    };
+    [current, previous]
+        .into_iter()
+        .filter(|region| region.len > 0)
 }

@@ -116,7 +116,9 @@ pub enum LoadError {
         wanted: u32,
     },
     /// The kernel refuses this process.
-    #[error("the kernel refuses BPF to this process; run lbagent as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
+    #[error(
+        "the kernel refuses BPF to this process; run lbagent as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    )]
     NotPermitted,
     /// The object does not parse, or its maps cannot be made.
     #[error("cannot load the BPF object")]
@@ -196,7 +198,10 @@ pub(super) fn object(path: Option<&Path>) -> Result<Cow<'static, [u8]>, LoadErro
     match path {
         Some(path) => fs::read(path)
             .map(Cow::Owned)
-            .map_err(|source| LoadError::Unreadable { path: path.to_owned(), source }),
+            .map_err(|source| LoadError::Unreadable {
+                path: path.to_owned(),
+                source,
+            }),
         None if EMBEDDED.is_empty() => Err(LoadError::NoObject),
         None => Ok(Cow::Borrowed(EMBEDDED)),
     }
@@ -232,8 +237,13 @@ pub(super) fn load(
 /// Puts both programs at their pins, in place of their predecessors.
 pub(super) fn pin_programs(ebpf: &mut Ebpf, pins: &Pins) -> Result<(), LoadError> {
     for name in [limits::PROGRAM_INGRESS, limits::PROGRAM_RETURN] {
-        let failed = |source: anyhow::Error| LoadError::Program { program: name, source };
-        let program = ebpf.program_mut(name).ok_or(LoadError::NoProgram { program: name })?;
+        let failed = |source: anyhow::Error| LoadError::Program {
+            program: name,
+            source,
+        };
+        let program = ebpf
+            .program_mut(name)
+            .ok_or(LoadError::NoProgram { program: name })?;
         let fresh = pins.program(&format!("{name}-new"));
         remove_if_there(&fresh).map_err(|error| failed(error.into()))?;
         program.pin(&fresh).map_err(|error| failed(error.into()))?;
@@ -269,12 +279,18 @@ where
     for<'a> &'a mut P: TryFrom<&'a mut aya::programs::Program>,
 {
     load(program(ebpf, name)?).map_err(|error| match error {
-        ProgramError::LoadError { io_error, verifier_log } => LoadError::Verifier {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => LoadError::Verifier {
             program: name,
             error: io_error,
             log: tail(&verifier_log.to_string()),
         },
-        error => LoadError::Program { program: name, source: error.into() },
+        error => LoadError::Program {
+            program: name,
+            source: error.into(),
+        },
     })
 }
 
@@ -317,9 +333,9 @@ fn map_data(map: &aya::maps::Map) -> Option<&aya::maps::MapData> {
 fn check_abi(maps: &Maps, pins: Option<&Pins>) -> Result<(), LoadError> {
     let found = maps.settings.get(0)?.abi_version;
     match pins {
-        Some(pins) if found != 0 && found != ABI_VERSION => {
-            Err(LoadError::OtherAbi { path: pins.version() })
-        }
+        Some(pins) if found != 0 && found != ABI_VERSION => Err(LoadError::OtherAbi {
+            path: pins.version(),
+        }),
         _ => Ok(()),
     }
 }
@@ -328,7 +344,10 @@ fn check_abi(maps: &Maps, pins: Option<&Pins>) -> Result<(), LoadError> {
 fn refused(error: EbpfError) -> LoadError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(inner) = cause {
-        if inner.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) == Some(libc::EPERM)
+        if inner
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+            == Some(libc::EPERM)
         {
             return LoadError::NotPermitted;
         }
@@ -364,6 +383,9 @@ mod tests {
     #[test]
     fn a_missing_object_is_named() {
         let error = object(Some(Path::new("/nonexistent/object"))).unwrap_err();
-        assert_eq!(error.to_string(), "cannot read the BPF object /nonexistent/object");
+        assert_eq!(
+            error.to_string(),
+            "cannot read the BPF object /nonexistent/object"
+        );
     }
 }

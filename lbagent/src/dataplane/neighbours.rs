@@ -52,7 +52,10 @@ impl Neighbours {
             return Ok(());
         }
         netlink
-            .request(RouteNetlinkMessage::NewNeighbour(kept_message(ifindex, next_hop)), NLM_F_CREATE)
+            .request(
+                RouteNetlinkMessage::NewNeighbour(kept_message(ifindex, next_hop)),
+                NLM_F_CREATE,
+            )
             .map_err(host::failed("resolve", next_hop))?;
         self.kept.insert((ifindex, next_hop));
         Ok(())
@@ -60,8 +63,10 @@ impl Neighbours {
 
     /// Lets go of the neighbours that no way leads through any more.
     pub(super) fn release_others(&mut self, netlink: &mut Netlink, ways: &BTreeMap<IpAddr, Way>) {
-        let needed: BTreeSet<_> =
-            ways.values().map(|way| (way.path.ifindex, way.next_hop)).collect();
+        let needed: BTreeSet<_> = ways
+            .values()
+            .map(|way| (way.path.ifindex, way.next_hop))
+            .collect();
         for (ifindex, next_hop) in self.kept.difference(&needed) {
             let message = RouteNetlinkMessage::DelNeighbour(message(*ifindex, *next_hop));
             if let Err(error) = delete(netlink, message) {
@@ -76,7 +81,10 @@ impl Neighbours {
 pub(crate) fn remove_ours(netlink: &mut Netlink) -> io::Result<Vec<String>> {
     let mut removed = Vec::new();
     for (ifindex, ip) in own(netlink)?.iter().filter_map(identity) {
-        delete(netlink, RouteNetlinkMessage::DelNeighbour(message(ifindex, ip)))?;
+        delete(
+            netlink,
+            RouteNetlinkMessage::DelNeighbour(message(ifindex, ip)),
+        )?;
         removed.push(format!("neighbour {ip} of interface {ifindex}"));
     }
     Ok(removed)
@@ -89,8 +97,13 @@ pub(super) fn way(
     addresses: &[Address],
 ) -> io::Result<Option<Way>> {
     /// What the kernel answers when there is no route, or one that refuses.
-    const NO_ROUTE: [i32; 5] =
-        [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::ENETDOWN];
+    const NO_ROUTE: [i32; 5] = [
+        libc::ENETUNREACH,
+        libc::EHOSTUNREACH,
+        libc::EACCES,
+        libc::EINVAL,
+        libc::ENETDOWN,
+    ];
     let mut message = RouteMessage::default();
     message.header.address_family = family(destination);
     message.header.destination_prefix_length = full_length(destination);
@@ -100,7 +113,11 @@ pub(super) fn way(
             RouteNetlinkMessage::NewRoute(route) => parse_way(route, destination, addresses),
             _ => None,
         })),
-        Err(error) if error.raw_os_error().is_some_and(|errno| NO_ROUTE.contains(&errno)) => {
+        Err(error)
+            if error
+                .raw_os_error()
+                .is_some_and(|errno| NO_ROUTE.contains(&errno)) =>
+        {
             Ok(None)
         }
         Err(error) => Err(error),
@@ -131,8 +148,15 @@ fn parse_way(route: &RouteMessage, destination: IpAddr, addresses: &[Address]) -
         Some(_) => full_length(destination),
         None => shared_prefix(destination, ifindex, addresses),
     };
-    let path = Path { ifindex, source: source.unwrap_or(unspecified), onlink_prefix };
-    Some(Way { path, next_hop: gateway.unwrap_or(destination) })
+    let path = Path {
+        ifindex,
+        source: source.unwrap_or(unspecified),
+        onlink_prefix,
+    };
+    Some(Way {
+        path,
+        next_hop: gateway.unwrap_or(destination),
+    })
 }
 
 /// The length of the widest network of an interface that holds the address.
@@ -156,7 +180,9 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
 }
 
 fn own(netlink: &mut Netlink) -> io::Result<Vec<NeighbourMessage>> {
-    let messages = netlink.dump(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))?;
+    let messages = netlink.dump(RouteNetlinkMessage::GetNeighbour(
+        NeighbourMessage::default(),
+    ))?;
     Ok(messages
         .into_iter()
         .filter_map(|message| match message {
@@ -174,26 +200,35 @@ fn own(netlink: &mut Netlink) -> io::Result<Vec<NeighbourMessage>> {
 }
 
 fn identity(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
-            Some((message.header.ifindex, IpAddr::V4(*ip)))
-        }
-        NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
-            Some((message.header.ifindex, IpAddr::V6(*ip)))
-        }
-        _ => None,
-    })
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
+                Some((message.header.ifindex, IpAddr::V4(*ip)))
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
+                Some((message.header.ifindex, IpAddr::V6(*ip)))
+            }
+            _ => None,
+        })
 }
 
 /// An operator's fixed neighbour would lose its address if the kernel were told to keep it.
 fn is_permanent(netlink: &mut Netlink, ifindex: u32, ip: IpAddr) -> bool {
     let found = netlink.request(RouteNetlinkMessage::GetNeighbour(message(ifindex, ip)), 0);
-    found.unwrap_or_default().iter().any(|message| match message {
-        RouteNetlinkMessage::NewNeighbour(message) => {
-            matches!(message.header.state, NeighbourState::Permanent | NeighbourState::Noarp)
-        }
-        _ => false,
-    })
+    found
+        .unwrap_or_default()
+        .iter()
+        .any(|message| match message {
+            RouteNetlinkMessage::NewNeighbour(message) => {
+                matches!(
+                    message.header.state,
+                    NeighbourState::Permanent | NeighbourState::Noarp
+                )
+            }
+            _ => false,
+        })
 }
 
 fn message(ifindex: u32, ip: IpAddr) -> NeighbourMessage {

@@ -27,7 +27,10 @@ impl Netlink {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self {
+            socket,
+            sequence: 0,
+        })
     }
 
     /// Makes a change, or asks for one object; `flags` beside "request" and "acknowledge".
@@ -124,7 +127,9 @@ fn split(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
             return None;
         }
         let message = datagram.get(..length)?;
-        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+        datagram = datagram
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
         Some(message)
     })
 }

@@ -24,7 +24,9 @@ pub(crate) struct Pins {
 impl Pins {
     /// Pins below `bpffs_dir`.
     pub(crate) fn new(bpffs_dir: &Path) -> Self {
-        Self { base: bpffs_dir.to_owned() }
+        Self {
+            base: bpffs_dir.to_owned(),
+        }
     }
 
     /// Checks the file system and makes the directories.
@@ -33,8 +35,7 @@ impl Pins {
         self.check_other_versions()?;
         for directory in ["maps", "programs", "links"] {
             let path = self.version().join(directory);
-            fs::create_dir_all(&path)
-                .map_err(|source| LoadError::PinDirectory { path, source })?;
+            fs::create_dir_all(&path).map_err(|source| unusable(&path, source))?;
         }
         Ok(())
     }
@@ -47,10 +48,10 @@ impl Pins {
     /// Locks the pins of one ABI version. The kernel lets go of it when the process ends, however
     /// it ends.
     pub(super) fn lock_directory(path: &Path) -> Result<Flock<File>, LoadError> {
-        let file = File::open(path)
-            .map_err(|source| LoadError::PinDirectory { path: path.to_owned(), source })?;
-        Flock::lock(file, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| LoadError::PinsInUse { path: path.to_owned() })
+        let file = File::open(path).map_err(|source| unusable(path, source))?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| LoadError::PinsInUse {
+            path: path.to_owned(),
+        })
     }
 
     /// The directory of this ABI version.
@@ -70,7 +71,9 @@ impl Pins {
 
     /// A link's pin; `hook` is `xdp` or `tc`.
     pub(super) fn link(&self, hook: &str, interface: &str) -> PathBuf {
-        self.version().join("links").join(format!("{hook}-{}", escape(interface)))
+        self.version()
+            .join("links")
+            .join(format!("{hook}-{}", escape(interface)))
     }
 
     /// Directories of all ABI versions, this one included.
@@ -93,31 +96,44 @@ impl Pins {
     }
 
     fn check_file_system(&self) -> Result<(), LoadError> {
-        let existing = self.base.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let existing = self
+            .base
+            .ancestors()
+            .find(|path| path.exists())
+            .unwrap_or(Path::new("/"));
         let of_bpf = statfs(existing)
-            .map_err(|error| LoadError::PinDirectory {
-                path: existing.to_owned(),
-                source: error.into(),
-            })?
+            .map_err(|error| unusable(existing, error.into()))?
             .filesystem_type()
             == BPF_FS_MAGIC;
         if of_bpf {
             return Ok(());
         }
         let mount_point = self.base.parent().unwrap_or(&self.base).to_owned();
-        Err(LoadError::NotBpffs { path: self.base.clone(), mount_point })
+        Err(LoadError::NotBpffs {
+            path: self.base.clone(),
+            mount_point,
+        })
     }
 
     /// Two versions would answer for the same packets, with maps that nobody keeps equal.
     fn check_other_versions(&self) -> Result<(), LoadError> {
-        let versions = self.versions().map_err(|source| LoadError::PinDirectory {
-            path: self.base.clone(),
-            source,
-        })?;
+        let versions = self
+            .versions()
+            .map_err(|source| unusable(&self.base, source))?;
         match versions.into_iter().find(|path| *path != self.version()) {
             Some(path) => Err(LoadError::OtherAbi { path }),
             None => Ok(()),
         }
+    }
+}
+
+fn unusable(path: &Path, source: io::Error) -> LoadError {
+    if source.kind() == io::ErrorKind::PermissionDenied {
+        return LoadError::NotPermitted;
+    }
+    LoadError::PinDirectory {
+        path: path.to_owned(),
+        source,
     }
 }
 
@@ -165,7 +181,14 @@ impl MapShape {
                 capacity.vips,
                 "limits.vips",
             ),
-            shape(limits::SLOTS, Array, index, size_of::<Slot>(), capacity.slots, "limits.slots"),
+            shape(
+                limits::SLOTS,
+                Array,
+                index,
+                size_of::<Slot>(),
+                capacity.slots,
+                "limits.slots",
+            ),
             shape(
                 limits::BACKENDS,
                 Array,
@@ -198,7 +221,14 @@ impl MapShape {
                 capacity.nat_flows,
                 "limits.nat_flows",
             ),
-            shape(limits::UDP_SEEN, Array, index, size_of::<u32>(), limits::UDP_SEEN_LEN, ""),
+            shape(
+                limits::UDP_SEEN,
+                Array,
+                index,
+                size_of::<u32>(),
+                limits::UDP_SEEN_LEN,
+                "",
+            ),
             shape(
                 limits::OUTCOMES,
                 PerCpuArray,
@@ -249,14 +279,26 @@ impl MapShape {
         };
         let kind = info.map_type().ok();
         if kind != Some(self.kind) {
-            return Err(layout("type", format!("{kind:?}"), format!("{:?}", self.kind)));
+            return Err(layout(
+                "type",
+                format!("{kind:?}"),
+                format!("{:?}", self.kind),
+            ));
         }
         if info.key_size() as usize != self.key {
-            return Err(layout("key size", info.key_size().to_string(), self.key.to_string()));
+            return Err(layout(
+                "key size",
+                info.key_size().to_string(),
+                self.key.to_string(),
+            ));
         }
         // The kernel rounds values of per-CPU maps up to 8 bytes only in its copies, not here.
         if info.value_size() as usize != self.value {
-            return Err(layout("value size", info.value_size().to_string(), self.value.to_string()));
+            return Err(layout(
+                "value size",
+                info.value_size().to_string(),
+                self.value.to_string(),
+            ));
         }
         if info.max_entries() == self.capacity {
             return Ok(());
@@ -307,8 +349,13 @@ mod tests {
     #[test]
     fn a_directory_of_another_file_system_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let error = Pins::new(&directory.path().join("lbagent")).prepare().unwrap_err();
+        let error = Pins::new(&directory.path().join("lbagent"))
+            .prepare()
+            .unwrap_err();
         let message = error.to_string();
-        assert!(message.contains(&format!("mount -t bpf bpf {}", directory.path().display())), "{message}");
+        assert!(
+            message.contains(&format!("mount -t bpf bpf {}", directory.path().display())),
+            "{message}"
+        );
     }
 }

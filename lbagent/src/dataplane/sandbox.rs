@@ -47,8 +47,7 @@ impl Sandbox {
     /// Moves the current thread, and no other, into a namespace of its own.
     pub fn enter() -> Result<Self, DataplaneError> {
         let sandbox = |operation| failed(operation, "a private network namespace");
-        unshare(CloneFlags::CLONE_NEWNET)
-            .map_err(|error| sandbox("create (needs root or CAP_SYS_ADMIN)")(error.into()))?;
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|error| sandbox("create")(error.into()))?;
         let mut netlink = Netlink::open().map_err(sandbox("open a socket in"))?;
         // Its address makes the kernel set IPv4 routing up.
         set_up(&mut netlink, "lo").map_err(sandbox("set up"))?;
@@ -57,7 +56,11 @@ impl Sandbox {
         for interface in [CLIENT, BACKEND] {
             forward(interface).map_err(sandbox("enable forwarding in"))?;
         }
-        let mut sandbox_ready = Self { netlink, client_ifindex, backend_ifindex };
+        let mut sandbox_ready = Self {
+            netlink,
+            client_ifindex,
+            backend_ifindex,
+        };
         for router in ROUTERS {
             sandbox_ready
                 .add_neighbour(client_ifindex, router, ROUTER_MAC)
@@ -96,7 +99,9 @@ impl Sandbox {
         ifindex: u32,
         gateway: Option<IpAddr>,
     ) -> io::Result<()> {
-        let Some(ip) = destination.or(gateway) else { return Ok(()) };
+        let Some(ip) = destination.or(gateway) else {
+            return Ok(());
+        };
         let mut message = RouteMessage::default();
         message.header.address_family = family(ip);
         message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -106,15 +111,21 @@ impl Sandbox {
         if let Some(destination) = destination {
             message.header.destination_prefix_length = full_length(destination);
             message.header.scope = RouteScope::Link;
-            message.attributes.push(RouteAttribute::Destination(destination.into()));
+            message
+                .attributes
+                .push(RouteAttribute::Destination(destination.into()));
         }
         if let Some(gateway) = gateway {
             // The router is on the link though no address of ours says so.
             message.header.flags = netlink_packet_route::route::RouteFlags::Onlink;
-            message.attributes.push(RouteAttribute::Gateway(gateway.into()));
+            message
+                .attributes
+                .push(RouteAttribute::Gateway(gateway.into()));
         }
         let flags = NLM_F_CREATE | NLM_F_REPLACE;
-        self.netlink.request(RouteNetlinkMessage::NewRoute(message), flags).map(drop)
+        self.netlink
+            .request(RouteNetlinkMessage::NewRoute(message), flags)
+            .map(drop)
     }
 
     fn add_neighbour(&mut self, ifindex: u32, ip: IpAddr, mac: [u8; 6]) -> io::Result<()> {
@@ -127,7 +138,9 @@ impl Sandbox {
             NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
         ];
         let flags = NLM_F_CREATE | NLM_F_REPLACE;
-        self.netlink.request(RouteNetlinkMessage::NewNeighbour(message), flags).map(drop)
+        self.netlink
+            .request(RouteNetlinkMessage::NewNeighbour(message), flags)
+            .map(drop)
     }
 }
 
@@ -144,14 +157,19 @@ fn create_pair(netlink: &mut Netlink, name: &str) -> io::Result<u32> {
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other_end))),
         ]),
     ];
-    netlink.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)?;
+    netlink.request(
+        RouteNetlinkMessage::NewLink(message),
+        NLM_F_CREATE | NLM_F_EXCL,
+    )?;
     set_up(netlink, &peer)?;
     set_up(netlink, name)
 }
 
 /// Takes an interface up; returns its index.
 fn set_up(netlink: &mut Netlink, name: &str) -> io::Result<u32> {
-    let index = Interfaces::read(netlink)?.index(name).ok_or(io::ErrorKind::NotFound)?;
+    let index = Interfaces::read(netlink)?
+        .index(name)
+        .ok_or(io::ErrorKind::NotFound)?;
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.header.flags = LinkFlags::Up;
@@ -162,7 +180,10 @@ fn set_up(netlink: &mut Netlink, name: &str) -> io::Result<u32> {
 
 fn forward(interface: &str) -> io::Result<()> {
     for family in ["ipv4", "ipv6"] {
-        std::fs::write(format!("/proc/sys/net/{family}/conf/{interface}/forwarding"), "1")?;
+        std::fs::write(
+            format!("/proc/sys/net/{family}/conf/{interface}/forwarding"),
+            "1",
+        )?;
     }
     Ok(())
 }

@@ -24,7 +24,11 @@ struct ObjectGet {
 /// Opens a pinned map, program or link.
 pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let attributes = ObjectGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    let attributes = ObjectGet {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
+    };
     // SAFETY: the kernel reads `size_of::<ObjectGet>()` bytes of `attributes` and the
     // zero-terminated `path`, both alive until the call returns, and writes to neither.
     let fd = unsafe {
@@ -35,7 +39,10 @@ pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
             size_of::<ObjectGet>() as libc::c_uint,
         )
     };
-    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    let fd = i32::try_from(fd)
+        .ok()
+        .filter(|fd| *fd >= 0)
+        .ok_or_else(io::Error::last_os_error)?;
     // SAFETY: a result that is not negative is a new descriptor, which nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -45,20 +52,32 @@ pub(super) fn pinned_link_ifindex(path: &Path) -> io::Result<u32> {
     let link = open_pinned(path)?;
     let description = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd()))?;
     field(&description, "ifindex").ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, "not a link of a network interface")
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "not a link of a network interface",
+        )
     })
 }
 
 /// A number in the `name:\tvalue` lines of `/proc/…/fdinfo`.
 fn field(description: &str, name: &str) -> Option<u32> {
-    description
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
+    description.lines().find_map(|line| {
+        line.strip_prefix(name)?
+            .strip_prefix(':')?
+            .trim()
+            .parse()
+            .ok()
+    })
 }
 
 /// Sends one Ethernet frame.
 pub(super) fn send_frame(ifindex: u32, frame: &[u8]) -> io::Result<()> {
-    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    let socket = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
         sll_protocol: 0,
@@ -80,7 +99,11 @@ pub(super) fn send_frame(ifindex: u32, frame: &[u8]) -> io::Result<()> {
             size_of::<libc::sockaddr_ll>() as libc::socklen_t,
         )
     };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if sent < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -93,7 +116,10 @@ mod tests {
         fn check(description: &str, expected: Option<u32>) {
             assert_eq!(field(description, "ifindex"), expected, "{description:?}");
         }
-        check("pos:\t0\nlink_type:\txdp\nlink_id:\t7\nifindex:\t12\n", Some(12));
+        check(
+            "pos:\t0\nlink_type:\txdp\nlink_id:\t7\nifindex:\t12\n",
+            Some(12),
+        );
         check("ifindex:\t0\n", Some(0));
         check("prog_id:\t3\n", None);
         check("ifindex:\tnone\n", None);

@@ -42,8 +42,11 @@ pub(crate) fn restore(journal: &Journal) -> Vec<String> {
     let mut restored = Vec::new();
     // Settings for all interfaces overwrite those of each, so they come first; they sort first
     // within a family too, but that would be luck.
-    let (all, each): (Vec<_>, Vec<_>) =
-        journal.record().sysctls.iter().partition(|(name, _)| name.contains("/conf/all/"));
+    let (all, each): (Vec<_>, Vec<_>) = journal
+        .record()
+        .sysctls
+        .iter()
+        .partition(|(name, _)| name.contains("/conf/all/"));
     for (name, change) in all.into_iter().chain(each) {
         match read(name) {
             Ok(current) if current == change.written && current != change.previous => {

@@ -65,12 +65,19 @@ pub struct Table<K: Pod, V: Pod> {
 impl<K: Pod, V: Pod> Table<K, V> {
     fn take(ebpf: &mut Ebpf, name: &'static str, capacity: u32) -> Result<Self, DataplaneError> {
         let map = HashMap::try_from(take_map(ebpf, name)?).map_err(failed(name, "open"))?;
-        Ok(Self { name, capacity, map })
+        Ok(Self {
+            name,
+            capacity,
+            map,
+        })
     }
 
     /// Every entry.
     pub fn entries(&self) -> Result<Vec<(K, V)>, DataplaneError> {
-        self.map.iter().collect::<Result<_, _>>().map_err(failed(self.name, "read"))
+        self.map
+            .iter()
+            .collect::<Result<_, _>>()
+            .map_err(failed(self.name, "read"))
     }
 
     /// One entry.
@@ -84,12 +91,15 @@ impl<K: Pod, V: Pod> Table<K, V> {
 
     /// Adds or replaces an entry.
     pub fn put(&mut self, key: &K, value: &V) -> Result<(), DataplaneError> {
-        self.map.insert(key, value, 0).map_err(|error| match errno(&error) {
-            Some(libc::E2BIG) => {
-                DataplaneError::MapFull { map: self.name, capacity: self.capacity }
-            }
-            _ => failed(self.name, "write")(error),
-        })
+        self.map
+            .insert(key, value, 0)
+            .map_err(|error| match errno(&error) {
+                Some(libc::E2BIG) => DataplaneError::MapFull {
+                    map: self.name,
+                    capacity: self.capacity,
+                },
+                _ => failed(self.name, "write")(error),
+            })
     }
 
     /// Removes an entry, if it is there.
@@ -132,9 +142,10 @@ impl<V: Pod> Records<V> {
     /// Replaces an entry.
     pub fn put(&mut self, index: u32, value: &V) -> Result<(), DataplaneError> {
         self.map.set(index, value, 0).map_err(|error| match error {
-            MapError::OutOfBounds { max_entries, .. } => {
-                DataplaneError::MapFull { map: self.name, capacity: max_entries }
-            }
+            MapError::OutOfBounds { max_entries, .. } => DataplaneError::MapFull {
+                map: self.name,
+                capacity: max_entries,
+            },
             error => failed(self.name, "write")(error),
         })
     }
@@ -155,15 +166,23 @@ impl<V: Sum> Counters<V> {
     /// Sum over all CPUs.
     pub fn get(&self, index: u32) -> Result<V, DataplaneError> {
         let values = self.map.get(&index, 0).map_err(failed(self.name, "read"))?;
-        Ok(values.iter().fold(V::default(), |sum, value| sum.plus(value)))
+        Ok(values
+            .iter()
+            .fold(V::default(), |sum, value| sum.plus(value)))
     }
 
     /// Starts again at zero, so that the next owner of an id does not inherit its traffic.
     pub fn clear(&mut self, index: u32) -> Result<(), DataplaneError> {
-        let cpus = self.map.get(&index, 0).map_err(failed(self.name, "read"))?.len();
+        let cpus = self
+            .map
+            .get(&index, 0)
+            .map_err(failed(self.name, "read"))?
+            .len();
         let zeros = PerCpuValues::try_from(vec![V::default(); cpus])
             .map_err(|error| failed(self.name, "clear")(error.into()))?;
-        self.map.set(index, zeros, 0).map_err(failed(self.name, "clear"))
+        self.map
+            .set(index, zeros, 0)
+            .map_err(failed(self.name, "clear"))
     }
 }
 
@@ -177,13 +196,22 @@ pub trait Sum: Pod + Default {
 impl Sum for PacketCounter {
     fn plus(self, other: &Self) -> Self {
         let Self { packets, bytes } = *other;
-        Self { packets: self.packets + packets, bytes: self.bytes + bytes }
+        Self {
+            packets: self.packets + packets,
+            bytes: self.bytes + bytes,
+        }
     }
 }
 
 impl Sum for TrafficCounter {
     fn plus(self, other: &Self) -> Self {
-        let Self { flows, in_packets, in_bytes, out_packets, out_bytes } = *other;
+        let Self {
+            flows,
+            in_packets,
+            in_bytes,
+            out_packets,
+            out_bytes,
+        } = *other;
         Self {
             flows: self.flows + flows,
             in_packets: self.in_packets + in_packets,
@@ -219,7 +247,11 @@ impl Slots {
 
     /// The slots of a region.
     pub fn read(&self, region: Region) -> Result<Vec<Slot>, DataplaneError> {
-        Ok(self.cells(region)?.iter().map(|cell| unpack(cell.load(Ordering::Acquire))).collect())
+        Ok(self
+            .cells(region)?
+            .iter()
+            .map(|cell| Slot::from_word(cell.load(Ordering::Acquire)))
+            .collect())
     }
 
     /// Fills a region; slots beyond `slots` stay as they are.
@@ -228,15 +260,21 @@ impl Slots {
             return Err(mismatch(limits::SLOTS, "table and region differ in length"));
         }
         for (cell, slot) in self.cells(region)?.iter().zip(slots) {
-            cell.store(pack(*slot), Ordering::Release);
+            cell.store(slot.to_word(), Ordering::Release);
         }
         Ok(())
     }
 
     fn cells(&self, region: Region) -> Result<&[AtomicU64], DataplaneError> {
-        let end = region.offset.checked_add(region.len).filter(|end| *end <= self.len);
+        let end = region
+            .offset
+            .checked_add(region.len)
+            .filter(|end| *end <= self.len);
         if end.is_none() {
-            return Err(DataplaneError::MapFull { map: limits::SLOTS, capacity: self.len });
+            return Err(DataplaneError::MapFull {
+                map: limits::SLOTS,
+                capacity: self.len,
+            });
         }
         // SAFETY: the mapping is page-aligned, `self.len` times 8 bytes long, writable, and lives
         // as long as `self`; the region was found to lie inside of it. Everything else that
@@ -249,27 +287,25 @@ impl Slots {
     }
 }
 
-/// A slot as one number, its bytes in memory order.
-fn pack(slot: Slot) -> u64 {
-    let ([a, b, c, d], [e, f, g, h]) = (slot.current.to_ne_bytes(), slot.previous.to_ne_bytes());
-    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
-}
-
-fn unpack(number: u64) -> Slot {
-    let [a, b, c, d, e, f, g, h] = number.to_ne_bytes();
-    Slot { current: u32::from_ne_bytes([a, b, c, d]), previous: u32::from_ne_bytes([e, f, g, h]) }
-}
-
 fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
-    ebpf.take_map(name).ok_or_else(|| mismatch(name, "the BPF object does not have it"))
+    ebpf.take_map(name)
+        .ok_or_else(|| mismatch(name, "the BPF object does not have it"))
 }
 
 fn mismatch(map: &'static str, what: &'static str) -> DataplaneError {
-    DataplaneError::Map { map, operation: "use", source: anyhow::anyhow!(what) }
+    DataplaneError::Map {
+        map,
+        operation: "use",
+        source: anyhow::anyhow!(what),
+    }
 }
 
 fn failed(map: &'static str, operation: &'static str) -> impl Fn(MapError) -> DataplaneError {
-    move |error| DataplaneError::Map { map, operation, source: error.into() }
+    move |error| DataplaneError::Map {
+        map,
+        operation,
+        source: error.into(),
+    }
 }
 
 /// The error number of the system call behind a failure.
@@ -285,22 +321,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_keeps_its_bytes() {
-        for slot in [Slot::default(), Slot { current: 1, previous: u32::MAX }, Slot::settled(7)] {
-            assert_eq!(unpack(pack(slot)), slot);
-            let mut bytes = slot.current.to_ne_bytes().to_vec();
-            bytes.extend(slot.previous.to_ne_bytes());
-            assert_eq!(pack(slot).to_ne_bytes().to_vec(), bytes);
-        }
-    }
-
-    #[test]
     fn counters_add_up_by_field() {
-        let one = TrafficCounter { flows: 1, in_packets: 2, in_bytes: 3, out_packets: 4, out_bytes: 5 };
-        let sum = [one, one, one].iter().fold(TrafficCounter::default(), |sum, next| sum.plus(next));
+        let one = TrafficCounter {
+            flows: 1,
+            in_packets: 2,
+            in_bytes: 3,
+            out_packets: 4,
+            out_bytes: 5,
+        };
+        let sum = [one, one, one]
+            .iter()
+            .fold(TrafficCounter::default(), |sum, next| sum.plus(next));
         assert_eq!(
             sum,
-            TrafficCounter { flows: 3, in_packets: 6, in_bytes: 9, out_packets: 12, out_bytes: 15 }
+            TrafficCounter {
+                flows: 3,
+                in_packets: 6,
+                in_bytes: 9,
+                out_packets: 12,
+                out_bytes: 15
+            }
         );
     }
 }

@@ -29,9 +29,14 @@ pub(super) fn read(path: &Path) -> Result<Vec<Captured>> {
     let open = || -> Result<Vec<Captured>> {
         let mut file = BufReader::new(File::open(path)?);
         let mut magic = [0; 4];
-        file.read_exact(&mut magic).context("it is too short for a capture")?;
+        file.read_exact(&mut magic)
+            .context("it is too short for a capture")?;
         file.rewind()?;
-        if magic == PCAPNG { read_pcapng(file) } else { read_pcap(file) }
+        if magic == PCAPNG {
+            read_pcapng(file)
+        } else {
+            read_pcap(file)
+        }
     };
     open().with_context(|| format!("cannot read the packets of {}", path.display()))
 }
@@ -42,7 +47,10 @@ fn read_pcap(file: impl Read) -> Result<Vec<Captured>> {
     let mut packets = Vec::new();
     while let Some(packet) = reader.next_packet() {
         let packet = packet.with_context(|| format!("packet {}", packets.len()))?;
-        packets.push(Captured { at: packet.timestamp, bytes: packet.data.into_owned() });
+        packets.push(Captured {
+            at: packet.timestamp,
+            bytes: packet.data.into_owned(),
+        });
     }
     Ok(packets)
 }
@@ -68,13 +76,19 @@ fn read_pcapng(file: impl Read) -> Result<Vec<Captured>> {
                 require_ethernet(*link)?;
                 // The reader takes the ticks of any resolution for nanoseconds.
                 let at = scale(packet.timestamp.as_nanos(), *resolution);
-                packets.push(Captured { at, bytes: packet.data.into_owned() });
+                packets.push(Captured {
+                    at,
+                    bytes: packet.data.into_owned(),
+                });
             }
             Block::SimplePacket(packet) => {
                 if let Some((link, _)) = interfaces.first() {
                     require_ethernet(*link)?;
                 }
-                packets.push(Captured { at: Duration::ZERO, bytes: packet.data.into_owned() });
+                packets.push(Captured {
+                    at: Duration::ZERO,
+                    bytes: packet.data.into_owned(),
+                });
             }
             _ => {}
         }
@@ -107,7 +121,8 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+        let file =
+            File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
         let header = PcapHeader {
             ts_resolution: TsResolution::NanoSecond,
             datalink: DataLink::ETHERNET,
@@ -121,7 +136,8 @@ impl Writer {
     /// Adds a packet; returns its index.
     pub(super) fn add(&mut self, at: Duration, bytes: &[u8]) -> Result<u64> {
         let length = u32::try_from(bytes.len())?;
-        self.writer.write_packet(&PcapPacket::new(at, length, bytes))?;
+        self.writer
+            .write_packet(&PcapPacket::new(at, length, bytes))?;
         self.written += 1;
         Ok(self.written - 1)
     }
@@ -141,8 +157,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("packets.pcap");
         let packets = [
-            Captured { at: Duration::new(1_700_000_000, 123_456_789), bytes: vec![1; 60] },
-            Captured { at: Duration::new(1_700_000_001, 0), bytes: vec![2; 1514] },
+            Captured {
+                at: Duration::new(1_700_000_000, 123_456_789),
+                bytes: vec![1; 60],
+            },
+            Captured {
+                at: Duration::new(1_700_000_001, 0),
+                bytes: vec![2; 1514],
+            },
         ];
         let mut writer = Writer::create(&path).unwrap();
         for (index, packet) in packets.iter().enumerate() {
@@ -156,20 +178,38 @@ mod tests {
     fn pcapng_is_read_too() {
         let block = |kind: u32, body: &[u8]| {
             let length = (12 + body.len()) as u32;
-            [&kind.to_le_bytes()[..], &length.to_le_bytes(), body, &length.to_le_bytes()].concat()
+            [
+                &kind.to_le_bytes()[..],
+                &length.to_le_bytes(),
+                body,
+                &length.to_le_bytes(),
+            ]
+            .concat()
         };
-        let section = [&0x1a2b_3c4d_u32.to_le_bytes()[..], &[1, 0, 0, 0], &[0xff; 8]].concat();
+        let section = [
+            &0x1a2b_3c4d_u32.to_le_bytes()[..],
+            &[1, 0, 0, 0],
+            &[0xff; 8],
+        ]
+        .concat();
         let interface = [1, 0, 0, 0, 0, 0, 4, 0];
         let microseconds = 1_700_000_000_000_001_u64;
         let (high, low) = ((microseconds >> 32) as u32, microseconds as u32);
         let numbers = [0, high, low, 16, 16].map(u32::to_le_bytes).concat();
         let packet = [&numbers[..], &[7; 16]].concat();
-        let file =
-            [block(0x0a0d_0d0a, &section), block(1, &interface), block(6, &packet)].concat();
+        let file = [
+            block(0x0a0d_0d0a, &section),
+            block(1, &interface),
+            block(6, &packet),
+        ]
+        .concat();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("packets.pcapng");
         std::fs::write(&path, file).unwrap();
-        let expected = Captured { at: Duration::new(1_700_000_000, 1_000), bytes: vec![7; 16] };
+        let expected = Captured {
+            at: Duration::new(1_700_000_000, 1_000),
+            bytes: vec![7; 16],
+        };
         assert_eq!(read(&path).unwrap(), [expected]);
     }
 

@@ -21,11 +21,19 @@ pub(super) fn parse(packet: &[u8]) -> Option<VipKey> {
                 return None;
             }
             let address: [u8; 4] = ip.get(16..20)?.try_into().ok()?;
-            (Addr::from(IpAddr::from(address)), *ip.get(9)?, ip.get(header_len..)?)
+            (
+                Addr::from(IpAddr::from(address)),
+                *ip.get(9)?,
+                ip.get(header_len..)?,
+            )
         }
         IPV6 => {
             let address: [u8; 16] = ip.get(24..40)?.try_into().ok()?;
-            (Addr::from(IpAddr::from(address)), *ip.get(6)?, ip.get(40..)?)
+            (
+                Addr::from(IpAddr::from(address)),
+                *ip.get(6)?,
+                ip.get(40..)?,
+            )
         }
         _ => return None,
     };
@@ -64,7 +72,13 @@ mod tests {
         check(&v4(0x45, 0, 1, 0), None);
         check(&v4(0x44, 0, 6, 0), None);
         check(&v4(0x45, 0, 6, 0)[..36], None);
-        let mut v6 = [&[0; 12][..], &IPV6, &[0x60, 0, 0, 0, 0, 8, 17, 64], &[0; 16]].concat();
+        let mut v6 = [
+            &[0; 12][..],
+            &IPV6,
+            &[0x60, 0, 0, 0, 0, 8, 17, 64],
+            &[0; 16],
+        ]
+        .concat();
         v6.extend([0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]);
         v6.extend([0, 1, 0, 53, 0, 8, 0, 0]);
         check(&v6, Some(("2001:db8::7", 53, Protocol::UDP)));

@@ -39,7 +39,10 @@ fn parse(bytes: &[u8]) -> Result<StateDocument> {
 
 fn convert(document: &StateDocument, client_side: BTreeSet<u32>) -> Result<ReplayState> {
     if document.format != FORMAT {
-        bail!("it has format {}; this lbagent reads format {FORMAT}", document.format);
+        bail!(
+            "it has format {}; this lbagent reads format {FORMAT}",
+            document.format
+        );
     }
     let desired = desired(document)?;
     let gateway = GatewaySettings {
@@ -55,19 +58,36 @@ fn convert(document: &StateDocument, client_side: BTreeSet<u32>) -> Result<Repla
     };
     let paths = paths(document, &desired);
     let capacity = capacity(&desired, gateway.vips.len());
-    Ok(ReplayState { desired, gateway, capacity, paths, client_side })
+    Ok(ReplayState {
+        desired,
+        gateway,
+        capacity,
+        paths,
+        client_side,
+    })
 }
 
 /// The desired state in a document.
 fn desired(document: &StateDocument) -> Result<DesiredState> {
-    let mut desired = DesiredState { generation: document.generation, ..DesiredState::default() };
+    let mut desired = DesiredState {
+        generation: document.generation,
+        ..DesiredState::default()
+    };
     for group in &document.service_groups {
-        if desired.service_groups.insert(group.uuid, service_group(group)?).is_some() {
+        if desired
+            .service_groups
+            .insert(group.uuid, service_group(group)?)
+            .is_some()
+        {
             bail!("it has two service groups with the UUID {}", group.uuid);
         }
     }
     for instance in &document.instances {
-        if desired.instances.insert(instance.uuid, self::instance(instance)?).is_some() {
+        if desired
+            .instances
+            .insert(instance.uuid, self::instance(instance)?)
+            .is_some()
+        {
             bail!("it has two instances with the UUID {}", instance.uuid);
         }
     }
@@ -75,7 +95,15 @@ fn desired(document: &StateDocument) -> Result<DesiredState> {
 }
 
 fn service_group(group: &StateServiceGroup) -> Result<ServiceGroup> {
-    let StateServiceGroup { uuid, name, created_at, persistent, soft_limit, hard_limit, .. } = group;
+    let StateServiceGroup {
+        uuid,
+        name,
+        created_at,
+        persistent,
+        soft_limit,
+        hard_limit,
+        ..
+    } = group;
     let services = group.services.iter().map(service).collect::<Result<_>>();
     Ok(ServiceGroup {
         uuid: *uuid,
@@ -91,7 +119,10 @@ fn service_group(group: &StateServiceGroup) -> Result<ServiceGroup> {
 
 fn service(service: &api::Service) -> Result<Service> {
     if !service.handlers.is_empty() {
-        bail!("port {} has handlers, which this version does not serve", service.port);
+        bail!(
+            "port {} has handlers, which this version does not serve",
+            service.port
+        );
     }
     Ok(Service {
         port: service.port,
@@ -105,7 +136,15 @@ fn service(service: &api::Service) -> Result<Service> {
 }
 
 fn instance(instance: &StateInstance) -> Result<Instance> {
-    let StateInstance { uuid, name, created_at, state, service_group, addresses, image } = instance;
+    let StateInstance {
+        uuid,
+        name,
+        created_at,
+        state,
+        service_group,
+        addresses,
+        image,
+    } = instance;
     let parse = |address: &String| {
         address
             .parse::<IpNetwork>()
@@ -117,9 +156,10 @@ fn instance(instance: &StateInstance) -> Result<Instance> {
         created_at: *created_at,
         state: match state {
             StateInstanceState::Running => InstanceState::Running,
-            StateInstanceState::Draining { since, deadline } => {
-                InstanceState::Draining { since: *since, deadline: *deadline }
-            }
+            StateInstanceState::Draining { since, deadline } => InstanceState::Draining {
+                since: *since,
+                deadline: *deadline,
+            },
             StateInstanceState::Stopped => InstanceState::Stopped,
         },
         service_group: *service_group,
@@ -137,8 +177,19 @@ fn paths(document: &StateDocument, desired: &DesiredState) -> BTreeMap<IpAddr, d
         paths
             .iter()
             .map(|(ip, path)| {
-                let lbagent_api::state::StatePath { ifindex, source, onlink_prefix } = *path;
-                (*ip, dataplane::Path { ifindex, source, onlink_prefix })
+                let lbagent_api::state::StatePath {
+                    ifindex,
+                    source,
+                    onlink_prefix,
+                } = *path;
+                (
+                    *ip,
+                    dataplane::Path {
+                        ifindex,
+                        source,
+                        onlink_prefix,
+                    },
+                )
             })
             .collect()
     };
@@ -150,11 +201,21 @@ fn paths(document: &StateDocument, desired: &DesiredState) -> BTreeMap<IpAddr, d
                     IpAddr::V4(_) => (IpAddr::from([0_u8; 4]), 32),
                     IpAddr::V6(_) => (IpAddr::from([0_u8; 16]), 128),
                 };
-                (ip, dataplane::Path { ifindex: SOME_INTERFACE, source, onlink_prefix })
+                (
+                    ip,
+                    dataplane::Path {
+                        ifindex: SOME_INTERFACE,
+                        source,
+                        onlink_prefix,
+                    },
+                )
             })
             .collect()
     };
-    document.paths.as_ref().map_or_else(behind_router, from_document)
+    document
+        .paths
+        .as_ref()
+        .map_or_else(behind_router, from_document)
 }
 
 /// Room for everything, as the exporting host had: its capacities are not in the document.
@@ -164,7 +225,11 @@ fn capacity(desired: &DesiredState, vips: usize) -> Capacity {
         u32::try_from(needed).map_or(u32::MAX, |needed| needed.max(default))
     };
     let mut members: BTreeMap<_, usize> = BTreeMap::new();
-    for group in desired.instances.values().filter_map(|instance| instance.service_group) {
+    for group in desired
+        .instances
+        .values()
+        .filter_map(|instance| instance.service_group)
+    {
         *members.entry(group).or_default() += 1;
     }
     let (mut published, mut replies, mut slots) = (0, 0, 0);
@@ -228,7 +293,11 @@ mod tests {
         check(r#""format": 1"#, r#""format": 9"#, "format 9");
         check("10.0.0.7/32", "ten", "instance a: ten is no address");
         check(r#""vips""#, r#""vip""#, "unknown field `vip`");
-        check(r#""protocol": "udp""#, r#""handlers": ["tls"]"#, "port 53 has handlers");
+        check(
+            r#""protocol": "udp""#,
+            r#""handlers": ["tls"]"#,
+            "port 53 has handlers",
+        );
         check("{", "", "it is no state document");
     }
 }

@@ -11,7 +11,7 @@ mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::thread;
@@ -22,7 +22,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::dataplane::{
-    Action, ActualState, Capacity, CounterSnapshot, Dataplane, KernelDataplane, Path, Sandbox, Step,
+    Action, ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, KernelDataplane,
+    Path, Sandbox, Step,
 };
 use crate::desired::DesiredState;
 use crate::plan::{self, GatewaySettings, IdCursor, PlanInput};
@@ -96,8 +97,9 @@ pub fn replay(options: &ReplayOptions) -> Result<Summary> {
 }
 
 fn run(options: &ReplayOptions, state: &ReplayState, packets: &[Captured]) -> Result<Summary> {
-    let mut sandbox = Sandbox::enter()?;
-    let mut dataplane = KernelDataplane::open_unattached(options.object.as_deref(), state.capacity)?;
+    let mut sandbox = Sandbox::enter().map_err(privileged)?;
+    let mut dataplane =
+        KernelDataplane::open_unattached(options.object.as_deref(), state.capacity)?;
     dataplane.set_paths(sandbox.connect(&state.paths, &state.client_side)?);
     let actual = fill(&mut dataplane, state)?;
     let ifindex = match options.ingress {
@@ -113,14 +115,16 @@ fn run(options: &ReplayOptions, state: &ReplayState, packets: &[Captured]) -> Re
         ifindex,
     };
     let mut output = capture::Writer::create(&options.pcap_out)?;
-    let mut lines = BufWriter::new(File::create(&options.verdicts).with_context(|| {
-        format!("cannot create {}", options.verdicts.display())
-    })?);
+    let mut lines = BufWriter::new(
+        File::create(&options.verdicts)
+            .with_context(|| format!("cannot create {}", options.verdicts.display()))?,
+    );
     let mut summary = Summary::default();
     replay.counters = replay.read_counters()?;
     for (index, packet) in packets.iter().enumerate() {
-        let (mut verdict, left) =
-            replay.step(packet).with_context(|| format!("packet {index}"))?;
+        let (mut verdict, left) = replay
+            .step(packet)
+            .with_context(|| format!("packet {index}"))?;
         verdict.index = index as u64;
         if verdict.action != Action::Drop {
             verdict.out_index = Some(output.add(packet.at, &left)?);
@@ -132,6 +136,23 @@ fn run(options: &ReplayOptions, state: &ReplayState, packets: &[Captured]) -> Re
     lines.flush()?;
     output.finish()?;
     Ok(summary)
+}
+
+/// Says what a user who is not root lacks.
+fn privileged(error: DataplaneError) -> anyhow::Error {
+    let error = anyhow::Error::from(error);
+    let is_refusal = |cause: &std::io::Error| cause.kind() == ErrorKind::PermissionDenied;
+    if error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref())
+        .any(is_refusal)
+    {
+        return error.context(
+            "the kernel runs packets for privileged users only: run this as root, or with \
+             CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_BPF",
+        );
+    }
+    error
 }
 
 /// Fills the maps as the agent does. What the gateway could not serve either is only warned about.
@@ -149,14 +170,20 @@ fn fill(dataplane: &mut KernelDataplane, state: &ReplayState) -> Result<ActualSt
             now: OffsetDateTime::now_utc(),
         });
         // Probes are no change: they come with every plan.
-        if plan.steps.iter().all(|step| matches!(step, Step::Probe(..))) {
+        if plan
+            .steps
+            .iter()
+            .all(|step| matches!(step, Step::Probe(..)))
+        {
             for condition in &plan.conditions {
                 tracing::warn!(object = ?condition.object, "{}", condition.reason);
             }
             return Ok(actual);
         }
         for step in &plan.steps {
-            dataplane.apply(step).with_context(|| format!("cannot apply {step:?}"))?;
+            dataplane
+                .apply(step)
+                .with_context(|| format!("cannot apply {step:?}"))?;
         }
         cursor = plan.cursor;
     }
@@ -179,7 +206,9 @@ impl Replay {
             Ingress::Return => self.dataplane.run_return(&packet.bytes, self.ifindex),
         }?;
         let after = self.read_counters()?;
-        let verdict = self.namer.verdict(&packet.bytes, run.action, &self.counters, &after)?;
+        let verdict = self
+            .namer
+            .verdict(&packet.bytes, run.action, &self.counters, &after)?;
         self.counters = after;
         Ok((verdict, run.packet))
     }

@@ -57,7 +57,12 @@ pub(super) struct Namer {
 
 impl Namer {
     pub(super) fn new(desired: &DesiredState, actual: &ActualState) -> Self {
-        let group = |uuid: Uuid| desired.service_groups.get(&uuid).map(|group| group.name.clone());
+        let group = |uuid: Uuid| {
+            desired
+                .service_groups
+                .get(&uuid)
+                .map(|group| group.name.clone())
+        };
         let groups_by_vip = actual
             .vips
             .iter()
@@ -75,11 +80,16 @@ impl Namer {
                         .map_or_else(|| uuid.to_string(), |instance| instance.name.clone()),
                     address: entry.addr.into(),
                 };
-                let group = instance.and_then(|instance| instance.service_group).and_then(group);
+                let group = instance
+                    .and_then(|instance| instance.service_group)
+                    .and_then(group);
                 (*id, (backend, group))
             })
             .collect();
-        Self { groups_by_vip, backends }
+        Self {
+            groups_by_vip,
+            backends,
+        }
     }
 
     /// The verdict of a packet, from what the counters say of it.
@@ -92,7 +102,10 @@ impl Namer {
     ) -> Result<Verdict> {
         let outcome = counted_outcome(before, after)?;
         let counted = after.backends.iter().find(|(id, counter)| {
-            before.backends.get(id).is_none_or(|before| before != *counter)
+            before
+                .backends
+                .get(id)
+                .is_none_or(|before| before != *counter)
         });
         let (backend, group_of_backend) = match counted.and_then(|(id, _)| self.backends.get(id)) {
             Some((backend, group)) => (Some(backend.clone()), group.clone()),
@@ -121,7 +134,9 @@ fn counted_outcome(before: &CounterSnapshot, after: &CounterSnapshot) -> Result<
         .collect();
     match risen[..] {
         [(outcome, 1)] => Ok(outcome),
-        _ => bail!("the packet was counted as {risen:?} instead of once; this is a mistake in the BPF object"),
+        _ => bail!(
+            "the packet was counted as {risen:?} instead of once; this is a mistake in the BPF object"
+        ),
     }
 }
 
@@ -136,7 +151,13 @@ mod tests {
         #[track_caller]
         fn check(risen: &[(Outcome, u64)], expected: Option<Outcome>) {
             let before = CounterSnapshot {
-                outcomes: vec![PacketCounter { packets: 7, bytes: 7 }; Outcome::ALL.len()],
+                outcomes: vec![
+                    PacketCounter {
+                        packets: 7,
+                        bytes: 7
+                    };
+                    Outcome::ALL.len()
+                ],
                 ..CounterSnapshot::default()
             };
             let mut after = before.clone();
@@ -146,7 +167,10 @@ mod tests {
             assert_eq!(counted_outcome(&before, &after).ok(), expected);
         }
         check(&[(Outcome::ForwardTx, 1)], Some(Outcome::ForwardTx));
-        check(&[(Outcome::DropNotConfigured, 1)], Some(Outcome::DropNotConfigured));
+        check(
+            &[(Outcome::DropNotConfigured, 1)],
+            Some(Outcome::DropNotConfigured),
+        );
         check(&[], None);
         check(&[(Outcome::ForwardTx, 2)], None);
         check(&[(Outcome::ForwardTx, 1), (Outcome::PassNotIp, 1)], None);
