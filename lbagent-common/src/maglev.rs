@@ -2,22 +2,26 @@
 
 use crate::BackendId;
 
-/// One slot: who owns it now and who did before. Size 8, alignment 8, so that a load or a store
-/// is atomic and no packet sees a half-written slot.
+/// One slot: who owns its new flows, and who owns its flows that are not stored. Size 8, alignment
+/// 8, so that a load or a store is atomic and no packet sees a half-written slot.
 ///
-/// * `current == previous`: the owner has not changed; no flow of this slot is stored.
-/// * `previous` is another backend: flows from before the change belong to it.
-/// * `previous == 0`: the former owner is gone, but flows of this slot may be stored.
+/// * *Settled*: one owner for all flows, none of which is stored.
+/// * *Changed*: the owner was replaced, once or more often. Since then every flow of the slot is
+///   stored when it sends, so a flow without an entry is one of `previous`, however often the
+///   owner changed in between. `previous` is 0 when that backend is gone.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot {
     /// Owner of new flows; 0 for none.
     pub current: BackendId,
-    /// Owner before the last change.
-    pub previous: BackendId,
+    /// Owner of flows that are not stored, with [`CHANGED`](Self::CHANGED) in a changed slot.
+    previous: u32,
 }
 
 impl Slot {
+    /// Marks a changed slot, also where both owners are the same: backend ids stay below.
+    const CHANGED: u32 = 1 << 31;
+
     /// A slot with one owner and no stored flows.
     #[inline(always)]
     pub const fn settled(owner: BackendId) -> Self {
@@ -25,6 +29,27 @@ impl Slot {
             current: owner,
             previous: owner,
         }
+    }
+
+    /// A slot whose flows may be stored; `previous` owns those that are not.
+    #[inline(always)]
+    pub const fn changed(current: BackendId, previous: BackendId) -> Self {
+        Self {
+            current,
+            previous: previous | Self::CHANGED,
+        }
+    }
+
+    /// Owner of flows that are not stored; 0 when it is gone.
+    #[inline(always)]
+    pub const fn previous(self) -> BackendId {
+        self.previous & !Self::CHANGED
+    }
+
+    /// Whether the tables alone tell the owner.
+    #[inline(always)]
+    pub const fn is_settled(self) -> bool {
+        self.current == self.previous
     }
 
     /// The slot as one number, for loads and stores that must not tear.
@@ -52,12 +77,6 @@ impl Slot {
                 previous: low,
             }
         }
-    }
-
-    /// Whether the tables alone tell the owner.
-    #[inline(always)]
-    pub const fn is_settled(self) -> bool {
-        self.current == self.previous
     }
 }
 

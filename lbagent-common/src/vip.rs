@@ -44,8 +44,8 @@ impl VipKey {
 /// What a VIP does with a match. Size 48, alignment 4.
 ///
 /// `SLOTS[table_offset .. table_offset + table_len]` is the Maglev table. After a change of the
-/// table's size the former table stays readable at `previous_offset`; `previous_len` 0 says that
-/// there is none.
+/// table's size the table from before stays at `previous_offset` and tells, with the `previous` of
+/// its slots, who owns the flows that are not stored; `previous_len` 0 says that there is none.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VipEntry {

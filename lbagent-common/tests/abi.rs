@@ -25,7 +25,7 @@ fn layouts_are_fixed() {
         forwarding_mode at 23, flags at 24, service_group at 28);
     layout!(BackendEntry, size 64, align 8, addr at 0, source at 16, instance at 32,
         ifindex at 48, weight at 52, onlink_prefix at 54, flags at 55, reserved at 56);
-    layout!(Slot, size 8, align 8, current at 0, previous at 4);
+    layout!(Slot, size 8, align 8, current at 0);
     layout!(ConnKey, size 24, align 4, client at 0, vip_id at 16, client_port at 20);
     layout!(ConnEntry, size 8, align 4, backend at 0, last_seen at 4);
     layout!(NatFlowKey, size 40, align 4, backend at 0, peer at 16, backend_port at 32,
@@ -110,6 +110,31 @@ fn hash_is_the_same_everywhere() {
     for len in LADDER {
         assert!(hash::slot_index(u64::MAX, len) < len);
         assert_eq!(hash::slot_index(0, len), 0);
+    }
+}
+
+#[test]
+fn slots_survive_a_word_and_tell_changed_from_settled() {
+    for (slot, previous, settled) in [
+        (Slot::default(), 0, true),
+        (Slot::settled(7), 7, true),
+        (Slot::changed(7, 8), 8, false),
+        (Slot::changed(7, 7), 7, false),
+        (Slot::changed(0, 0), 0, false),
+    ] {
+        assert_eq!(Slot::from_word(slot.to_word()), slot);
+        // SAFETY: both types are eight bytes of integers.
+        let memory: u64 = unsafe { std::mem::transmute(slot) };
+        assert_eq!(
+            slot.to_word(),
+            memory,
+            "the word is the slot as it lies in memory"
+        );
+        assert_eq!(
+            (slot.previous(), slot.is_settled()),
+            (previous, settled),
+            "{slot:?}"
+        );
     }
 }
 

@@ -12,7 +12,7 @@ use crate::packet::Packet;
 pub struct Owners {
     /// Owner of new flows; 0 for none.
     pub current: BackendId,
-    /// Owner before the last change; 0 when it is gone.
+    /// Owner of the flows that are not stored; 0 when it is gone.
     pub previous: BackendId,
     /// The tables alone tell the owner: no flow of this slot is stored.
     pub settled: bool,
@@ -43,7 +43,7 @@ pub fn lookup_owners(vip: &VipEntry, hash: u64) -> Result<Owners, Stop> {
     .ok_or(Stop::Drop(Outcome::DropNotConfigured))?;
     let owners = Owners {
         current: slot.current,
-        previous: slot.previous,
+        previous: slot.previous(),
         settled: slot.is_settled(),
     };
     if vip.previous_len == 0 {
@@ -55,12 +55,8 @@ pub fn lookup_owners(vip: &VipEntry, hash: u64) -> Result<Owners, Stop> {
     )
     .ok_or(Stop::Drop(Outcome::DropNotConfigured))?;
     Ok(Owners {
-        previous: if owners.settled {
-            former.current
-        } else {
-            owners.previous
-        },
+        current: owners.current,
+        previous: former.previous(),
         settled: owners.settled && former.is_settled() && former.current == owners.current,
-        ..owners
     })
 }
