@@ -1,0 +1,6 @@
+//! Ring 3: the API of the real daemon, in raw HTTP and through an official client.
+
+mod lbctl;
+mod python_sdk;
+mod raw_http;
+mod token;

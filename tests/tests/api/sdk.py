@@ -1,0 +1,85 @@
+"""Drives the agent with the official client, as a user of it would. Run by python_sdk.rs."""
+
+import asyncio
+import sys
+
+from unikraft_cloud import UnikraftCloud
+from unikraft_cloud.core.errors import (
+    AlreadyExistsError,
+    NotFoundError,
+    UnikraftCloudError,
+)
+
+SERVICES = [{"port": 5432, "destination_port": 7000, "protocol": "tcp", "handlers": []}]
+
+
+async def expect(error, awaitable):
+    try:
+        result = await awaitable
+    except error as raised:
+        return raised
+    raise AssertionError(f"{error.__name__} was not raised; got {result!r}")
+
+
+async def services(ukc):
+    group = await ukc.services.create(name="web", services=SERVICES)
+    assert (group.name, group.persistent) == ("web", True), group
+    assert group.services[0].destination_port == 7000, group
+    read = await ukc.services.get(name="web")
+    assert read.uuid == group.uuid, read
+    assert (await ukc.services.get(uuid=group.uuid)).name == "web"
+    await expect(
+        AlreadyExistsError,
+        ukc.services.create(name="web", services=[{**SERVICES[0], "port": 5433}]),
+    )
+    missing = await expect(NotFoundError, ukc.services.get(name="nope"))
+    assert missing.absent, "the client must see that the group is really gone"
+    refused = await expect(
+        UnikraftCloudError,
+        ukc.services.create(services=[{"port": 443, "handlers": ["tls", "http"]}]),
+    )
+    assert "443" in str(refused), refused
+
+
+async def paging(ukc):
+    for number in range(5):
+        port = {**SERVICES[0], "port": 6000 + number}
+        await ukc.services.create(name=f"page-{number}", services=[port])
+    listed = [group.name async for group in ukc.services.list(details=True)]
+    assert sorted(listed) == [f"page-{n}" for n in range(5)] + ["web"], listed
+    for number in range(5):
+        await ukc.services.get(name=f"page-{number}").delete()
+
+
+async def instances(ukc):
+    created = await ukc.instances.create(
+        name="one",
+        image="external",
+        autostart=True,
+        service_group={"name": "web"},
+        network_interfaces=[{"ip": "10.66.0.11/32"}],
+    )
+    assert (created.name, created.state) == ("one", "running"), created
+    assert created.service_group.name == "web", created
+    assert [i.name async for i in ukc.instances.list()] == ["one"]
+    attached = await expect(UnikraftCloudError, ukc.services.get(name="web").delete())
+    assert "web" in str(attached), attached
+    stopped = await ukc.instances.get(name="one").stop()
+    assert (stopped.state, stopped.previous_state) == ("stopped", "running"), stopped
+    started = await ukc.instances.get(uuid=created.uuid).start()
+    assert started.state == "running", started
+    await ukc.instances.get(name="one").delete()
+    await expect(NotFoundError, ukc.instances.get(name="one"))
+
+
+async def main():
+    async with UnikraftCloud(token="tok", base_url=sys.argv[1], trust_env=False) as ukc:
+        for step in (services, paging, instances):
+            await step(ukc)
+            print(step.__name__, "done")
+        await ukc.services.get(name="web").delete()
+        assert [group async for group in ukc.services.list()] == []
+    print("all done")
+
+
+asyncio.run(main())

@@ -1,0 +1,44 @@
+//! Who may speak to the API.
+
+use std::fs;
+
+use lbagent_tests::agent::{Agent, CONFIG_PATH, Config};
+use lbagent_tests::http::Request;
+use lbagent_tests::require_root;
+use lbagent_tests::topology::{Shape, Topology};
+
+const TOKEN_FILE: &str = "/run/token";
+const TOKEN: &str = "correct-horse-battery-staple";
+
+#[test]
+fn a_token_file_keeps_strangers_out() {
+    require_root!();
+    let topology = Topology::build(Shape::Routed, 1).unwrap();
+    topology.gateway.run(|| fs::write(TOKEN_FILE, format!("{TOKEN}\n")).unwrap());
+    let mut config = Config::new(&topology);
+    config.api.insert("token_file", TOKEN_FILE.into());
+    let mut agent = Agent::prepare(&topology.gateway, &config.to_toml()).unwrap();
+    agent.spawn().unwrap();
+    let status = |token| {
+        let request = Request { method: "GET", path: "/v1/services", token, body: None };
+        agent.send(&request).map(|response| response.status)
+    };
+    lbagent_tests::poll::retry("the API", lbagent_tests::poll::SOON, || status(None)).unwrap();
+    for (token, expected) in
+        [(None, 401), (Some("wrong"), 401), (Some(""), 401), (Some(TOKEN), 200)]
+    {
+        assert_eq!(status(token).unwrap(), expected, "{token:?}");
+    }
+}
+
+#[test]
+fn a_public_api_needs_a_token() {
+    require_root!();
+    let topology = Topology::build(Shape::Routed, 1).unwrap();
+    let mut config = Config::new(&topology);
+    config.api.insert("listen", "0.0.0.0:7480".into());
+    let agent = Agent::prepare(&topology.gateway, &config.to_toml()).unwrap();
+    let ended = agent.run(&["check", "--config", CONFIG_PATH]).unwrap();
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.stderr.contains("token_file"), "{ended:?}");
+}
