@@ -17,9 +17,10 @@ mod neighbours;
 mod netlink;
 mod pins;
 mod sandbox;
+mod surroundings;
+mod syscalls;
 mod sysctl;
 mod test_run;
-mod syscalls;
 pub mod typed_maps;
 mod watch;
 

@@ -55,7 +55,7 @@ fn vip_row(
     let mut named = BTreeSet::new();
     for slot in table.into_iter().flatten() {
         *slots.entry(slot.current).or_default() += 1;
-        named.extend([slot.current, slot.previous]);
+        named.extend([slot.current, slot.previous()]);
     }
     let group = Uuid::from_bytes(entry.service_group);
     let family = Family::of_addr(&key.addr);
