@@ -67,8 +67,13 @@ pub fn detach(options: &DetachOptions) -> Result<Vec<String>, DetachError> {
         removal.pins(&version.join("links"), "link", true);
     }
     removal.network(&journal, options);
-    for restored in sysctl::restore(&journal) {
-        removal.removed.push(format!("restored {restored}"));
+    for (setting, restored) in sysctl::restore(&journal) {
+        match restored {
+            Ok(()) => removal
+                .removed
+                .push(format!("changed setting, restored to {setting}")),
+            Err(error) => removal.failed(format!("the changed setting {setting}"), error),
+        }
     }
     for version in &versions {
         removal.pins(&version.join("programs"), "program", false);

@@ -36,29 +36,32 @@ pub(super) fn ensure_forwarding<'a>(
     Ok(())
 }
 
-/// Writes the previous values back where nobody else has changed them since. Returns what was
-/// restored.
-pub(crate) fn restore(journal: &Journal) -> Vec<String> {
-    let mut restored = Vec::new();
-    // Settings for all interfaces overwrite those of each, so they come first; they sort first
-    // within a family too, but that would be luck.
+/// Writes the previous values back where nobody else has changed them since: the setting of an
+/// interface that is gone, or that an operator decided on meanwhile, is left alone. Returns what
+/// was tried.
+pub(super) fn restore(journal: &Journal) -> Vec<(String, io::Result<()>)> {
+    // Settings for all interfaces overwrite those of each, so they come first.
     let (all, each): (Vec<_>, Vec<_>) = journal
         .record()
         .sysctls
         .iter()
         .partition(|(name, _)| name.contains("/conf/all/"));
-    for (name, change) in all.into_iter().chain(each) {
-        match read(name) {
-            Ok(current) if current == change.written && current != change.previous => {
-                if write(name, &change.previous).is_ok() {
-                    restored.push(format!("{} = {}", name.replace('/', "."), change.previous));
-                }
-            }
-            // The interface is gone, or an operator decided otherwise.
-            _ => {}
+    let mut tried = Vec::new();
+    let mut overwrote = false;
+    for (is_all, (name, change)) in all
+        .into_iter()
+        .map(|all| (true, all))
+        .chain(each.into_iter().map(|each| (false, each)))
+    {
+        let Ok(current) = read(name) else { continue };
+        let is_ours = current == change.written || overwrote;
+        if current != change.previous && is_ours {
+            overwrote |= is_all;
+            let setting = format!("{} = {}", name.replace('/', "."), change.previous);
+            tried.push((setting, write(name, &change.previous)));
         }
     }
-    restored
+    tried
 }
 
 /// An interface that forwards ignores router advertisements unless it is told otherwise; the host
