@@ -111,8 +111,13 @@ impl Agent {
 
     /// Writes the configuration and starts nothing.
     pub fn prepare(host: &HostNs, config: &str) -> Result<Self> {
-        host.run(|| fs::write(CONFIG_PATH, config)).context("writing the configuration")?;
-        Ok(Self { host: host.clone(), child: None, log: new_log()? })
+        host.run(|| fs::write(CONFIG_PATH, config))
+            .context("writing the configuration")?;
+        Ok(Self {
+            host: host.clone(),
+            child: None,
+            log: new_log()?,
+        })
     }
 
     /// Starts the daemon again and waits until its API answers.
@@ -123,7 +128,12 @@ impl Agent {
                 return Ok(Err(status));
             }
             let ready = self.get("/v1/x/status")?;
-            ensure!(ready.status == 200, "status {}: {}", ready.status, ready.body);
+            ensure!(
+                ready.status == 200,
+                "status {}: {}",
+                ready.status,
+                ready.body
+            );
             Ok(Ok(()))
         });
         match wait {
@@ -136,7 +146,10 @@ impl Agent {
     /// Starts the daemon and waits for nothing.
     pub fn spawn(&mut self) -> Result<()> {
         let mut command = self.command(&["run", "--config", CONFIG_PATH]);
-        command.stdin(Stdio::null()).stdout(self.log.try_clone()?).stderr(self.log.try_clone()?);
+        command
+            .stdin(Stdio::null())
+            .stdout(self.log.try_clone()?)
+            .stderr(self.log.try_clone()?);
         self.child = Some(command.spawn().context("starting lbagent")?);
         Ok(())
     }
@@ -155,7 +168,11 @@ impl Agent {
 
     /// Process id of the running daemon.
     pub fn pid(&self) -> Result<u32> {
-        Ok(self.child.as_ref().context("the agent is not running")?.id())
+        Ok(self
+            .child
+            .as_ref()
+            .context("the agent is not running")?
+            .id())
     }
 
     /// `kill -9`, and waits for the end.
@@ -178,7 +195,9 @@ impl Agent {
     }
 
     fn exited(&mut self) -> Result<Option<ExitStatus>> {
-        let Some(child) = &mut self.child else { bail!("the agent is not running") };
+        let Some(child) = &mut self.child else {
+            bail!("the agent is not running")
+        };
         let status = child.try_wait()?;
         if status.is_some() {
             self.child = None;
@@ -197,7 +216,12 @@ impl Agent {
     /// One request to the API.
     pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Response> {
         let body = body.map(Value::to_string);
-        let request = Request { method, path, token: None, body };
+        let request = Request {
+            method,
+            path,
+            token: None,
+            body,
+        };
         self.send(&request)
     }
 
@@ -217,7 +241,12 @@ impl Agent {
         let response = self.request(method, path, body)?;
         let json = response.json()?;
         let done = response.status == 200 && json["status"] == "success";
-        ensure!(done, "{method} {path} {}: {} {json}", body.unwrap_or(&Value::Null), response.status);
+        ensure!(
+            done,
+            "{method} {path} {}: {} {json}",
+            body.unwrap_or(&Value::Null),
+            response.status
+        );
         Ok(json["data"].clone())
     }
 }
@@ -230,7 +259,10 @@ impl Drop for Agent {
             eprintln!("killing lbagent: {error:#}");
         }
         if std::thread::panicking() {
-            eprintln!("--- log of lbagent ---\n{}---", self.log().unwrap_or_default());
+            eprintln!(
+                "--- log of lbagent ---\n{}---",
+                self.log().unwrap_or_default()
+            );
         }
     }
 }
@@ -270,7 +302,12 @@ pub fn binary(variable: &str, name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a running process has a path");
     let beside = |directory: &Path| directory.join(name);
     // Tests run in target/PROFILE/deps, binaries in target/PROFILE.
-    own.ancestors().skip(1).take(2).map(beside).find(|path| path.exists()).unwrap_or(name.into())
+    own.ancestors()
+        .skip(1)
+        .take(2)
+        .map(beside)
+        .find(|path| path.exists())
+        .unwrap_or(name.into())
 }
 
 /// A file that is gone when it is closed.
@@ -281,5 +318,6 @@ fn new_log() -> Result<File> {
         .custom_flags(libc::O_TMPFILE)
         .open(std::env::temp_dir());
     // Not every file system has files without a name.
-    log.or_else(|_| tempfile::tempfile()).context("making a log file")
+    log.or_else(|_| tempfile::tempfile())
+        .context("making a log file")
 }

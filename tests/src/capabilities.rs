@@ -13,7 +13,9 @@ const NEEDED: [(u32, &str); 5] = [
 pub fn missing() -> Vec<&'static str> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let held = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let held = mask
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
     let lacks = |(bit, name): (u32, &'static str)| (held & (1 << bit) == 0).then_some(name);
     NEEDED.into_iter().filter_map(lacks).collect()
 }

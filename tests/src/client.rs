@@ -45,7 +45,10 @@ pub struct Greeting {
 impl Greeting {
     fn parse(line: &str) -> Result<Self> {
         let (name, seen) = line.trim_end().split_once(' ').context("no greeting")?;
-        Ok(Self { name: name.into(), seen: seen.parse().context("no address in the greeting")? })
+        Ok(Self {
+            name: name.into(),
+            seen: seen.parse().context("no address in the greeting")?,
+        })
     }
 }
 
@@ -67,14 +70,20 @@ impl Connection {
 
     /// Connects from this thread's namespace, from a given address and port if need be.
     pub fn open_here(to: SocketAddr, from: Option<SocketAddr>) -> Result<Self> {
-        let stream = connect_stream(to, from, ANSWER)
-            .with_context(|| format!("connecting to {to}"))?;
+        let stream =
+            connect_stream(to, from, ANSWER).with_context(|| format!("connecting to {to}"))?;
         let local = stream.local_addr()?;
         let mut stream = BufReader::new(stream);
         let mut line = String::new();
-        stream.read_line(&mut line).with_context(|| format!("waiting for {to} to greet"))?;
+        stream
+            .read_line(&mut line)
+            .with_context(|| format!("waiting for {to} to greet"))?;
         let greeting = Greeting::parse(&line).with_context(|| format!("greeting of {to}"))?;
-        Ok(Self { stream, greeting, local })
+        Ok(Self {
+            stream,
+            greeting,
+            local,
+        })
     }
 
     /// Gives the one command that the server obeys.
@@ -86,8 +95,13 @@ impl Connection {
     pub fn echo(&mut self, text: &str) -> Result<()> {
         self.stream.get_mut().write_all(text.as_bytes())?;
         let mut answer = vec![0; text.len()];
-        self.stream.read_exact(&mut answer).context("waiting for the echo")?;
-        ensure!(answer == text.as_bytes(), "the echo of {text:?} came back as {answer:?}");
+        self.stream
+            .read_exact(&mut answer)
+            .context("waiting for the echo")?;
+        ensure!(
+            answer == text.as_bytes(),
+            "the echo of {text:?} came back as {answer:?}"
+        );
         Ok(())
     }
 
@@ -113,7 +127,11 @@ fn connect_stream(
     let stream = match from {
         None => TcpStream::connect_timeout(&to, timeout)?,
         Some(from) => {
-            let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+            let family = if to.is_ipv4() {
+                AddressFamily::Inet
+            } else {
+                AddressFamily::Inet6
+            };
             let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
             setsockopt(&fd, sockopt::ReuseAddr, &true)?;
             // The send timeout bounds connecting too.
@@ -144,7 +162,11 @@ impl Answer {
     /// The backend's name, provided that it saw the client's own address.
     pub fn with_source_kept(self) -> Result<String> {
         let Greeting { name, seen } = self.greeting;
-        ensure!(seen == self.local, "{name} saw {seen} instead of {}", self.local);
+        ensure!(
+            seen == self.local,
+            "{name} saw {seen} instead of {}",
+            self.local
+        );
         Ok(name)
     }
 }
@@ -155,10 +177,19 @@ pub fn exchange_on(socket: &UdpSocket, payload: &[u8]) -> Result<Answer> {
     socket.send(payload)?;
     let mut buffer = vec![0; payload.len() + 256];
     let length = socket.recv(&mut buffer)?;
-    let end = buffer[..length].iter().position(|byte| *byte == b'\n').context("no greeting")?;
-    ensure!(&buffer[end + 1..length] == payload, "the payload came back changed");
+    let end = buffer[..length]
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .context("no greeting")?;
+    ensure!(
+        &buffer[end + 1..length] == payload,
+        "the payload came back changed"
+    );
     let greeting = Greeting::parse(std::str::from_utf8(&buffer[..end])?)?;
-    Ok(Answer { greeting, local: socket.local_addr()? })
+    Ok(Answer {
+        greeting,
+        local: socket.local_addr()?,
+    })
 }
 
 /// A UDP socket of this thread's namespace, connected.
@@ -168,7 +199,9 @@ pub fn udp_socket_here(to: SocketAddr, from: Option<SocketAddr>) -> Result<UdpSo
         SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind(from.unwrap_or(SocketAddr::new(any, 0)))?;
-    socket.connect(to).with_context(|| format!("connecting a UDP socket to {to}"))?;
+    socket
+        .connect(to)
+        .with_context(|| format!("connecting a UDP socket to {to}"))?;
     Ok(socket)
 }
 
@@ -185,7 +218,9 @@ pub fn ask_here(transport: Transport, to: SocketAddr, from: Option<SocketAddr>) 
             exchange_on(&socket, b"are you there?").with_context(|| format!("asking {to} by UDP"))
         }
         Transport::Tcp => {
-            let Connection { greeting, local, .. } = Connection::open_here(to, from)?;
+            let Connection {
+                greeting, local, ..
+            } = Connection::open_here(to, from)?;
             Ok(Answer { greeting, local })
         }
     }

@@ -23,6 +23,11 @@ pub fn run(host: &HostNs, arguments: &[&str]) -> Result<Ended> {
 pub fn succeed(host: &HostNs, arguments: &[&str]) -> Result<String> {
     let ended = run(host, arguments)?;
     let line = arguments.join(" ");
-    ensure!(ended.code == 0, "lbctl {line}: exit code {}: {}", ended.code, ended.stderr);
+    ensure!(
+        ended.code == 0,
+        "lbctl {line}: exit code {}: {}",
+        ended.code,
+        ended.stderr
+    );
     Ok(ended.stdout)
 }

@@ -43,12 +43,17 @@ impl Gateway {
     ) -> Result<Self> {
         let topology = Topology::build(shape, backends)?;
         let ports = [SERVER_PORT, OTHER_SERVER_PORT];
-        let serve = |backend: &BackendHost| Server::start(&backend.ns, &backend.name, &ports, &ports);
+        let serve =
+            |backend: &BackendHost| Server::start(&backend.ns, &backend.name, &ports, &ports);
         let servers = topology.backends.iter().map(serve).collect::<Result<_>>()?;
         let mut config = Config::new(&topology);
         configure(&mut config);
         let agent = Agent::start(&topology.gateway, &config)?;
-        Ok(Self { agent, servers, topology })
+        Ok(Self {
+            agent,
+            servers,
+            topology,
+        })
     }
 
     /// Starts everything, publishes [`PORT`] for TCP and UDP as service group `web`, and attaches
@@ -75,14 +80,20 @@ impl Gateway {
     /// Creates a running instance in a service group.
     pub fn attach(&self, name: &str, group: &str, addresses: &[IpAddr]) -> Result<()> {
         let body = instance(name, group, addresses);
-        self.agent.call("POST", "/v1/instances", Some(&body)).map(drop)
+        self.agent
+            .call("POST", "/v1/instances", Some(&body))
+            .map(drop)
     }
 
     /// The UUID of an instance.
     pub fn uuid(&self, instance: &str) -> Result<String> {
-        let data = self.agent.call("GET", &format!("/v1/instances?name={instance}"), None)?;
+        let data = self
+            .agent
+            .call("GET", &format!("/v1/instances?name={instance}"), None)?;
         let uuid = data["instances"][0]["uuid"].as_str();
-        Ok(uuid.with_context(|| format!("no instance {instance} in {data}"))?.to_owned())
+        Ok(uuid
+            .with_context(|| format!("no instance {instance} in {data}"))?
+            .to_owned())
     }
 
     /// Stops an instance: no new connections, and none at all after the drain time.
@@ -106,13 +117,19 @@ impl Gateway {
 
     /// Asks a VIP's [`PORT`] from the client `count` times.
     pub fn spread(&self, transport: Transport, vip: IpAddr, count: usize) -> Result<Spread> {
-        client::spread(&self.topology.client, transport, SocketAddr::new(vip, PORT), count)
+        client::spread(
+            &self.topology.client,
+            transport,
+            SocketAddr::new(vip, PORT),
+            count,
+        )
     }
 
     /// Asks both VIPs by both transports once.
     pub fn probe(&self) -> Result<()> {
         for (vip, transport) in everything() {
-            self.spread(transport, vip, 1).with_context(|| format!("{transport} to {vip}"))?;
+            self.spread(transport, vip, 1)
+                .with_context(|| format!("{transport} to {vip}"))?;
         }
         Ok(())
     }
@@ -120,12 +137,16 @@ impl Gateway {
 
 /// Both VIPs by both transports.
 pub fn everything() -> impl Iterator<Item = (IpAddr, Transport)> {
-    VIPS.into_iter().flat_map(|vip| [(vip, Transport::Tcp), (vip, Transport::Udp)])
+    VIPS.into_iter()
+        .flat_map(|vip| [(vip, Transport::Tcp), (vip, Transport::Udp)])
 }
 
 /// [`PORT`] to [`SERVER_PORT`] by TCP and UDP.
 pub fn web_services() -> Value {
-    json!([service(PORT, SERVER_PORT, "tcp"), service(PORT, SERVER_PORT, "udp")])
+    json!([
+        service(PORT, SERVER_PORT, "tcp"),
+        service(PORT, SERVER_PORT, "udp")
+    ])
 }
 
 /// One raw port of a service group.

@@ -22,7 +22,10 @@ pub struct Response {
 impl Response {
     /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(found, _)| found == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// The body as JSON.
@@ -72,7 +75,10 @@ fn parse(answer: &[u8]) -> Result<Response> {
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
     let end = end.context("no end of headers in the answer")?;
     let mut lines = std::str::from_utf8(&answer[..end])?.split("\r\n");
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("no status")?;
+    let status = lines
+        .next()
+        .and_then(|line| line.split(' ').nth(1))
+        .context("no status")?;
     let headers: Vec<(String, String)> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
@@ -81,8 +87,18 @@ fn parse(answer: &[u8]) -> Result<Response> {
         bail!("a chunked answer; the API sends whole documents");
     }
     let body = String::from_utf8(answer[end + 4..].to_vec())?;
-    let response = Response { status: status.parse()?, headers, body };
-    let announced = response.header("content-length").map(str::parse::<usize>).transpose()?;
-    ensure!(announced.is_none_or(|length| length == response.body.len()), "the body was cut");
+    let response = Response {
+        status: status.parse()?,
+        headers,
+        body,
+    };
+    let announced = response
+        .header("content-length")
+        .map(str::parse::<usize>)
+        .transpose()?;
+    ensure!(
+        announced.is_none_or(|length| length == response.body.len()),
+        "the body was cut"
+    );
     Ok(response)
 }

@@ -31,14 +31,20 @@ pub struct Cidr {
 impl Cidr {
     /// The address on its own.
     pub fn host(address: IpAddr) -> Self {
-        Self { address, len: if address.is_ipv4() { 32 } else { 128 } }
+        Self {
+            address,
+            len: if address.is_ipv4() { 32 } else { 128 },
+        }
     }
 
     /// Parses `address/len`; meant for constants, so anything else is a mistake in the test.
     #[track_caller]
     pub fn new(text: &str) -> Self {
         let (address, len) = text.split_once('/').expect("address/len");
-        Self { address: address.parse().expect("address"), len: len.parse().expect("len") }
+        Self {
+            address: address.parse().expect("address"),
+            len: len.parse().expect("len"),
+        }
     }
 }
 
@@ -81,10 +87,12 @@ impl Netlink {
             .name(peer)
             .setns_by_fd(peer_ns.file().as_raw_fd())
             .build();
-        let pair =
-            LinkVeth::new(name, peer).set_info_data(InfoData::Veth(InfoVeth::Peer(far_end)));
+        let pair = LinkVeth::new(name, peer).set_info_data(InfoData::Veth(InfoVeth::Peer(far_end)));
         let request = self.handle.link().add(pair.build()).execute();
-        self.wait(|| format!("making veth {name} to {}:{peer}", peer_ns.label()), request)?;
+        self.wait(
+            || format!("making veth {name} to {}:{peer}", peer_ns.label()),
+            request,
+        )?;
         self.set_up(name)?;
         peer_ns.run(|| Self::open()?.set_up(peer))
     }
@@ -92,27 +100,42 @@ impl Netlink {
     /// Makes a bridge and sets it up.
     pub fn add_bridge(&self, name: &str) -> Result<()> {
         // Ports forward at once; snooping would lose neighbour discovery until a querier appears.
-        let bridge = LinkBridge::new(name).forward_delay(0).mcast_snooping(false).build();
-        self.wait(|| format!("making bridge {name}"), self.handle.link().add(bridge).execute())?;
+        let bridge = LinkBridge::new(name)
+            .forward_delay(0)
+            .mcast_snooping(false)
+            .build();
+        self.wait(
+            || format!("making bridge {name}"),
+            self.handle.link().add(bridge).execute(),
+        )?;
         self.set_up(name)
     }
 
     /// Makes an interface a port of a bridge.
     pub fn add_port(&self, bridge: &str, port: &str) -> Result<()> {
-        let message =
-            LinkUnspec::new_with_name(port).controller(interface_index(bridge)?).build();
+        let message = LinkUnspec::new_with_name(port)
+            .controller(interface_index(bridge)?)
+            .build();
         let request = self.handle.link().set(message).execute();
         self.wait(|| format!("adding {port} to bridge {bridge}"), request)
     }
 
     /// Sets an interface up.
     pub fn set_up(&self, name: &str) -> Result<()> {
-        self.change(name, "setting up", LinkUnspec::new_with_name(name).up().build())
+        self.change(
+            name,
+            "setting up",
+            LinkUnspec::new_with_name(name).up().build(),
+        )
     }
 
     /// Sets an interface down.
     pub fn set_down(&self, name: &str) -> Result<()> {
-        self.change(name, "setting down", LinkUnspec::new_with_name(name).down().build())
+        self.change(
+            name,
+            "setting down",
+            LinkUnspec::new_with_name(name).down().build(),
+        )
     }
 
     fn change(&self, name: &str, what: &str, message: LinkMessage) -> Result<()> {
@@ -151,7 +174,14 @@ impl Netlink {
                 IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
                 IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
             };
-            self.add_route(Cidr { address: any, len: 0 }, name, Some(*gateway))?;
+            self.add_route(
+                Cidr {
+                    address: any,
+                    len: 0,
+                },
+                name,
+                Some(*gateway),
+            )?;
         }
         Ok(())
     }
@@ -167,8 +197,10 @@ impl Netlink {
     }
 
     fn describe_links(&self) -> Result<BTreeSet<String>> {
-        let links: Vec<LinkMessage> =
-            self.wait(|| "listing links".into(), self.handle.link().get().execute().try_collect())?;
+        let links: Vec<LinkMessage> = self.wait(
+            || "listing links".into(),
+            self.handle.link().get().execute().try_collect(),
+        )?;
         let describe = |link: LinkMessage| {
             let mut name = String::new();
             let mut rest = Vec::new();
@@ -187,22 +219,40 @@ impl Netlink {
     }
 
     fn describe_addresses(&self) -> Result<BTreeSet<String>> {
-        let request = self.handle.address().get().execute().try_collect::<Vec<_>>();
+        let request = self
+            .handle
+            .address()
+            .get()
+            .execute()
+            .try_collect::<Vec<_>>();
         let addresses = self.wait(|| "listing addresses".into(), request)?;
         let describe = |message: netlink_packet_route::address::AddressMessage| {
-            let address = message.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Address(address) => Some(*address),
-                _ => None,
-            })?;
+            let address = message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    AddressAttribute::Address(address) => Some(*address),
+                    _ => None,
+                })?;
             let passing = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
             let header = &message.header;
-            (!passing).then(|| format!("address {address}/{} on {}", header.prefix_len, header.index))
+            (!passing).then(|| {
+                format!(
+                    "address {address}/{} on {}",
+                    header.prefix_len, header.index
+                )
+            })
         };
         Ok(addresses.into_iter().filter_map(describe).collect())
     }
 
     fn describe_routes(&self, family: RouteMessage) -> Result<BTreeSet<String>> {
-        let request = self.handle.route().get(family).execute().try_collect::<Vec<_>>();
+        let request = self
+            .handle
+            .route()
+            .get(family)
+            .execute()
+            .try_collect::<Vec<_>>();
         let routes = self.wait(|| "listing routes".into(), request)?;
         let describe = |message: RouteMessage| {
             let mut rest = Vec::new();

@@ -35,7 +35,10 @@ impl NetNs {
                 .context("making a network namespace needs CAP_SYS_ADMIN: run as root")?;
             Ok(File::open("/proc/thread-self/ns/net")?)
         })?;
-        let namespace = Self { label: label.into(), file: Arc::new(file) };
+        let namespace = Self {
+            label: label.into(),
+            file: Arc::new(file),
+        };
         namespace.run(|| {
             prepare_sysctls()?;
             Netlink::open()?.set_up("lo")
@@ -58,7 +61,10 @@ impl NetNs {
         let before = File::open("/proc/thread-self/ns/net")?;
         setns(&*self.file, CloneFlags::CLONE_NEWNET)
             .with_context(|| format!("entering network namespace {}", self.label))?;
-        Ok(NetNsGuard { before, _not_send: PhantomData })
+        Ok(NetNsGuard {
+            before,
+            _not_send: PhantomData,
+        })
     }
 
     /// Runs `work` on a thread of its own inside the namespace. Sockets that it returns stay there.
@@ -72,7 +78,10 @@ impl NetNs {
     /// A command that will run inside the namespace and end with the thread that starts it.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        enter_on_exec(&mut command, vec![(Arc::clone(&self.file), CloneFlags::CLONE_NEWNET)]);
+        enter_on_exec(
+            &mut command,
+            vec![(Arc::clone(&self.file), CloneFlags::CLONE_NEWNET)],
+        );
         command
     }
 }
@@ -127,7 +136,10 @@ impl HostNs {
             mount_on(Some("tmpfs"), "/var/lib", MsFlags::empty())?;
             Ok(File::open("/proc/thread-self/ns/mnt")?)
         })?;
-        Ok(Self { net, mounts: Arc::new(mounts) })
+        Ok(Self {
+            net,
+            mounts: Arc::new(mounts),
+        })
     }
 
     /// Runs `work` on a thread of its own that sees the host's files and interfaces.
@@ -209,7 +221,9 @@ fn prepare_sysctls() -> Result<()> {
         ("net/ipv6/conf/default/accept_ra", "0"),
         ("net/ipv6/conf/default/router_solicitations", "0"),
     ];
-    SYSCTLS.iter().try_for_each(|(key, value)| set_sysctl(key, value))?;
+    SYSCTLS
+        .iter()
+        .try_for_each(|(key, value)| set_sysctl(key, value))?;
     // The host's default may be bbr, whose pacing makes throughput wander. A namespace may choose
     // cubic only where the host allows it to everybody; reno is allowed everywhere.
     const CONGESTION_CONTROL: &str = "net/ipv4/tcp_congestion_control";
@@ -224,5 +238,10 @@ pub fn set_sysctl(key: &str, value: &str) -> Result<()> {
 
 /// Runs `work` on a thread of its own and hands on its result or its panic.
 fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(|panic| resume_unwind(panic)))
+    thread::scope(|scope| {
+        scope
+            .spawn(work)
+            .join()
+            .unwrap_or_else(|panic| resume_unwind(panic))
+    })
 }

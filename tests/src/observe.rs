@@ -25,14 +25,20 @@ impl Agent {
     /// The status of one interface.
     pub fn interface(&self, name: &str) -> Result<InterfaceStatus> {
         let interfaces = self.status()?.interfaces;
-        let found = interfaces.into_iter().find(|interface| interface.name == name);
+        let found = interfaces
+            .into_iter()
+            .find(|interface| interface.name == name);
         found.with_context(|| format!("the status lists no interface {name}"))
     }
 
     /// Every published port of every VIP address.
     pub fn vips(&self) -> Result<Vec<TableVip>> {
         let table = self.observe::<TableData>("/v1/x/table")?.table;
-        Ok(table.groups.into_iter().flat_map(|group| group.vips).collect())
+        Ok(table
+            .groups
+            .into_iter()
+            .flat_map(|group| group.vips)
+            .collect())
     }
 
     /// Every row of a backend, one for each published port of each VIP address.
@@ -43,9 +49,14 @@ impl Agent {
 
     /// Packets that ended with an outcome.
     pub fn outcome(&self, label: &str) -> Result<u64> {
-        let outcomes = self.observe::<CountersData>("/v1/x/counters")?.counters.outcomes;
+        let outcomes = self
+            .observe::<CountersData>("/v1/x/counters")?
+            .counters
+            .outcomes;
         let found = outcomes.iter().find(|counter| counter.outcome == label);
-        Ok(found.with_context(|| format!("no counter {label}"))?.packets)
+        Ok(found
+            .with_context(|| format!("no counter {label}"))?
+            .packets)
     }
 
     fn observe<T: DeserializeOwned>(&self, path: &str) -> Result<T> {

@@ -36,8 +36,15 @@ impl Pattern {
         let mut expected = [0; CHUNK];
         let expected = &mut expected[..chunk.len()];
         write_words(self.offset, expected);
-        let wrong = expected.iter().zip(chunk).position(|(expected, found)| expected != found);
-        ensure!(wrong.is_none(), "byte {} is wrong", self.offset + wrong.unwrap_or(0) as u64);
+        let wrong = expected
+            .iter()
+            .zip(chunk)
+            .position(|(expected, found)| expected != found);
+        ensure!(
+            wrong.is_none(),
+            "byte {} is wrong",
+            self.offset + wrong.unwrap_or(0) as u64
+        );
         self.offset += chunk.len() as u64;
         Ok(())
     }

@@ -29,9 +29,15 @@ pub fn poll_until(what: &str, timeout: Duration, mut ask: impl FnMut() -> bool) 
 }
 
 /// Tries until it works; the error carries the last failure.
-pub fn retry<T>(what: &str, timeout: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+pub fn retry<T>(
+    what: &str,
+    timeout: Duration,
+    mut attempt: impl FnMut() -> Result<T>,
+) -> Result<T> {
     let mut last = None;
-    let found = poll_for(what, timeout, || attempt().map_err(|error| last = Some(error)).ok());
+    let found = poll_for(what, timeout, || {
+        attempt().map_err(|error| last = Some(error)).ok()
+    });
     match (found, last) {
         (Err(waited), Some(last)) => Err(last).context(waited.to_string()),
         (found, _) => found,

@@ -31,21 +31,28 @@ impl Server {
         let (ready, wait_ready) = mpsc::channel();
         let (ns, name) = (ns.clone(), Arc::<str>::from(name));
         let (tcp, udp) = (tcp.to_vec(), udp.to_vec());
-        let thread = thread::Builder::new().name(format!("server {name}")).spawn(move || {
-            let _guard = ns.enter().expect("the namespace is alive");
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(async {
-                let listening = listen(&name, &tcp, &udp).await;
-                let serve = listening.is_ok();
-                ready.send(listening).expect("start() waits for this");
-                if serve {
-                    // Dropping the sender is the signal, so an error means the same as a message.
-                    let _ = stopped.await;
-                }
-            });
-        })?;
+        let thread = thread::Builder::new()
+            .name(format!("server {name}"))
+            .spawn(move || {
+                let _guard = ns.enter().expect("the namespace is alive");
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
+                runtime.expect("a runtime").block_on(async {
+                    let listening = listen(&name, &tcp, &udp).await;
+                    let serve = listening.is_ok();
+                    ready.send(listening).expect("start() waits for this");
+                    if serve {
+                        // Dropping the sender is the signal, so an error means the same as a message.
+                        let _ = stopped.await;
+                    }
+                });
+            })?;
         wait_ready.recv().context("the server thread died")??;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 }
 
@@ -84,7 +91,9 @@ async fn accept(name: Arc<str>, listener: TcpListener) {
 async fn serve(name: &str, stream: TcpStream, peer: SocketAddr) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::new(stream);
-    stream.write_all(format!("{name} {peer}\n").as_bytes()).await?;
+    stream
+        .write_all(format!("{name} {peer}\n").as_bytes())
+        .await?;
     let mut command = String::new();
     stream.read_line(&mut command).await?;
     match command.trim_end().split_once(' ') {
@@ -136,7 +145,9 @@ async fn answer_datagrams(name: Arc<str>, socket: UdpSocket) {
     let mut buffer = vec![0; 65_536];
     loop {
         // An ICMP error for an earlier answer shows up here; it ends nothing.
-        let Ok((length, peer)) = socket.recv_from(&mut buffer).await else { continue };
+        let Ok((length, peer)) = socket.recv_from(&mut buffer).await else {
+            continue;
+        };
         let mut answer = format!("{name} {}\n", canonical(peer)).into_bytes();
         answer.extend_from_slice(&buffer[..length]);
         let _ = socket.send_to(&answer, peer).await;

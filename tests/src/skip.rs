@@ -34,7 +34,10 @@ pub fn report(reason: &str) {
         .filter_map(|line| line.split('#').next())
         .any(|line| line.trim() == test);
     let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
-    assert!(listed || !in_ci, "{test} was skipped in CI ({reason}) and tests/skips.txt lacks it");
+    assert!(
+        listed || !in_ci,
+        "{test} was skipped in CI ({reason}) and tests/skips.txt lacks it"
+    );
     eprintln!("SKIPPED {test}: {reason}");
     // The test runner hides what a passing test prints, so `cargo xtask test` keeps a list.
     if let Some(path) = std::env::var_os("LBAGENT_SKIP_LOG") {

@@ -26,12 +26,18 @@ pub fn set_offload(interface: &str, offload: Offload, on: bool) -> io::Result<()
         command: u32,
         data: u32,
     }
-    let mut value = EthtoolValue { command: offload as u32, data: u32::from(on) };
+    let mut value = EthtoolValue {
+        command: offload as u32,
+        data: u32::from(on),
+    };
     // SAFETY: an all-zero `ifreq` is a valid value: integers, byte arrays and null pointers.
     let mut request: libc::ifreq = unsafe { zeroed() };
     let room = request.ifr_name.len();
     if interface.len() >= room {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "interface name too long"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "interface name too long",
+        ));
     }
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
         *to = from as libc::c_char;
@@ -167,7 +173,11 @@ impl FrameSocket {
         let protocol = (libc::ETH_P_ALL as u16).to_be();
         // SAFETY: `socket` takes no pointers.
         let fd = check(unsafe {
-            libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol.into())
+            libc::socket(
+                libc::AF_PACKET,
+                libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+                protocol.into(),
+            )
         })?;
         // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
         let file = unsafe { File::from_raw_fd(fd) };
@@ -183,7 +193,13 @@ impl FrameSocket {
         let length = size_of_val(&one) as u32;
         // SAFETY: `one` is live and of the length that is passed.
         check(unsafe {
-            libc::setsockopt(fd, SOL_PACKET, PACKET_AUXDATA, (&raw const one).cast(), length)
+            libc::setsockopt(
+                fd,
+                SOL_PACKET,
+                PACKET_AUXDATA,
+                (&raw const one).cast(),
+                length,
+            )
         })?;
         Ok(Self { file })
     }
@@ -196,18 +212,27 @@ impl FrameSocket {
     /// The next frame, sent ones included, within `timeout`; `None` when none came. A VLAN tag that
     /// the kernel took off is put back.
     pub fn receive(&self, timeout: Duration) -> io::Result<Option<Vec<u8>>> {
-        let mut wait =
-            libc::pollfd { fd: self.file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut wait = libc::pollfd {
+            fd: self.file.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
         // SAFETY: `wait` is one live `pollfd`.
         let ready = check(unsafe { libc::poll(&raw mut wait, 1, timeout.as_millis() as i32) })?;
-        if ready == 0 { Ok(None) } else { self.receive_ready().map(Some) }
+        if ready == 0 {
+            Ok(None)
+        } else {
+            self.receive_ready().map(Some)
+        }
     }
 
     fn receive_ready(&self) -> io::Result<Vec<u8>> {
         let mut frame = vec![0u8; 70_000];
         let mut control = [0u64; 16];
-        let mut part =
-            libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
+        let mut part = libc::iovec {
+            iov_base: frame.as_mut_ptr().cast(),
+            iov_len: frame.len(),
+        };
         // SAFETY: an all-zero `msghdr` is a valid value: null pointers and zero lengths.
         let mut message: libc::msghdr = unsafe { zeroed() };
         message.msg_iov = &raw mut part;
@@ -264,10 +289,18 @@ pub fn link_address(name: &str) -> io::Result<[u8; 6]> {
     let found = nix::ifaddrs::getifaddrs()
         .map_err(io::Error::from)?
         .filter(|entry| entry.interface_name == name)
-        .find_map(|entry| entry.address.and_then(|address| address.as_link_addr()?.addr()));
+        .find_map(|entry| {
+            entry
+                .address
+                .and_then(|address| address.as_link_addr()?.addr())
+        });
     found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no interface {name}")))
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }

@@ -103,7 +103,10 @@ impl Topology {
             client_addresses: client_net(shape).map(|text| Cidr::new(text).address),
             gateway: HostNs::new("gateway", bpf)?,
             backends: (1..=backends).map(new_backend).collect::<Result<_>>()?,
-            switch: shape.has_switch().then(|| NetNs::new("switch")).transpose()?,
+            switch: shape
+                .has_switch()
+                .then(|| NetNs::new("switch"))
+                .transpose()?,
             _peer_programs: Vec::new(),
         };
         topology.wire_gateway()?;
@@ -116,7 +119,11 @@ impl Topology {
 
     /// The gateway's interface towards the client.
     pub fn client_interface(&self) -> &'static str {
-        if self.shape.has_switch() { "eth0" } else { "cl0" }
+        if self.shape.has_switch() {
+            "eth0"
+        } else {
+            "cl0"
+        }
     }
 
     /// The gateway's interfaces towards the backends.
@@ -190,14 +197,23 @@ impl Topology {
         let link = backend.link_name();
         match &self.switch {
             Some(switch) => plug_into(switch, &link, &backend.ns)?,
-            None => self.gateway.run(|| self.wire_backend_to_gateway(backend, &link))?,
+            None => self
+                .gateway
+                .run(|| self.wire_backend_to_gateway(backend, &link))?,
         }
         backend.ns.run(|| {
             let net = Netlink::open()?;
             let whole = self.shape == Shape::Routed;
             for (address, on_subnet) in backend.addresses.iter().zip([24, 64]) {
                 let host = Cidr::host(*address);
-                let cidr = if whole { host } else { Cidr { len: on_subnet, ..host } };
+                let cidr = if whole {
+                    host
+                } else {
+                    Cidr {
+                        len: on_subnet,
+                        ..host
+                    }
+                };
                 net.add_address("eth0", cidr)?;
             }
             net.add_default_routes("eth0", &self.gateway_addresses())?;
@@ -222,7 +238,11 @@ impl Topology {
 }
 
 fn client_net(shape: Shape) -> [&'static str; 2] {
-    if shape == Shape::SameSubnet { CLIENT_IN_SUBNET } else { CLIENT_NET }
+    if shape == Shape::SameSubnet {
+        CLIENT_IN_SUBNET
+    } else {
+        CLIENT_NET
+    }
 }
 
 fn new_backend(number: usize) -> Result<BackendHost> {
@@ -255,5 +275,7 @@ fn make_wire_like(interface: &str) -> Result<()> {
 }
 
 fn add_addresses(net: &Netlink, interface: &str, addresses: [&str; 2]) -> Result<()> {
-    addresses.iter().try_for_each(|text| net.add_address(interface, Cidr::new(text)))
+    addresses
+        .iter()
+        .try_for_each(|text| net.add_address(interface, Cidr::new(text)))
 }

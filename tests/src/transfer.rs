@@ -48,14 +48,25 @@ impl Transfer {
         let connection = Connection::open(ns, to)?;
         let backend = connection.greeting.name.clone();
         let moved = Arc::new(AtomicU64::new(0));
-        let job = Job { connection, length, pace, moved: Arc::clone(&moved), start: Instant::now() };
-        let thread = thread::Builder::new().name(format!("transfer {backend}")).spawn(move || {
-            match direction {
+        let job = Job {
+            connection,
+            length,
+            pace,
+            moved: Arc::clone(&moved),
+            start: Instant::now(),
+        };
+        let thread = thread::Builder::new()
+            .name(format!("transfer {backend}"))
+            .spawn(move || match direction {
                 Direction::Download => job.download(),
                 Direction::Upload => job.upload(),
-            }
-        })?;
-        Ok(Self { backend, moved, length, thread })
+            })?;
+        Ok(Self {
+            backend,
+            moved,
+            length,
+            thread,
+        })
     }
 
     /// The part that has arrived, or been sent, from 0 to 1.
@@ -65,25 +76,38 @@ impl Transfer {
 
     /// Waits until this part of the transfer is done.
     pub fn wait_for(&self, part: f64) -> Result<()> {
-        let what = format!("{:.0} % of the transfer from {}", part * 100.0, self.backend);
+        let what = format!(
+            "{:.0} % of the transfer from {}",
+            part * 100.0,
+            self.backend
+        );
         poll_until(&what, Duration::from_secs(60), || {
             self.progress() >= part || self.thread.is_finished()
         })?;
-        ensure!(!self.thread.is_finished() || self.progress() >= part, "{what}: it ended early");
+        ensure!(
+            !self.thread.is_finished() || self.progress() >= part,
+            "{what}: it ended early"
+        );
         Ok(())
     }
 
     /// Fails unless the transfer is still going on: what was done in its middle was not done late.
     pub fn ensure_running(&self) -> Result<()> {
         let percent = self.progress() * 100.0;
-        ensure!(!self.thread.is_finished(), "the transfer ended too early, at {percent:.0} %");
+        ensure!(
+            !self.thread.is_finished(),
+            "the transfer ended too early, at {percent:.0} %"
+        );
         Ok(())
     }
 
     /// Waits for the end, checks every byte, and returns how long it took.
     pub fn finish(self) -> Result<Duration> {
         let backend = self.backend;
-        let ended = self.thread.join().map_err(|_| anyhow!("the transfer thread panicked"))?;
+        let ended = self
+            .thread
+            .join()
+            .map_err(|_| anyhow!("the transfer thread panicked"))?;
         let moved = self.moved.load(Ordering::Relaxed);
         let length = self.length;
         let took = ended.with_context(|| format!("{backend}: {moved} of {length} bytes came"))?;
@@ -106,20 +130,29 @@ impl Job {
         let mut pattern = Pattern::new(self.length);
         let mut chunk = vec![0; CHUNK];
         while let expected @ 1.. = pattern.next_len() {
-            self.connection.stream().read_exact(&mut chunk[..expected])?;
+            self.connection
+                .stream()
+                .read_exact(&mut chunk[..expected])?;
             pattern.check(&chunk[..expected])?;
             self.advance(expected);
         }
-        ensure!(self.connection.stream().read(&mut chunk)? == 0, "bytes after the end");
+        ensure!(
+            self.connection.stream().read(&mut chunk)? == 0,
+            "bytes after the end"
+        );
         Ok(self.start.elapsed())
     }
 
     fn upload(mut self) -> Result<Duration> {
-        self.connection.command(&format!("receive {}", self.length))?;
+        self.connection
+            .command(&format!("receive {}", self.length))?;
         let mut pattern = Pattern::new(self.length);
         let mut chunk = vec![0; CHUNK];
         while let filled @ 1.. = pattern.fill(&mut chunk) {
-            self.connection.stream().get_mut().write_all(&chunk[..filled])?;
+            self.connection
+                .stream()
+                .get_mut()
+                .write_all(&chunk[..filled])?;
             self.advance(filled);
         }
         let verdict = self.connection.read_line()?;

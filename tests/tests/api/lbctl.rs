@@ -21,9 +21,18 @@ fn check_mistake(gateway: &Gateway, line: &str, words: &[&str]) {
     let arguments: Vec<&str> = line.split(' ').collect();
     let ended = ctl::run(&gateway.topology.gateway, &arguments).unwrap();
     assert_ne!(ended.code, 0, "lbctl {line} succeeded: {}", ended.stdout);
-    assert_eq!(ended.stderr.trim_end().lines().count(), 1, "lbctl {line}: {}", ended.stderr);
+    assert_eq!(
+        ended.stderr.trim_end().lines().count(),
+        1,
+        "lbctl {line}: {}",
+        ended.stderr
+    );
     for word in words {
-        assert!(ended.stderr.contains(word), "lbctl {line}: no {word:?} in {}", ended.stderr);
+        assert!(
+            ended.stderr.contains(word),
+            "lbctl {line}: no {word:?} in {}",
+            ended.stderr
+        );
     }
 }
 
@@ -31,21 +40,41 @@ fn check_mistake(gateway: &Gateway, line: &str, words: &[&str]) {
 fn publishing_draining_and_removing() {
     require_root!();
     let gateway = start();
-    lbctl(&gateway, "service create --name web 5432:7000/tcp 5432:7000/udp");
-    lbctl(&gateway, "instance create --name b1 --service web --ip 10.66.0.11 --ip fd66::b");
-    lbctl(&gateway, "instance create --name b2 --service web --ip 10.66.0.12 --ip fd66::c");
+    lbctl(
+        &gateway,
+        "service create --name web 5432:7000/tcp 5432:7000/udp",
+    );
+    lbctl(
+        &gateway,
+        "instance create --name b1 --service web --ip 10.66.0.11 --ip fd66::b",
+    );
+    lbctl(
+        &gateway,
+        "instance create --name b2 --service web --ip 10.66.0.12 --ip fd66::c",
+    );
     gateway.probe().unwrap();
     assert!(lbctl(&gateway, "service ls").contains("5432:7000/tcp"));
     assert!(lbctl(&gateway, "instance ls").contains("10.66.0.12"));
     for line in ["show -n", "show -n --stats"] {
         let shown = lbctl(&gateway, line);
-        for expected in ["192.0.2.10:5432", "10.66.0.11", "[2001:db8:a::10]:5432", "fd66::c"] {
-            assert!(shown.contains(expected), "{line}: no {expected} in\n{shown}");
+        for expected in [
+            "192.0.2.10:5432",
+            "10.66.0.11",
+            "[2001:db8:a::10]:5432",
+            "fd66::c",
+        ] {
+            assert!(
+                shown.contains(expected),
+                "{line}: no {expected} in\n{shown}"
+            );
         }
     }
     lbctl(&gateway, "instance stop b1 --drain 60s");
-    let spread =
-        gateway.spread(lbagent_tests::client::Transport::Tcp, lbagent_tests::topology::VIP4, 40);
+    let spread = gateway.spread(
+        lbagent_tests::client::Transport::Tcp,
+        lbagent_tests::topology::VIP4,
+        40,
+    );
     assert_eq!(spread.unwrap()["b2"], 40);
     lbctl(&gateway, "instance start b1");
     lbctl(&gateway, "instance rm b1 b2");
@@ -57,11 +86,20 @@ fn publishing_draining_and_removing() {
 fn every_output_format_can_be_read_back() {
     require_root!();
     let gateway = Gateway::publish(Shape::Bridged, 2).unwrap();
-    for line in ["service ls", "service get web", "instance ls", "status", "show -n"] {
+    for line in [
+        "service ls",
+        "service get web",
+        "instance ls",
+        "status",
+        "show -n",
+    ] {
         let json = lbctl(&gateway, &format!("{line} -o json"));
         serde_json::from_str::<serde_json::Value>(&json)
             .unwrap_or_else(|error| panic!("{line}: {error}: {json}"));
-        assert!(!lbctl(&gateway, &format!("{line} -o yaml")).is_empty(), "{line}");
+        assert!(
+            !lbctl(&gateway, &format!("{line} -o yaml")).is_empty(),
+            "{line}"
+        );
     }
     let state = lbctl(&gateway, "state export");
     let state: serde_json::Value = serde_json::from_str(&state).unwrap();
@@ -74,10 +112,26 @@ fn mistakes_get_one_line_that_helps() {
     let gateway = Gateway::publish(Shape::Bridged, 1).unwrap();
     check_mistake(&gateway, "service get nope", &["nope"]);
     check_mistake(&gateway, "service rm nope", &["nope"]);
-    check_mistake(&gateway, "service create --name thief 5432:1/tcp", &["5432", "web"]);
-    check_mistake(&gateway, "service create --name site 443:8080/tls+http", &["443"]);
-    check_mistake(&gateway, "instance create --name x --service nope --ip 10.66.0.12", &["nope"]);
-    check_mistake(&gateway, "instance create --name b1 --service web --ip 10.66.0.12", &["b1"]);
+    check_mistake(
+        &gateway,
+        "service create --name thief 5432:1/tcp",
+        &["5432", "web"],
+    );
+    check_mistake(
+        &gateway,
+        "service create --name site 443:8080/tls+http",
+        &["443"],
+    );
+    check_mistake(
+        &gateway,
+        "instance create --name x --service nope --ip 10.66.0.12",
+        &["nope"],
+    );
+    check_mistake(
+        &gateway,
+        "instance create --name b1 --service web --ip 10.66.0.12",
+        &["b1"],
+    );
     check_mistake(&gateway, "service rm web", &["web"]);
 }
 

@@ -34,8 +34,17 @@ fn environment() -> Result<PathBuf, String> {
     if has_package(&python) {
         return Ok(python);
     }
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&directory))?;
-    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PACKAGE];
+    run(Command::new("python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&directory))?;
+    let install = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        PACKAGE,
+    ];
     run(Command::new(&python).args(install))?;
     Ok(python)
 }
@@ -48,5 +57,9 @@ fn has_package(python: &Path) -> bool {
 fn run(command: &mut Command) -> Result<(), String> {
     let ended = Ended::of(command).map_err(|error| format!("{error:#}"))?;
     let last = ended.stderr.lines().last().unwrap_or("no message");
-    if ended.code == 0 { Ok(()) } else { Err(format!("{command:?}: {last}")) }
+    if ended.code == 0 {
+        Ok(())
+    } else {
+        Err(format!("{command:?}: {last}"))
+    }
 }

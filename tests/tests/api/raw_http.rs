@@ -15,7 +15,11 @@ fn start() -> Gateway {
 fn send(agent: &Agent, method: &str, path: &str, body: Value) -> (Response, Value) {
     let body = (!body.is_null()).then_some(&body);
     let response = agent.request(method, path, body).unwrap();
-    assert_eq!(response.header("content-type"), Some("application/json"), "{response:?}");
+    assert_eq!(
+        response.header("content-type"),
+        Some("application/json"),
+        "{response:?}"
+    );
     let json = response.json().unwrap();
     (response, json)
 }
@@ -35,10 +39,21 @@ fn check_refused(agent: &Agent, method: &str, path: &str, body: Value, message: 
 #[track_caller]
 fn check_item(agent: &Agent, method: &str, path: &str, body: Value, code: u64, message: &str) {
     let (response, json) = send(agent, method, path, body);
-    assert_eq!((response.status, &json["status"]), (200, &json!("error")), "{json}");
-    let (_, items) = json["data"].as_object().and_then(|data| data.iter().next()).unwrap();
+    assert_eq!(
+        (response.status, &json["status"]),
+        (200, &json!("error")),
+        "{json}"
+    );
+    let (_, items) = json["data"]
+        .as_object()
+        .and_then(|data| data.iter().next())
+        .unwrap();
     let item = &items[0];
-    assert_eq!((&item["status"], &item["error"]), (&json!("error"), &json!(code)), "{json}");
+    assert_eq!(
+        (&item["status"], &item["error"]),
+        (&json!("error"), &json!(code)),
+        "{json}"
+    );
     let found = item["message"].as_str().unwrap_or_default();
     assert!(found.contains(message), "{message:?} is missing in {json}");
 }
@@ -64,7 +79,11 @@ fn a_service_group_lives_and_dies() {
     ] {
         let data = agent.call("GET", &path, None).unwrap();
         let groups = data["service_groups"].as_array().unwrap();
-        assert_eq!(data.as_object().unwrap().len(), 1, "one key in data: {data}");
+        assert_eq!(
+            data.as_object().unwrap().len(),
+            1,
+            "one key in data: {data}"
+        );
         assert_eq!(groups.len(), 1, "{path}: {data}");
         assert_eq!(groups[0]["uuid"], created["uuid"], "{path}");
         assert_eq!(groups[0]["persistent"], true, "{path}");
@@ -78,7 +97,9 @@ fn a_service_group_lives_and_dies() {
         let data = agent.call("GET", "/v1/services", Some(&body)).unwrap();
         assert_eq!(data["service_groups"][0]["name"], "web", "{body}");
     }
-    agent.call("DELETE", "/v1/services", Some(&json!([{ "name": "web" }]))).unwrap();
+    agent
+        .call("DELETE", "/v1/services", Some(&json!([{ "name": "web" }])))
+        .unwrap();
     let data = agent.call("GET", "/v1/services", None).unwrap();
     assert_eq!(data["service_groups"], json!([]));
 }
@@ -93,27 +114,55 @@ fn an_instance_lives_and_dies() {
     agent.call("POST", "/v1/instances", Some(&body)).unwrap();
     let uuid = gateway.uuid("one").unwrap();
     let read = || {
-        let data = agent.call("GET", &format!("/v1/instances/{uuid}"), None).unwrap();
+        let data = agent
+            .call("GET", &format!("/v1/instances/{uuid}"), None)
+            .unwrap();
         data["instances"][0].clone()
     };
-    assert_eq!((&read()["state"], &read()["private_ip"]), (&json!("running"), &json!("10.66.0.11")));
+    assert_eq!(
+        (&read()["state"], &read()["private_ip"]),
+        (&json!("running"), &json!("10.66.0.11"))
+    );
     assert_eq!(read()["service_group"]["name"], "web");
     let attached = agent.call("GET", "/v1/services?name=web", None).unwrap();
-    assert_eq!(attached["service_groups"][0]["instances"], json!([{ "uuid": uuid, "name": "one" }]));
-    check_item(agent, "DELETE", "/v1/services", json!([{ "name": "web" }]), 15, "web");
+    assert_eq!(
+        attached["service_groups"][0]["instances"],
+        json!([{ "uuid": uuid, "name": "one" }])
+    );
+    check_item(
+        agent,
+        "DELETE",
+        "/v1/services",
+        json!([{ "name": "web" }]),
+        15,
+        "web",
+    );
 
     let stop = format!("/v1/instances/{uuid}/stop");
     let drain = json!({ "drain_timeout_ms": 60_000 });
     let data = agent.call("PUT", &stop, Some(&drain)).unwrap();
     assert_eq!(data["instances"][0]["state"], "draining", "{data}");
     assert_eq!(data["instances"][0]["previous_state"], "running", "{data}");
-    agent.call("PUT", &format!("/v1/instances/{uuid}/start"), None).unwrap();
+    agent
+        .call("PUT", &format!("/v1/instances/{uuid}/start"), None)
+        .unwrap();
     assert_eq!(read()["state"], "running");
     agent.call("PUT", &stop, None).unwrap();
     assert_eq!(read()["state"], "stopped");
-    agent.call("DELETE", &format!("/v1/instances/{uuid}"), None).unwrap();
-    check_item(agent, "GET", &format!("/v1/instances/{uuid}"), Value::Null, 8, &uuid);
-    agent.call("DELETE", "/v1/services", Some(&json!([{ "name": "web" }]))).unwrap();
+    agent
+        .call("DELETE", &format!("/v1/instances/{uuid}"), None)
+        .unwrap();
+    check_item(
+        agent,
+        "GET",
+        &format!("/v1/instances/{uuid}"),
+        Value::Null,
+        8,
+        &uuid,
+    );
+    agent
+        .call("DELETE", "/v1/services", Some(&json!([{ "name": "web" }])))
+        .unwrap();
 }
 
 #[test]
@@ -123,10 +172,37 @@ fn mistakes_are_answered_in_the_words_of_the_contract() {
     let agent = &gateway.agent;
     create(agent, "web", 5432);
     let nowhere = "00000000-0000-4000-8000-000000000000";
-    check_item(agent, "GET", "/v1/services?name=nope", Value::Null, 8, "No service group with name 'nope'");
-    check_item(agent, "GET", &format!("/v1/services/{nowhere}"), Value::Null, 8, nowhere);
-    check_item(agent, "DELETE", "/v1/services", json!([{ "name": "nope" }]), 8, "'nope'");
-    check_refused(agent, "GET", "/v1/services/not-a-uuid", Value::Null, "not-a-uuid");
+    check_item(
+        agent,
+        "GET",
+        "/v1/services?name=nope",
+        Value::Null,
+        8,
+        "No service group with name 'nope'",
+    );
+    check_item(
+        agent,
+        "GET",
+        &format!("/v1/services/{nowhere}"),
+        Value::Null,
+        8,
+        nowhere,
+    );
+    check_item(
+        agent,
+        "DELETE",
+        "/v1/services",
+        json!([{ "name": "nope" }]),
+        8,
+        "'nope'",
+    );
+    check_refused(
+        agent,
+        "GET",
+        "/v1/services/not-a-uuid",
+        Value::Null,
+        "not-a-uuid",
+    );
 
     let post = |body: Value, message: &str| {
         check_refused(agent, "POST", "/v1/services", body, message);
@@ -142,10 +218,20 @@ fn mistakes_are_answered_in_the_words_of_the_contract() {
         "Invalid name 'bad..name'",
     );
     // Without a protocol the port rules apply, and there is no terminator yet.
-    post(json!({ "services": [{ "port": 443, "handlers": ["tls", "http"] }] }), "443");
-    post(json!({ "services": [{ "port": 9000, "destination_port": 9000 }] }), "tls");
+    post(
+        json!({ "services": [{ "port": 443, "handlers": ["tls", "http"] }] }),
+        "443",
+    );
+    post(
+        json!({ "services": [{ "port": 9000, "destination_port": 9000 }] }),
+        "tls",
+    );
     let data = agent.call("GET", "/v1/services", None).unwrap();
-    assert_eq!(data["service_groups"].as_array().unwrap().len(), 1, "something was applied: {data}");
+    assert_eq!(
+        data["service_groups"].as_array().unwrap().len(),
+        1,
+        "something was applied: {data}"
+    );
 }
 
 #[test]
@@ -156,8 +242,15 @@ fn a_batch_may_succeed_in_part() {
     create(agent, "web", 5432);
     let body = json!([{ "name": "web" }, { "name": "nope" }]);
     let (response, json) = send(agent, "DELETE", "/v1/services", body);
-    assert_eq!((response.status, &json["status"]), (200, &json!("partial_success")), "{json}");
-    assert_eq!(json["data"]["service_groups"][0]["status"], "success", "{json}");
+    assert_eq!(
+        (response.status, &json["status"]),
+        (200, &json!("partial_success")),
+        "{json}"
+    );
+    assert_eq!(
+        json["data"]["service_groups"][0]["status"], "success",
+        "{json}"
+    );
     assert_eq!(json["data"]["service_groups"][1]["error"], 8, "{json}");
 }
 
@@ -171,7 +264,10 @@ fn taken_names_and_ports_are_refused() {
         let body = json!({ "name": name, "services": [service(port, port, "tcp")] });
         let (_, json) = send(agent, "POST", "/v1/services", body);
         assert_eq!(json["status"], "error", "{json}");
-        assert!(json.to_string().contains(word), "{word:?} is missing in {json}");
+        assert!(
+            json.to_string().contains(word),
+            "{word:?} is missing in {json}"
+        );
     };
     refused("web", 5433, "web");
     refused("other", 5432, "5432");
@@ -195,7 +291,10 @@ fn pages_overlap_by_no_entry_and_lose_none() {
         let page = data["service_groups"].as_array().unwrap().clone();
         assert!(page.len() <= 2, "{path}: {data}");
         let skip = usize::from(!from.is_empty());
-        let names = page.iter().skip(skip).map(|group| group["name"].as_str().unwrap().to_owned());
+        let names = page
+            .iter()
+            .skip(skip)
+            .map(|group| group["name"].as_str().unwrap().to_owned());
         seen.extend(names);
         if page.len() < 2 {
             break;
@@ -213,14 +312,24 @@ fn state_is_exported_and_imported_whole() {
     let agent = &gateway.agent;
     let exported = agent.call("GET", "/v1/x/state", None).unwrap()["state"].clone();
     gateway.delete_instance("b1").unwrap();
-    agent.call("DELETE", "/v1/services", Some(&json!([{ "name": "web" }]))).unwrap();
+    agent
+        .call("DELETE", "/v1/services", Some(&json!([{ "name": "web" }])))
+        .unwrap();
     gateway.probe().unwrap_err();
 
     let mut broken = exported.clone();
     broken["instances"][0]["addresses"] = json!(["300.0.0.1/32"]);
     let (response, json) = send(agent, "PUT", "/v1/x/state", broken);
-    assert_eq!((response.status, &json["status"]), (400, &json!("error")), "{json}");
-    assert_eq!(agent.vips().unwrap(), [], "a broken document was applied in part");
+    assert_eq!(
+        (response.status, &json["status"]),
+        (400, &json!("error")),
+        "{json}"
+    );
+    assert_eq!(
+        agent.vips().unwrap(),
+        [],
+        "a broken document was applied in part"
+    );
 
     agent.call("PUT", "/v1/x/state", Some(&exported)).unwrap();
     gateway.probe().unwrap();
@@ -230,9 +339,11 @@ fn state_is_exported_and_imported_whole() {
 fn unknown_paths_and_methods_are_answered_in_the_envelope() {
     require_root!();
     let gateway = start();
-    for (method, path, status) in
-        [("GET", "/v1/nowhere", 404), ("GET", "/", 404), ("PUT", "/v1/services", 405)]
-    {
+    for (method, path, status) in [
+        ("GET", "/v1/nowhere", 404),
+        ("GET", "/", 404),
+        ("PUT", "/v1/services", 405),
+    ] {
         let (response, json) = send(&gateway.agent, method, path, Value::Null);
         assert_eq!(response.status, status, "{method} {path}: {json}");
         assert_eq!(json["status"], "error", "{method} {path}: {json}");

@@ -14,19 +14,29 @@ const TOKEN: &str = "correct-horse-battery-staple";
 fn a_token_file_keeps_strangers_out() {
     require_root!();
     let topology = Topology::build(Shape::Routed, 1).unwrap();
-    topology.gateway.run(|| fs::write(TOKEN_FILE, format!("{TOKEN}\n")).unwrap());
+    topology
+        .gateway
+        .run(|| fs::write(TOKEN_FILE, format!("{TOKEN}\n")).unwrap());
     let mut config = Config::new(&topology);
     config.api.insert("token_file", TOKEN_FILE.into());
     let mut agent = Agent::prepare(&topology.gateway, &config.to_toml()).unwrap();
     agent.spawn().unwrap();
     let status = |token| {
-        let request = Request { method: "GET", path: "/v1/services", token, body: None };
+        let request = Request {
+            method: "GET",
+            path: "/v1/services",
+            token,
+            body: None,
+        };
         agent.send(&request).map(|response| response.status)
     };
     lbagent_tests::poll::retry("the API", lbagent_tests::poll::SOON, || status(None)).unwrap();
-    for (token, expected) in
-        [(None, 401), (Some("wrong"), 401), (Some(""), 401), (Some(TOKEN), 200)]
-    {
+    for (token, expected) in [
+        (None, 401),
+        (Some("wrong"), 401),
+        (Some(""), 401),
+        (Some(TOKEN), 200),
+    ] {
         assert_eq!(status(token).unwrap(), expected, "{token:?}");
     }
 }

@@ -23,12 +23,18 @@ fn connections_spread_with_their_source_kept() {
             let spread = gateway.spread(transport, vip, COUNT).unwrap();
             let fewest = spread.values().min();
             assert_eq!(spread.len(), 3, "{shape:?} {transport} {vip}: {spread:?}");
-            assert!(fewest >= Some(&FEWEST), "{shape:?} {transport} {vip}: {spread:?}");
+            assert!(
+                fewest >= Some(&FEWEST),
+                "{shape:?} {transport} {vip}: {spread:?}"
+            );
         }
         let forwarded = gateway.agent.outcome("forward_redirect").unwrap()
             + gateway.agent.outcome("forward_tx").unwrap()
             + gateway.agent.outcome("forward_kernel").unwrap();
-        assert!(forwarded >= 4 * COUNT as u64, "{forwarded} packets forwarded by the data plane");
+        assert!(
+            forwarded >= 4 * COUNT as u64,
+            "{forwarded} packets forwarded by the data plane"
+        );
     }
     require_root!();
     for shape in [Shape::Routed, Shape::Bridged, Shape::OneArmed] {
@@ -63,14 +69,27 @@ fn slots_are_even_and_counters_add_up() {
     for vip in gateway.agent.vips().unwrap() {
         let slots: Vec<u32> = vip.backends.iter().map(|row| row.slots).collect();
         let (least, most) = (slots.iter().min().unwrap(), slots.iter().max().unwrap());
-        assert!(most - least <= 1 && slots.iter().sum::<u32>() == vip.slots, "{vip:?}");
+        assert!(
+            most - least <= 1 && slots.iter().sum::<u32>() == vip.slots,
+            "{vip:?}"
+        );
         assert_eq!(vip.traffic.flows, 30, "{vip:?}");
-        assert!(vip.traffic.in_packets >= 30 && vip.traffic.out_packets >= 30, "{vip:?}");
+        assert!(
+            vip.traffic.in_packets >= 30 && vip.traffic.out_packets >= 30,
+            "{vip:?}"
+        );
     }
     for name in ["b1", "b2", "b3"] {
         let rows = gateway.agent.backend_rows(name).unwrap();
-        assert_eq!(rows.len(), 4, "{name}: one row for each VIP, port and protocol");
-        assert!(rows.iter().all(|row| row.traffic.in_packets > 0), "{name}: {rows:?}");
+        assert_eq!(
+            rows.len(),
+            4,
+            "{name}: one row for each VIP, port and protocol"
+        );
+        assert!(
+            rows.iter().all(|row| row.traffic.in_packets > 0),
+            "{name}: {rows:?}"
+        );
     }
 }
 
@@ -106,7 +125,11 @@ fn generic_xdp_carries_everything_too() {
         Gateway::start_with(Shape::Routed, 2, |config| config.xdp_mode = Some("generic")).unwrap();
     gateway.publish_web().unwrap();
     let interface = gateway.agent.interface("cl0").unwrap();
-    assert_eq!(interface.mode, Some(lbagent_api::status::AttachMode::Generic), "{interface:?}");
+    assert_eq!(
+        interface.mode,
+        Some(lbagent_api::status::AttachMode::Generic),
+        "{interface:?}"
+    );
     for (vip, transport) in everything() {
         let spread = gateway.spread(transport, vip, 40).unwrap();
         assert_eq!(spread.len(), 2, "{transport} {vip}: {spread:?}");
@@ -118,7 +141,11 @@ fn the_mode_of_attachment_is_reported() {
     require_root!();
     let gateway = Gateway::publish(Shape::Routed, 1).unwrap();
     let client = gateway.agent.interface("cl0").unwrap();
-    assert_eq!(client.mode, Some(lbagent_api::status::AttachMode::Native), "{client:?}");
+    assert_eq!(
+        client.mode,
+        Some(lbagent_api::status::AttachMode::Native),
+        "{client:?}"
+    );
     let backend = gateway.agent.interface("be1").unwrap();
     assert!(backend.mode.is_some(), "{backend:?}");
 }

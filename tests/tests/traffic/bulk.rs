@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use lbagent_tests::client::{ask_here, exchange_on, udp_socket_here, Transport};
+use lbagent_tests::client::{Transport, ask_here, exchange_on, udp_socket_here};
 use lbagent_tests::gateway::{Gateway, PORT};
 use lbagent_tests::require_root;
 use lbagent_tests::topology::{Shape, VIP4, VIP6};
@@ -12,10 +12,19 @@ use lbagent_tests::transfer::{Direction, LONG, Transfer};
 #[track_caller]
 fn check(gateway: &Gateway, vip: IpAddr, direction: Direction, length: u64) {
     let to = SocketAddr::new(vip, PORT);
-    let transfer =
-        Transfer::start(&gateway.topology.client, to, direction, length, Duration::ZERO).unwrap();
+    let transfer = Transfer::start(
+        &gateway.topology.client,
+        to,
+        direction,
+        length,
+        Duration::ZERO,
+    )
+    .unwrap();
     transfer.finish().unwrap_or_else(|error| {
-        panic!("{:?} {vip} {direction:?}: {error:#}", gateway.topology.shape)
+        panic!(
+            "{:?} {vip} {direction:?}: {error:#}",
+            gateway.topology.shape
+        )
     });
 }
 

@@ -45,7 +45,10 @@ fn add_files(lines: &mut BTreeSet<String>, directory: &Path) {
 fn assert_same(before: &BTreeSet<String>, after: &BTreeSet<String>) {
     let gone: Vec<_> = before.difference(after).collect();
     let left: Vec<_> = after.difference(before).collect();
-    assert!(gone.is_empty() && left.is_empty(), "gone: {gone:#?}\nleft behind: {left:#?}");
+    assert!(
+        gone.is_empty() && left.is_empty(),
+        "gone: {gone:#?}\nleft behind: {left:#?}"
+    );
 }
 
 #[test]
@@ -60,21 +63,37 @@ fn detach_leaves_nothing() {
         let mut config = Config::new(&topology);
         config.vip_mode = Some(vip_mode);
         let agent = Agent::start(&host, &config).unwrap();
-        let mut gateway = Gateway { agent, servers: Vec::new(), topology };
+        let mut gateway = Gateway {
+            agent,
+            servers: Vec::new(),
+            topology,
+        };
         gateway.publish_web().unwrap();
         let during = snapshot(&host, &interfaces);
-        assert!(before != during, "{shape:?}: an agent without a trace does nothing");
+        assert!(
+            before != during,
+            "{shape:?}: an agent without a trace does nothing"
+        );
 
-        let refused = gateway.agent.run(&["detach", "--config", CONFIG_PATH]).unwrap();
+        let refused = gateway
+            .agent
+            .run(&["detach", "--config", CONFIG_PATH])
+            .unwrap();
         assert_ne!(refused.code, 0, "detach under a running agent: {refused:?}");
         assert!(refused.stderr.contains("stop it first"), "{refused:?}");
 
         gateway.agent.terminate().unwrap();
         for _ in 0..2 {
-            let detached = gateway.agent.run(&["detach", "--config", CONFIG_PATH]).unwrap();
+            let detached = gateway
+                .agent
+                .run(&["detach", "--config", CONFIG_PATH])
+                .unwrap();
             assert_eq!(detached.code, 0, "{detached:?}");
             assert_same(&before, &snapshot(&host, &interfaces));
-            assert!(!host.run(|| Path::new(BPFFS_DIR).exists()), "{BPFFS_DIR} is left");
+            assert!(
+                !host.run(|| Path::new(BPFFS_DIR).exists()),
+                "{BPFFS_DIR} is left"
+            );
         }
         // The desired state is not the host's: it stays for the next start.
         gateway.agent.launch().unwrap();

@@ -18,13 +18,22 @@ fn a_transfer_survives_the_drain_of_its_backend() {
     let gateway = Gateway::publish(Shape::Routed, 3).unwrap();
     let to = SocketAddr::new(VIP4, PORT);
     let pace = Duration::from_secs(4);
-    let transfer =
-        Transfer::start(&gateway.topology.client, to, Direction::Download, LONG, pace).unwrap();
+    let transfer = Transfer::start(
+        &gateway.topology.client,
+        to,
+        Direction::Download,
+        LONG,
+        pace,
+    )
+    .unwrap();
     transfer.wait_for(0.2).unwrap();
     gateway.stop(&transfer.backend, MINUTE).unwrap();
     for (vip, transport) in everything() {
         let spread = gateway.spread(transport, vip, 60).unwrap();
-        assert!(!spread.contains_key(&transfer.backend), "{vip} {transport}: {spread:?}");
+        assert!(
+            !spread.contains_key(&transfer.backend),
+            "{vip} {transport}: {spread:?}"
+        );
     }
     transfer.ensure_running().unwrap();
     transfer.finish().unwrap();
@@ -37,14 +46,21 @@ fn established_flows_stay_with_a_draining_backend() {
     let client = &gateway.topology.client;
     for vip in [VIP4, VIP6] {
         let to = SocketAddr::new(vip, PORT);
-        let mut connections: Vec<_> =
-            (0..30).map(|_| Connection::open(client, to).unwrap()).collect();
+        let mut connections: Vec<_> = (0..30)
+            .map(|_| Connection::open(client, to).unwrap())
+            .collect();
         for connection in &mut connections {
             connection.command("echo").unwrap();
         }
-        let sockets: Vec<_> =
-            (0..30).map(|_| client.run(|| udp_socket_here(to, None).unwrap())).collect();
-        let who = |socket| exchange_on(socket, b"x").unwrap().with_source_kept().unwrap();
+        let sockets: Vec<_> = (0..30)
+            .map(|_| client.run(|| udp_socket_here(to, None).unwrap()))
+            .collect();
+        let who = |socket| {
+            exchange_on(socket, b"x")
+                .unwrap()
+                .with_source_kept()
+                .unwrap()
+        };
         let before: Vec<String> = sockets.iter().map(who).collect();
 
         gateway.stop("b2", MINUTE).unwrap();
@@ -53,7 +69,10 @@ fn established_flows_stay_with_a_draining_backend() {
         }
         let after: Vec<String> = sockets.iter().map(who).collect();
         assert_eq!(before, after, "{vip}: UDP flows moved");
-        assert!(after.iter().any(|name| name == "b2"), "{vip}: none of 30 flows was b2's");
+        assert!(
+            after.iter().any(|name| name == "b2"),
+            "{vip}: none of 30 flows was b2's"
+        );
 
         gateway.start_instance("b2").unwrap();
         for connection in &mut connections {
@@ -75,12 +94,17 @@ fn the_deadline_ends_what_is_left() {
     gateway.stop(&backend, Duration::from_millis(1500)).unwrap();
     connection.echo("draining").unwrap();
     poll_until("the instance to stop", SOON, || {
-        let data = gateway.agent.call("GET", &format!("/v1/instances?name={backend}"), None);
+        let data = gateway
+            .agent
+            .call("GET", &format!("/v1/instances?name={backend}"), None);
         data.unwrap()["instances"][0]["state"] == "stopped"
     })
     .unwrap();
     // The flow goes to the other backend now, which knows nothing of it and resets it.
-    poll_until("the connection to be cut", SOON, || connection.echo("stopped").is_err()).unwrap();
+    poll_until("the connection to be cut", SOON, || {
+        connection.echo("stopped").is_err()
+    })
+    .unwrap();
     gateway.probe().unwrap();
 }
 
@@ -91,6 +115,10 @@ fn stopping_without_a_drain_time_is_immediate() {
     gateway.stop("b1", Duration::ZERO).unwrap();
     for (vip, transport) in everything() {
         let spread = gateway.spread(transport, vip, 40).unwrap();
-        assert_eq!(spread.into_keys().collect::<Vec<_>>(), ["b2"], "{vip} {transport}");
+        assert_eq!(
+            spread.into_keys().collect::<Vec<_>>(),
+            ["b2"],
+            "{vip} {transport}"
+        );
     }
 }

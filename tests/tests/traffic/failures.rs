@@ -21,7 +21,10 @@ fn check_unanswered(gateway: &Gateway, port: u16, expected: Unanswered, outcome:
         let found = ensure_unanswered(&gateway.topology.client, transport, to, PATIENCE).unwrap();
         assert_eq!(found, expected, "{transport} {to}");
         let after = gateway.agent.outcome(outcome).unwrap();
-        assert!(after > before, "{transport} {to}: {outcome} stayed at {before}");
+        assert!(
+            after > before,
+            "{transport} {to}: {outcome} stayed at {before}"
+        );
     }
 }
 
@@ -33,8 +36,15 @@ fn a_group_without_instances_drops_and_says_so() {
     check_unanswered(&gateway, PORT, Unanswered::Silent, "drop_no_backend");
     let status = gateway.agent.status().unwrap();
     let about_web = |found: &&lbagent_api::status::Condition| found.name == "web";
-    let condition = status.conditions.iter().find(about_web).expect("a condition of web");
-    assert!(condition.message.contains("no running instance"), "{condition:?}");
+    let condition = status
+        .conditions
+        .iter()
+        .find(about_web)
+        .expect("a condition of web");
+    assert!(
+        condition.message.contains("no running instance"),
+        "{condition:?}"
+    );
 
     let backend = &gateway.topology.backends[0];
     gateway.attach("b1", "web", &backend.addresses).unwrap();
@@ -63,7 +73,9 @@ fn an_unreachable_backend_harms_no_other() {
     #[track_caller]
     fn check(shape: Shape, address: &str) {
         let gateway = Gateway::publish(shape, 1).unwrap();
-        gateway.attach("nowhere", "web", &[address.parse().unwrap()]).unwrap();
+        gateway
+            .attach("nowhere", "web", &[address.parse().unwrap()])
+            .unwrap();
         let to = SocketAddr::new(VIP4, PORT);
         let client = &gateway.topology.client;
         let ask = |_| lbagent_tests::client::identify(client, Transport::Tcp, to).ok();
@@ -83,10 +95,15 @@ fn an_unreachable_backend_harms_no_other() {
 fn an_address_without_a_route_is_reported_and_gets_nothing() {
     require_root!();
     let gateway = Gateway::publish(Shape::Routed, 1).unwrap();
-    gateway.attach("nowhere", "web", &["203.0.113.99".parse().unwrap()]).unwrap();
+    gateway
+        .attach("nowhere", "web", &["203.0.113.99".parse().unwrap()])
+        .unwrap();
     let status = gateway.agent.status().unwrap();
     let reports = |address: &str| {
-        status.conditions.iter().any(|found| found.message.contains(&format!("route to {address}")))
+        status
+            .conditions
+            .iter()
+            .any(|found| found.message.contains(&format!("route to {address}")))
     };
     assert!(reports("203.0.113.99"), "{:#?}", status.conditions);
     let spread = gateway.spread(Transport::Tcp, VIP4, 60).unwrap();
@@ -130,18 +147,29 @@ fn a_full_map_is_reported_and_leaves_the_rest_working() {
             let group = format!("more-{number}");
             let services = serde_json::json!([lbagent_tests::gateway::service(port, 7000, "tcp")]);
             gateway.create_service(&group, &services).ok();
-            gateway.attach(&format!("extra-{number}"), &group, &[address(12)]).ok();
+            gateway
+                .attach(&format!("extra-{number}"), &group, &[address(12)])
+                .ok();
         }
         let conditions = gateway.agent.status().unwrap().conditions;
-        let told = conditions.iter().any(|found| found.message.contains(&format!("map {map}")));
+        let told = conditions
+            .iter()
+            .any(|found| found.message.contains(&format!("map {map}")));
         assert!(told, "{limit} = {capacity}: {conditions:#?}");
         gateway.probe().unwrap();
 
         for number in 0..6 {
             gateway.delete_instance(&format!("extra-{number}")).ok();
-            gateway.agent.call("DELETE", "/v1/services", Some(&serde_json::json!([
-                { "name": format!("more-{number}") }
-            ]))).ok();
+            gateway
+                .agent
+                .call(
+                    "DELETE",
+                    "/v1/services",
+                    Some(&serde_json::json!([
+                        { "name": format!("more-{number}") }
+                    ])),
+                )
+                .ok();
         }
         poll_until("the conditions to go", SOON, || {
             gateway.agent.condition_reasons().unwrap().is_empty()

@@ -36,7 +36,12 @@ fn every_shape_carries_traffic_without_the_agent() {
         }
     }
     require_root!();
-    for shape in [Shape::Routed, Shape::Bridged, Shape::OneArmed, Shape::SameSubnet] {
+    for shape in [
+        Shape::Routed,
+        Shape::Bridged,
+        Shape::OneArmed,
+        Shape::SameSubnet,
+    ] {
         check(shape);
     }
 }

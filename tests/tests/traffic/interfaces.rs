@@ -8,7 +8,10 @@ use lbagent_tests::require_root;
 use lbagent_tests::topology::{Shape, VIP4, VIP6};
 
 fn delete(gateway: &Gateway, interface: &str) {
-    gateway.topology.gateway.run(|| Netlink::open().unwrap().delete_link(interface).unwrap());
+    gateway
+        .topology
+        .gateway
+        .run(|| Netlink::open().unwrap().delete_link(interface).unwrap());
     poll_until("the agent to notice", SOON, || {
         let found = gateway.agent.interface(interface).unwrap();
         found.mode.is_none() && found.reason.is_some()
@@ -34,7 +37,10 @@ fn a_backend_interface_comes_back() {
         spread.is_ok_and(|spread| spread["b1"] == 20)
     })
     .unwrap();
-    gateway.topology.wire_backend(&gateway.topology.backends[1]).unwrap();
+    gateway
+        .topology
+        .wire_backend(&gateway.topology.backends[1])
+        .unwrap();
     wait_until_attached(&gateway, "be2");
     for vip in [VIP4, VIP6] {
         poll_until("b2 to take part again", SOON, || {
@@ -53,7 +59,10 @@ fn the_client_interface_comes_back() {
     delete(&gateway, "cl0");
     gateway.topology.wire_client().unwrap();
     wait_until_attached(&gateway, "cl0");
-    poll_until("traffic through the new interface", SOON, || gateway.probe().is_ok()).unwrap();
+    poll_until("traffic through the new interface", SOON, || {
+        gateway.probe().is_ok()
+    })
+    .unwrap();
     for vip in [VIP4, VIP6] {
         assert_eq!(gateway.spread(Transport::Udp, vip, 40).unwrap().len(), 2);
     }

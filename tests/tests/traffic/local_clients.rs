@@ -26,20 +26,32 @@ fn check(gateway: &Gateway, client: &NetNs, source: impl Fn(&str) -> Source) {
     for (vip, transport) in everything() {
         let mut met = BTreeSet::new();
         for _ in 0..30 {
-            let Answer { greeting, local } =
-                ask(client, transport, SocketAddr::new(vip, PORT)).unwrap_or_else(|error| {
-                    panic!("{shape:?}, {} to {vip} by {transport}: {error:#}", client.label())
+            let Answer { greeting, local } = ask(client, transport, SocketAddr::new(vip, PORT))
+                .unwrap_or_else(|error| {
+                    panic!(
+                        "{shape:?}, {} to {vip} by {transport}: {error:#}",
+                        client.label()
+                    )
                 });
             let kept = greeting.seen == local;
             let expected = source(&greeting.name) == Source::Kept;
-            assert_eq!(kept, expected, "{shape:?}: {} from {local}: {greeting:?}", client.label());
+            assert_eq!(
+                kept,
+                expected,
+                "{shape:?}: {} from {local}: {greeting:?}",
+                client.label()
+            );
             if !kept {
                 let own = gateway.topology.gateway_addresses();
                 assert!(own.contains(&greeting.seen.ip()), "{shape:?}: {greeting:?}");
             }
             met.insert(greeting.name);
         }
-        assert_eq!(met.len(), gateway.topology.backends.len(), "{shape:?} {vip} {transport}");
+        assert_eq!(
+            met.len(),
+            gateway.topology.backends.len(),
+            "{shape:?} {vip} {transport}"
+        );
     }
 }
 
@@ -69,7 +81,11 @@ fn a_backend_calls_its_own_vip() {
         let gateway = Gateway::publish(shape, 2).unwrap();
         for backend in &gateway.topology.backends {
             check(&gateway, &backend.ns, |answers| {
-                if answers == backend.name { Source::Rewritten } else { source_towards_others }
+                if answers == backend.name {
+                    Source::Rewritten
+                } else {
+                    source_towards_others
+                }
             });
         }
         for vip in VIPS {
@@ -89,7 +105,9 @@ fn a_backend_calls_its_own_vip() {
 fn a_backend_is_reachable_beside_the_vip() {
     require_root!();
     let gateway = Gateway::publish(Shape::Bridged, 2).unwrap();
-    let [one, two] = &gateway.topology.backends[..] else { panic!("two backends") };
+    let [one, two] = &gateway.topology.backends[..] else {
+        panic!("two backends")
+    };
     for address in two.addresses {
         for transport in [Transport::Tcp, Transport::Udp] {
             let to = SocketAddr::new(address, 7000);
@@ -97,7 +115,10 @@ fn a_backend_is_reachable_beside_the_vip() {
             assert_eq!(answer.with_source_kept().unwrap(), "b2", "{transport} {to}");
             // The gateway's own connections are nobody's replies either.
             let answer = ask(&gateway.topology.gateway.net, transport, to).unwrap();
-            assert_eq!(answer.greeting.name, "b2", "{transport} {to} from the gateway");
+            assert_eq!(
+                answer.greeting.name, "b2",
+                "{transport} {to} from the gateway"
+            );
         }
     }
 }

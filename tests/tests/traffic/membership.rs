@@ -9,7 +9,11 @@ use lbagent_tests::topology::{Shape, VIPS};
 
 /// Names that answer 100 connections.
 fn names(gateway: &Gateway, transport: Transport, vip: std::net::IpAddr) -> Vec<String> {
-    gateway.spread(transport, vip, 100).unwrap().into_keys().collect()
+    gateway
+        .spread(transport, vip, 100)
+        .unwrap()
+        .into_keys()
+        .collect()
 }
 
 #[test]
@@ -19,11 +23,17 @@ fn attaching_and_detaching_takes_effect_at_once() {
     gateway.create_service("web", &web_services()).unwrap();
     let attach = |index: usize| {
         let backend = &gateway.topology.backends[index];
-        gateway.attach(&backend.name, "web", &backend.addresses).unwrap();
+        gateway
+            .attach(&backend.name, "web", &backend.addresses)
+            .unwrap();
     };
     let check = |expected: &[&str]| {
         for (vip, transport) in everything() {
-            assert_eq!(names(&gateway, transport, vip), expected, "{vip} {transport}");
+            assert_eq!(
+                names(&gateway, transport, vip),
+                expected,
+                "{vip} {transport}"
+            );
         }
     };
     attach(0);
@@ -50,7 +60,9 @@ fn connections_to_surviving_backends_never_move() {
     }
     for round in 0..3 {
         gateway.delete_instance("b3").unwrap();
-        let survivors = connections.iter_mut().filter(|found| found.greeting.name != "b3");
+        let survivors = connections
+            .iter_mut()
+            .filter(|found| found.greeting.name != "b3");
         for connection in survivors {
             connection.echo("without b3").unwrap_or_else(|error| {
                 panic!("round {round}, {}: {error:#}", connection.greeting.name)
@@ -58,7 +70,9 @@ fn connections_to_surviving_backends_never_move() {
         }
         let b3 = &gateway.topology.backends[2];
         gateway.attach("b3", "web", &b3.addresses).unwrap();
-        let survivors = connections.iter_mut().filter(|found| found.greeting.name != "b3");
+        let survivors = connections
+            .iter_mut()
+            .filter(|found| found.greeting.name != "b3");
         for connection in survivors {
             connection.echo("with b3").unwrap_or_else(|error| {
                 panic!("round {round}, {}: {error:#}", connection.greeting.name)
@@ -73,9 +87,18 @@ fn deleting_a_service_group_unpublishes_it() {
     let gateway = Gateway::publish(Shape::Routed, 1).unwrap();
     gateway.probe().unwrap();
     gateway.delete_instance("b1").unwrap();
-    let data = gateway.agent.call("GET", "/v1/services?name=web", None).unwrap();
-    let uuid = data["service_groups"][0]["uuid"].as_str().unwrap().to_owned();
-    gateway.agent.call("DELETE", &format!("/v1/services/{uuid}"), None).unwrap();
+    let data = gateway
+        .agent
+        .call("GET", "/v1/services?name=web", None)
+        .unwrap();
+    let uuid = data["service_groups"][0]["uuid"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    gateway
+        .agent
+        .call("DELETE", &format!("/v1/services/{uuid}"), None)
+        .unwrap();
     assert_eq!(gateway.agent.vips().unwrap(), []);
     let before = gateway.agent.outcome("pass_unpublished").unwrap();
     for (vip, transport) in everything() {

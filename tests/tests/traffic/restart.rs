@@ -19,7 +19,9 @@ fn a_transfer_survives_kill_and_restart() {
         let transfer = Transfer::start(&client, to, direction, LONG, pace).unwrap();
         transfer.wait_for(0.2).unwrap();
         gateway.agent.kill().unwrap();
-        gateway.probe().expect("new connections while the agent is dead");
+        gateway
+            .probe()
+            .expect("new connections while the agent is dead");
         gateway.agent.launch().unwrap();
         transfer.ensure_running().unwrap();
         gateway.probe().expect("new connections after the restart");
@@ -43,7 +45,9 @@ fn connections_keep_their_backends_over_restarts() {
     }
     let mut check = |what: &str| {
         for connection in &mut connections {
-            connection.echo(what).unwrap_or_else(|error| panic!("{what}: {error:#}"));
+            connection
+                .echo(what)
+                .unwrap_or_else(|error| panic!("{what}: {error:#}"));
         }
     };
     gateway.agent.kill().unwrap();
@@ -53,7 +57,9 @@ fn connections_keep_their_backends_over_restarts() {
     let status = gateway.agent.terminate().unwrap();
     assert!(status.success(), "SIGTERM ended the agent with {status}");
     check("terminated");
-    gateway.probe().expect("SIGTERM leaves the data plane forwarding");
+    gateway
+        .probe()
+        .expect("SIGTERM leaves the data plane forwarding");
     gateway.agent.launch().unwrap();
     check("restarted after SIGTERM");
 }
@@ -73,7 +79,10 @@ fn a_restart_changes_nothing() {
     let log = gateway.agent.log().unwrap()[written..].to_owned();
     let steps: Vec<&str> = log.lines().filter(|line| line.contains("steps=")).collect();
     assert!(!steps.is_empty(), "the log tells of no pass:\n{log}");
-    assert!(steps.iter().all(|line| line.contains("steps=0")), "{steps:#?}");
+    assert!(
+        steps.iter().all(|line| line.contains("steps=0")),
+        "{steps:#?}"
+    );
 }
 
 #[test]
@@ -88,7 +97,10 @@ fn what_changed_meanwhile_is_put_right() {
     let spread = gateway.spread(Transport::Udp, VIP4, 60).unwrap();
     assert_eq!(spread.into_keys().collect::<Vec<_>>(), ["b2", "b3"]);
     lbagent_tests::poll::poll_until("b1 to stop", lbagent_tests::poll::SOON, || {
-        let data = gateway.agent.call("GET", "/v1/instances?name=b1", None).unwrap();
+        let data = gateway
+            .agent
+            .call("GET", "/v1/instances?name=b1", None)
+            .unwrap();
         data["instances"][0]["state"] == "stopped"
     })
     .unwrap();

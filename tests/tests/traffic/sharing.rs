@@ -12,13 +12,22 @@ const SECOND_PORT: u16 = PORT + 1;
 /// Both ports in one group, or in two groups whose instances have the same address.
 fn publish_two(groups: &[&str]) -> Gateway {
     let gateway = Gateway::start(Shape::Routed, 1).unwrap();
-    let both = |port| [service(port, SERVER_PORT, "tcp"), service(port, SERVER_PORT, "udp")];
+    let both = |port| {
+        [
+            service(port, SERVER_PORT, "tcp"),
+            service(port, SERVER_PORT, "udp"),
+        ]
+    };
     let ports = [both(PORT), both(SECOND_PORT)];
     let per_group = ports.len() / groups.len();
     for (group, ports) in groups.iter().zip(ports.chunks(per_group)) {
-        gateway.create_service(group, &ports.concat().into()).unwrap();
+        gateway
+            .create_service(group, &ports.concat().into())
+            .unwrap();
         let addresses = gateway.topology.backends[0].addresses;
-        gateway.attach(&format!("b1-{group}"), group, &addresses).unwrap();
+        gateway
+            .attach(&format!("b1-{group}"), group, &addresses)
+            .unwrap();
     }
     gateway
 }
@@ -35,7 +44,10 @@ fn check(gateway: &Gateway) {
             }
         }
         let own = gateway.topology.client_addresses;
-        let from = own.into_iter().find(|own| own.is_ipv4() == vip.is_ipv4()).unwrap();
+        let from = own
+            .into_iter()
+            .find(|own| own.is_ipv4() == vip.is_ipv4())
+            .unwrap();
         client.run(|| check_one_client_port(from, vip));
     }
 }
@@ -78,7 +90,13 @@ fn a_port_belongs_to_one_group() {
     require_root!();
     let gateway = publish_two(&["web"]);
     let taken = serde_json::json!([service(PORT, SERVER_PORT, "tcp")]);
-    let error = gateway.create_service("thief", &taken).unwrap_err().to_string();
-    assert!(error.contains(&PORT.to_string()) && error.contains("web"), "{error}");
+    let error = gateway
+        .create_service("thief", &taken)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains(&PORT.to_string()) && error.contains("web"),
+        "{error}"
+    );
     check(&gateway);
 }

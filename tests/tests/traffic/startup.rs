@@ -14,7 +14,10 @@ use lbagent_tests::topology::{Shape, Topology};
 fn check(ended: &Ended, code: i32, words: &[&str]) {
     assert_eq!(ended.code, code, "{ended:#?}");
     for word in words {
-        assert!(ended.stderr.contains(word), "{word:?} is missing in {ended:#?}");
+        assert!(
+            ended.stderr.contains(word),
+            "{word:?} is missing in {ended:#?}"
+        );
     }
     assert!(!ended.stderr.contains("panicked"), "{ended:#?}");
 }
@@ -26,7 +29,11 @@ fn a_second_agent_is_turned_away() {
     require_root!();
     let gateway = Gateway::publish(Shape::Routed, 1).unwrap();
     let pid = gateway.agent.pid().unwrap().to_string();
-    check(&gateway.agent.run(&RUN).unwrap(), 3, &["already running", &pid]);
+    check(
+        &gateway.agent.run(&RUN).unwrap(),
+        3,
+        &["already running", &pid],
+    );
     gateway.probe().unwrap();
     assert_eq!(gateway.agent.status().unwrap().agent.pid.to_string(), pid);
 }
@@ -36,7 +43,11 @@ fn a_host_without_bpffs_is_told_how_to_mount_it() {
     require_root!();
     let topology = Topology::build_on(Shape::Routed, 1, BpfFs::Absent).unwrap();
     let agent = Agent::prepare(&topology.gateway, &Config::new(&topology).to_toml()).unwrap();
-    check(&agent.run(&RUN).unwrap(), 1, &["mount -t bpf bpf", "/sys/fs/bpf"]);
+    check(
+        &agent.run(&RUN).unwrap(),
+        1,
+        &["mount -t bpf bpf", "/sys/fs/bpf"],
+    );
 }
 
 #[test]
@@ -46,8 +57,12 @@ fn a_corrupted_store_is_named_and_kept() {
     gateway.agent.terminate().unwrap();
     let host = gateway.topology.gateway.clone();
     let store: PathBuf = host.run(|| {
-        let files = fs::read_dir(STATE_DIR).unwrap().map(|entry| entry.unwrap().path());
-        let store = files.into_iter().find(|path| path.extension().is_some_and(|it| it == "redb"));
+        let files = fs::read_dir(STATE_DIR)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let store = files
+            .into_iter()
+            .find(|path| path.extension().is_some_and(|it| it == "redb"));
         let store = store.expect("a redb file in the state directory");
         let mut content = fs::read(&store).unwrap();
         content.iter_mut().take(64).for_each(|byte| *byte = !*byte);
@@ -55,9 +70,19 @@ fn a_corrupted_store_is_named_and_kept() {
         store
     });
     let corrupted = host.run(|| fs::read(&store).unwrap());
-    check(&gateway.agent.run(&RUN).unwrap(), 1, &[store.to_str().unwrap()]);
-    assert_eq!(corrupted, host.run(|| fs::read(&store).unwrap()), "the file was changed");
-    gateway.probe().expect("the pinned data plane goes on forwarding");
+    check(
+        &gateway.agent.run(&RUN).unwrap(),
+        1,
+        &[store.to_str().unwrap()],
+    );
+    assert_eq!(
+        corrupted,
+        host.run(|| fs::read(&store).unwrap()),
+        "the file was changed"
+    );
+    gateway
+        .probe()
+        .expect("the pinned data plane goes on forwarding");
 }
 
 #[test]
@@ -67,17 +92,32 @@ fn mistakes_in_the_configuration_are_all_told() {
     let good = Config::new(&topology).to_toml();
     let case = |config: String, code, words: &[&str]| {
         let agent = Agent::prepare(&topology.gateway, &config).unwrap();
-        check(&agent.run(&["check", "--config", CONFIG_PATH]).unwrap(), code, words);
+        check(
+            &agent.run(&["check", "--config", CONFIG_PATH]).unwrap(),
+            code,
+            words,
+        );
         if code != 0 {
             check(&agent.run(&RUN).unwrap(), code, words);
         }
     };
     case(good.clone(), 0, &[]);
-    case(format!("colour = \"red\"\n{good}"), 2, &["colour", CONFIG_PATH]);
-    case(good.replace("192.0.2.10", "192.0.2.300"), 2, &["vips", "192.0.2.300"]);
+    case(
+        format!("colour = \"red\"\n{good}"),
+        2,
+        &["colour", CONFIG_PATH],
+    );
+    case(
+        good.replace("192.0.2.10", "192.0.2.300"),
+        2,
+        &["vips", "192.0.2.300"],
+    );
     case(format!("{good}[fllow]\nudp_idle_s = 1\n"), 2, &["fllow"]);
     case("client_interfaces = [".into(), 2, &[CONFIG_PATH]);
-    assert!(!topology.gateway.run(|| Path::new(BPFFS_DIR).exists()), "something was attached");
+    assert!(
+        !topology.gateway.run(|| Path::new(BPFFS_DIR).exists()),
+        "something was attached"
+    );
 }
 
 #[test]
@@ -97,5 +137,9 @@ fn a_configuration_file_that_is_not_there_is_named() {
     let topology = Topology::build(Shape::Routed, 1).unwrap();
     let agent = Agent::prepare(&topology.gateway, "").unwrap();
     let missing = "/run/nowhere.toml";
-    check(&agent.run(&["run", "--config", missing]).unwrap(), 2, &[missing]);
+    check(
+        &agent.run(&["run", "--config", missing]).unwrap(),
+        2,
+        &[missing],
+    );
 }

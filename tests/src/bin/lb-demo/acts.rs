@@ -39,12 +39,17 @@ pub fn publish(stage: &Stage, report: &mut Report) -> Result<()> {
 
 /// Thousands of connections, and how they spread.
 pub fn spread(stage: &Stage, report: &mut Report, count: usize) -> Result<()> {
-    report.act(&format!("{count} connections and {count} UDP exchanges over IPv4, as many over IPv6"));
+    report.act(&format!(
+        "{count} connections and {count} UDP exchanges over IPv4, as many over IPv6"
+    ));
     for (vip, transport) in everything() {
         let start = Instant::now();
         let (spread, failures) = ask_often(stage, transport, vip, count);
         let took = start.elapsed().as_secs_f64();
-        report.line(format!("{transport} to {}, {took:.1} s", SocketAddr::new(vip, PORT)));
+        report.line(format!(
+            "{transport} to {}, {took:.1} s",
+            SocketAddr::new(vip, PORT)
+        ));
         let fair = count as f64 / stage.topology.backends.len() as f64;
         let mut even = true;
         for backend in &stage.topology.backends {
@@ -55,10 +60,19 @@ pub fn spread(stage: &Stage, report: &mut Report, count: usize) -> Result<()> {
             report.line(format!("    {row}  {}", mark(off.abs() <= TOLERANCE)));
         }
         let family = if vip.is_ipv4() { "IPv4" } else { "IPv6" };
-        report.check(even, format!("{transport} over {family}: each within 10 % of a third"));
+        report.check(
+            even,
+            format!("{transport} over {family}: each within 10 % of a third"),
+        );
         let failed = failures.len();
-        report.check(failed == 0, format!("{transport} over {family}: {failed} of {count} failed"));
-        failures.into_iter().take(3).for_each(|failure| report.line(format!("    {failure:#}")));
+        report.check(
+            failed == 0,
+            format!("{transport} over {family}: {failed} of {count} failed"),
+        );
+        failures
+            .into_iter()
+            .take(3)
+            .for_each(|failure| report.line(format!("    {failure:#}")));
     }
     Ok(())
 }
@@ -91,7 +105,10 @@ pub fn table(stage: &Stage, report: &mut Report) -> Result<()> {
         let difference = slots.iter().max().unwrap_or(&0) - slots.iter().min().unwrap_or(&0);
         let all = slots.iter().sum::<u32>() == vip.slots && vip.slots > 0;
         let address = SocketAddr::new(vip.ip, vip.port);
-        let what = format!("{address}/{:?}: {} slots as {slots:?}", vip.protocol, vip.slots);
+        let what = format!(
+            "{address}/{:?}: {} slots as {slots:?}",
+            vip.protocol, vip.slots
+        );
         report.check(all && difference <= 1, what);
     }
     Ok(())
@@ -99,13 +116,19 @@ pub fn table(stage: &Stage, report: &mut Report) -> Result<()> {
 
 /// Drains the backend of a running download.
 pub fn drain(stage: &Stage, report: &mut Report, bytes: u64) -> Result<()> {
-    report.act(&format!("drain a backend in the middle of {} MB from it", bytes / 1_000_000));
+    report.act(&format!(
+        "drain a backend in the middle of {} MB from it",
+        bytes / 1_000_000
+    ));
     let transfer = start(stage, VIP4, Direction::Download, bytes)?;
     transfer.wait_for(0.3)?;
     let backend = transfer.backend.clone();
     report.line(format!("{backend} has sent {}", percent(&transfer)));
     stage.lbctl(report, &["instance", "stop", &backend, "--drain", "60s"])?;
-    report.check(transfer.ensure_running().is_ok(), "the transfer was running all the while");
+    report.check(
+        transfer.ensure_running().is_ok(),
+        "the transfer was running all the while",
+    );
     let names = asked(stage, 60)?;
     report.check(
         !names.contains_key(&backend),
@@ -114,25 +137,46 @@ pub fn drain(stage: &Stage, report: &mut Report, bytes: u64) -> Result<()> {
     finish(report, transfer, bytes);
     stage.lbctl(report, &["instance", "start", &backend])?;
     let names = asked(stage, 60)?;
-    report.check(names.contains_key(&backend), format!("{backend} is back: {}", listed(&names)));
+    report.check(
+        names.contains_key(&backend),
+        format!("{backend} is back: {}", listed(&names)),
+    );
     Ok(())
 }
 
 /// Kills the daemon in the middle of an upload and starts it again.
 pub fn kill(stage: &mut Stage, report: &mut Report, bytes: u64) -> Result<()> {
-    report.act(&format!("kill the daemon in the middle of {} MB to a backend", bytes / 1_000_000));
+    report.act(&format!(
+        "kill the daemon in the middle of {} MB to a backend",
+        bytes / 1_000_000
+    ));
     let transfer = start(stage, VIP6, Direction::Upload, bytes)?;
     transfer.wait_for(0.3)?;
-    report.line(format!("$ kill -9 {}    # {} is sent", stage.agent.pid()?, percent(&transfer)));
+    report.line(format!(
+        "$ kill -9 {}    # {} is sent",
+        stage.agent.pid()?,
+        percent(&transfer)
+    ));
     stage.agent.kill()?;
     let names = asked(stage, 60);
-    let served = names.as_ref().map_or_else(|error| format!("{error:#}"), listed);
-    report.check(names.is_ok(), format!("60 new connections without a daemon: {served}"));
+    let served = names
+        .as_ref()
+        .map_or_else(|error| format!("{error:#}"), listed);
+    report.check(
+        names.is_ok(),
+        format!("60 new connections without a daemon: {served}"),
+    );
     let start = Instant::now();
     report.line(format!("$ lbagent run --config {CONFIG_PATH} &"));
     stage.agent.launch()?;
-    report.line(format!("up again after {:.1} s", start.elapsed().as_secs_f64()));
-    report.check(transfer.ensure_running().is_ok(), "the transfer was running all the while");
+    report.line(format!(
+        "up again after {:.1} s",
+        start.elapsed().as_secs_f64()
+    ));
+    report.check(
+        transfer.ensure_running().is_ok(),
+        "the transfer was running all the while",
+    );
     finish(report, transfer, bytes);
     Ok(())
 }
@@ -154,19 +198,31 @@ pub fn leave(stage: Stage, report: &mut Report) -> Result<()> {
     report.line(&detached.stdout);
     report.line(&detached.stderr);
     let pins = topology.gateway.run(|| Path::new(BPFFS_DIR).exists());
-    report.check(detached.code == 0 && !pins, "programs, links, maps, routes and addresses are gone");
+    report.check(
+        detached.code == 0 && !pins,
+        "programs, links, maps, routes and addresses are gone",
+    );
     Ok(())
 }
 
 fn start(stage: &Stage, vip: IpAddr, direction: Direction, bytes: u64) -> Result<Transfer> {
-    Transfer::start(&stage.topology.client, SocketAddr::new(vip, PORT), direction, bytes, PACE)
+    Transfer::start(
+        &stage.topology.client,
+        SocketAddr::new(vip, PORT),
+        direction,
+        bytes,
+        PACE,
+    )
 }
 
 fn finish(report: &mut Report, transfer: Transfer, bytes: u64) {
     match transfer.finish() {
         Ok(took) => {
             let seconds = took.as_secs_f64();
-            report.check(true, format!("all {bytes} bytes arrived as sent, in {seconds:.1} s"));
+            report.check(
+                true,
+                format!("all {bytes} bytes arrived as sent, in {seconds:.1} s"),
+            );
         }
         Err(error) => report.check(false, format!("the transfer: {error:#}")),
     }
@@ -184,7 +240,10 @@ fn asked(stage: &Stage, count: usize) -> Result<Spread> {
 }
 
 fn listed(spread: &Spread) -> String {
-    let parts: Vec<String> = spread.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    let parts: Vec<String> = spread
+        .iter()
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
     parts.join(", ")
 }
 

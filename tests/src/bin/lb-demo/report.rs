@@ -14,7 +14,11 @@ pub struct Report {
 impl Report {
     /// Starts the clock.
     pub fn new() -> Self {
-        Self { start: Instant::now(), failures: Vec::new(), checks: 0 }
+        Self {
+            start: Instant::now(),
+            failures: Vec::new(),
+            checks: 0,
+        }
     }
 
     /// A new act.
@@ -48,7 +52,11 @@ impl Report {
         }
         let held = self.checks - self.failures.len();
         println!("{held} of {} checks held, in {seconds:.1} s", self.checks);
-        if self.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if self.failures.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -38,7 +38,11 @@ impl Stage {
         report.line(format!("$ lbagent run --config {CONFIG_PATH} &"));
         let agent = Agent::start_with(&topology.gateway, &config)?;
         report.line(format!("pid {}", agent.pid()?));
-        Ok(Self { agent, servers, topology })
+        Ok(Self {
+            agent,
+            servers,
+            topology,
+        })
     }
 
     /// Runs `lbctl`, which must succeed, and shows the command and what it printed.
