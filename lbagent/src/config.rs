@@ -1,0 +1,184 @@
+//! The agent's own configuration: a TOML file, overridden by flags and the environment.
+//!
+//! Every problem is found in one go, and each names the key and where its value came from.
+
+mod reader;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::dataplane::{Capacity, OpenOptions, VipMode, XdpMode};
+use crate::plan::{GatewaySettings, UnpublishedPorts};
+
+pub use settings::Overrides;
+
+/// Where the configuration is looked for unless `--config` names another file.
+pub const DEFAULT_PATH: &str = "/etc/lbagent/lbagent.toml";
+
+/// A valid configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Interfaces that clients' packets come in on.
+    pub client_interfaces: Vec<String>,
+    /// Interfaces that backends' replies come in on.
+    pub backend_interfaces: Vec<String>,
+    /// Addresses that services are published on.
+    pub vips: BTreeSet<IpAddr>,
+    /// How the host comes to answer for VIPs.
+    pub vip_mode: VipMode,
+    /// How the XDP program is attached.
+    pub xdp_mode: XdpMode,
+    /// What happens to packets for a VIP on a port that nobody published.
+    pub unpublished_ports: UnpublishedPorts,
+    /// Holds the store and the record of changed host settings.
+    pub state_dir: PathBuf,
+    /// Holds the pinned maps, programs and links.
+    pub bpffs_dir: PathBuf,
+    /// BPF object to load instead of the embedded one.
+    pub bpf_object: Option<PathBuf>,
+    /// The REST server.
+    pub api: ApiConfig,
+    /// Map capacities.
+    pub limits: Capacity,
+    /// Key of the flow hash; the store holds a random one when absent.
+    pub hash_seed: Option<u64>,
+    /// Silence after which a UDP flow counts as new.
+    pub udp_idle: Duration,
+}
+
+/// How the REST server is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// TCP address to listen on.
+    pub listen: Option<SocketAddr>,
+    /// Unix socket to listen on.
+    pub unix_socket: Option<PathBuf>,
+    /// Holds the bearer token that clients must show; none is asked for when absent.
+    pub token_file: Option<PathBuf>,
+    /// Domain below which unqualified domain names of service groups live.
+    pub metro_domain: String,
+}
+
+impl Config {
+    /// Reads the file, lays the overrides over it, and checks the whole.
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(path, &text, overrides)
+    }
+
+    /// As [`load`](Self::load), with the file's text given.
+    pub fn parse(path: &Path, text: &str, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        let mut settings = settings::read(&path.display().to_string(), text, &mut problems);
+        settings.apply(overrides);
+        let config = validate::validate(settings, &mut problems);
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(ConfigError::Invalid { problems }),
+        }
+    }
+
+    /// What the data plane needs to open.
+    pub fn open_options(&self) -> OpenOptions {
+        OpenOptions {
+            client_interfaces: self.client_interfaces.clone(),
+            backend_interfaces: self.backend_interfaces.clone(),
+            xdp_mode: self.xdp_mode,
+            vip_mode: self.vip_mode,
+            state_dir: self.state_dir.clone(),
+            bpffs_dir: self.bpffs_dir.clone(),
+            capacity: self.limits,
+            object: self.bpf_object.clone(),
+        }
+    }
+
+    /// What planning needs; `stored_seed` is the store's flow hash key.
+    pub fn gateway_settings(&self, stored_seed: u64) -> GatewaySettings {
+        GatewaySettings {
+            vips: self.vips.clone(),
+            unpublished_ports: self.unpublished_ports,
+            hash_seed: self.hash_seed.unwrap_or(stored_seed),
+            udp_idle: self.udp_idle,
+            source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
+            source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+        }
+    }
+
+    /// The store's file.
+    pub fn store_path(&self) -> PathBuf {
+        self.state_dir.join("state.redb")
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}; name another file with --config FILE", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What it says cannot be used.
+    #[error("{}", list(problems))]
+    Invalid {
+        /// Everything that is wrong, in the order of the file.
+        problems: Vec<Problem>,
+    },
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where the value came from.
+    pub origin: Origin,
+    /// What is wrong, and what to do.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.text)
+    }
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A line of the file.
+    Line {
+        /// The file.
+        file: String,
+        /// Its line, from 1.
+        line: usize,
+    },
+    /// The file as a whole: something is missing.
+    File(String),
+    /// A flag, or the environment variable that stands for it.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line { file, line } => write!(f, "{file}:{line}"),
+            Self::File(file) => f.write_str(file),
+            Self::Flag(flag) => f.write_str(flag),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! What the settings mean, and which make no sense.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lbagent_api::request::qualify_domain;
+use lbagent_common::limits;
+
+use super::reader::{Located, nearest};
+use super::settings::{Limits, Settings};
+use super::{ApiConfig, Config, Origin, Problem};
+use crate::dataplane::{Capacity, VipMode, XdpMode};
+use crate::plan::UnpublishedPorts;
+
+/// Longest interface name (`IFNAMSIZ` less the closing zero).
+const MAX_INTERFACE_NAME: usize = 15;
+/// Most entries of any map: a wrong digit should not take the host's memory.
+const MAX_ENTRIES: u64 = 1 << 26;
+/// Slots of the smallest table, twice: a change writes the new one beside the old one.
+const MIN_SLOTS: u64 = 2 * 509;
+
+/// Longest path of a Unix socket (`sun_path` less the closing zero).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Collects problems while it goes through the settings.
+struct Checker<'a> {
+    file: Origin,
+    problems: &'a mut Vec<Problem>,
+}
+
+/// The configuration, with every problem reported. `None` when a value is missing that has no
+/// default, which is a problem too.
+pub(super) fn validate(settings: Settings, problems: &mut Vec<Problem>) -> Option<Config> {
+    let mut check = Checker { file: settings.file.clone(), problems };
+    let client_interfaces = check.interfaces(
+        settings.client_interfaces,
+        "client_interfaces: name at least one interface that clients' packets come in on, \
+         such as [\"eth0\"]",
+    );
+    let backend_interfaces = check.interfaces(
+        settings.backend_interfaces,
+        "backend_interfaces: name at least one interface that backends' replies come in on; \
+         with one network card it is the client interface again",
+    );
+    let vips = check.vips(settings.vips);
+    let limits = check.limits(settings.limits, &vips);
+    let api = check.api(settings.listen, settings.unix_socket, settings.token_file, settings.metro_domain);
+    Some(Config {
+        client_interfaces,
+        backend_interfaces,
+        vips,
+        vip_mode: check.choice(
+            "vip_mode",
+            settings.vip_mode,
+            &[("l2", VipMode::L2), ("routed", VipMode::Routed)],
+        ),
+        xdp_mode: check.choice(
+            "xdp_mode",
+            settings.xdp_mode,
+            &[("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)],
+        ),
+        unpublished_ports: check.choice(
+            "unpublished_ports",
+            settings.unpublished_ports,
+            &[("pass", UnpublishedPorts::Pass), ("drop", UnpublishedPorts::Drop)],
+        ),
+        state_dir: check.directory("state_dir", settings.state_dir, "/var/lib/lbagent"),
+        bpffs_dir: check.directory("bpffs_dir", settings.bpffs_dir, "/sys/fs/bpf/lbagent"),
+        bpf_object: settings.bpf_object.map(|path| PathBuf::from(path.value)),
+        api: api?,
+        limits,
+        hash_seed: settings.hash_seed.map(|seed| seed.value),
+        udp_idle: check.udp_idle(settings.udp_idle_s),
+    })
+}
+
+impl Checker<'_> {
+    fn problem(&mut self, origin: &Origin, text: impl Into<String>) {
+        self.problems.push(Problem { origin: origin.clone(), text: text.into() });
+    }
+
+    fn interfaces(&mut self, names: Option<Vec<Located<String>>>, missing: &str) -> Vec<String> {
+        let key = missing.split(':').next().unwrap_or_default().to_owned();
+        let mut valid = Vec::new();
+        for Located { value, origin } in names.unwrap_or_default() {
+            let strange = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+            if value.is_empty() || value.len() > MAX_INTERFACE_NAME || value.contains(strange) {
+                self.problem(&origin, format!("{key}: `{value}` cannot be an interface's name"));
+            } else if valid.contains(&value) {
+                self.problem(&origin, format!("{key}: `{value}` is named twice"));
+            }
+            valid.push(value);
+        }
+        if valid.is_empty() {
+            self.problem(&self.file.clone(), missing);
+        }
+        valid
+    }
+
+    fn vips(&mut self, vips: Option<Vec<Located<String>>>) -> BTreeSet<IpAddr> {
+        let mut valid = BTreeSet::new();
+        let mut named = false;
+        for Located { value, origin } in vips.unwrap_or_default() {
+            named = true;
+            let refusal = match value.parse::<IpAddr>() {
+                Err(_) if value.contains('/') => Some("is a prefix; name single addresses".into()),
+                Err(_) => Some("is no IPv4 or IPv6 address".into()),
+                Ok(address) => match unusable(address) {
+                    Some(kind) => Some(format!("is {kind} and cannot be a VIP")),
+                    None if !valid.insert(address) => Some("is named twice".into()),
+                    None => None,
+                },
+            };
+            if let Some(refusal) = refusal {
+                self.problem(&origin, format!("vips: `{value}` {refusal}"));
+            }
+        }
+        if !named {
+            let text = "vips: name at least one address that services are published on, such as \
+                        [\"192.0.2.10\"]";
+            self.problem(&self.file.clone(), text);
+        }
+        valid
+    }
+
+    fn choice<T: Copy + Default>(
+        &mut self,
+        key: &str,
+        word: Option<Located<String>>,
+        choices: &[(&str, T)],
+    ) -> T {
+        let Some(Located { value, origin }) = word else { return T::default() };
+        if let Some((_, choice)) = choices.iter().find(|(known, _)| *known == value) {
+            return *choice;
+        }
+        let words: Vec<&str> = choices.iter().map(|(known, _)| *known).collect();
+        let hint = nearest(&value, &words).map(|word| format!("; did you mean `{word}`?"));
+        let hint = hint.unwrap_or_default();
+        let text = format!("{key}: `{value}` is none of {}{hint}", words.join(", "));
+        self.problem(&origin, text);
+        T::default()
+    }
+
+    fn directory(&mut self, key: &str, path: Option<Located<String>>, default: &str) -> PathBuf {
+        let Some(Located { value, origin }) = path else { return PathBuf::from(default) };
+        let path = PathBuf::from(&value);
+        if !path.is_absolute() {
+            self.problem(&origin, format!("{key}: `{value}` must be an absolute path"));
+        }
+        path
+    }
+
+    fn udp_idle(&mut self, seconds: Option<Located<u64>>) -> Duration {
+        let Some(Located { value, origin }) = seconds else { return Duration::from_secs(60) };
+        if !(1..=86_400).contains(&value) {
+            let text = format!("flow.udp_idle_s: {value} is not in the range 1 to 86400");
+            self.problem(&origin, text);
+        }
+        Duration::from_secs(value)
+    }
+
+    fn limits(&mut self, limits: Limits, vips: &BTreeSet<IpAddr>) -> Capacity {
+        // One entry for each VIP's address, and one port at least.
+        let min_vips = 1 + vips.len() as u64;
+        Capacity {
+            vips: self.limit("vips", limits.vips, min_vips, limits::MAX_VIPS),
+            slots: self.limit("slots", limits.slots, MIN_SLOTS, limits::MAX_SLOTS),
+            // Id 0 means none.
+            backends: self.limit("backends", limits.backends, 2, limits::MAX_BACKENDS),
+            returns: self.limit("returns", limits.returns, 1, limits::MAX_RETURNS),
+            conns: self.limit("conns", limits.conns, 1, limits::MAX_CONNS),
+            nat_flows: self.limit("nat_flows", limits.nat_flows, 1, limits::MAX_NAT_FLOWS),
+        }
+    }
+
+    fn limit(&mut self, key: &str, given: Option<Located<u64>>, min: u64, default: u32) -> u32 {
+        let Some(Located { value, origin }) = given else {
+            if u64::from(default) < min {
+                let text = format!("limits.{key}: must be {min} at least here");
+                self.problem(&self.file.clone(), text);
+            }
+            return default;
+        };
+        match u32::try_from(value) {
+            Ok(entries) if (min..=MAX_ENTRIES).contains(&value) => entries,
+            _ => {
+                let text = format!(
+                    "limits.{key}: {value} is not in the range {min} to {MAX_ENTRIES}"
+                );
+                self.problem(&origin, text);
+                default
+            }
+        }
+    }
+
+    fn api(
+        &mut self,
+        listen: Option<Located<String>>,
+        unix_socket: Option<Located<String>>,
+        token_file: Option<Located<String>>,
+        metro_domain: Option<Located<String>>,
+    ) -> Option<ApiConfig> {
+        let has_token = token_file.is_some();
+        let default_listen = listen.is_none() && unix_socket.is_none();
+        let listen = match listen {
+            Some(listen) => self.listen(&listen, has_token),
+            None => default_listen.then_some(SocketAddr::from(([127, 0, 0, 1], 7480))),
+        };
+        if let Some(Located { value, origin }) = &unix_socket
+            && (!Path::new(value).is_absolute() || value.len() > MAX_SOCKET_PATH)
+        {
+            let text = format!(
+                "api.unix_socket: `{value}` must be an absolute path of {MAX_SOCKET_PATH} bytes at most"
+            );
+            self.problem(origin, text);
+        }
+        if let Some(file) = &token_file {
+            self.token_file(file);
+        }
+        let metro_domain = metro_domain.map(|Located { value, origin }| {
+            if qualify_domain("name", &value).is_err() {
+                let text = format!("api.metro_domain: `{value}` is no valid domain name");
+                self.problem(&origin, text);
+            }
+            value
+        });
+        Some(ApiConfig {
+            listen,
+            unix_socket: unix_socket.map(|path| path.value.into()),
+            token_file: token_file.map(|path| path.value.into()),
+            metro_domain: metro_domain.unwrap_or_else(|| "lb.internal".to_owned()),
+        })
+    }
+
+    fn listen(&mut self, listen: &Located<String>, has_token: bool) -> Option<SocketAddr> {
+        let Located { value, origin } = listen;
+        let Ok(address) = value.parse::<SocketAddr>() else {
+            let text = format!(
+                "api.listen: `{value}` is no address with port, such as 127.0.0.1:7480 or [::1]:7480"
+            );
+            self.problem(origin, text);
+            return None;
+        };
+        if !address.ip().to_canonical().is_loopback() && !has_token {
+            let text = format!(
+                "api.listen: {address} can be reached from other hosts, so api.token_file must name \
+                 a file with the token that clients show"
+            );
+            self.problem(origin, text);
+        }
+        Some(address)
+    }
+
+    fn token_file(&mut self, file: &Located<String>) {
+        let Located { value, origin } = file;
+        let refusal = match (std::fs::metadata(value), std::fs::read_to_string(value)) {
+            (Err(error), _) | (_, Err(error)) => Some(format!("cannot be read: {error}")),
+            (_, Ok(token)) if token.trim().is_empty() => {
+                Some("is empty; write a token into it, such as the output of `openssl rand -hex 32`".into())
+            }
+            (_, Ok(token)) if token.trim().contains(|c: char| !c.is_ascii_graphic()) => {
+                Some("must hold one token of visible ASCII characters on one line".into())
+            }
+            (Ok(metadata), _) if metadata.permissions().mode() & 0o007 != 0 => {
+                Some("is open to every user of the host; run `chmod 640` on it".into())
+            }
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            self.problem(origin, format!("api.token_file: {value} {refusal}"));
+        }
+    }
+}
+
+/// Why an address cannot be a VIP, or a backend's: nobody could send packets to it.
+pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
+    if address.is_unspecified() {
+        return Some("the unspecified address");
+    }
+    if address.is_multicast() {
+        return Some("a multicast address");
+    }
+    if address.to_canonical().is_loopback() {
+        return Some("a loopback address");
+    }
+    match address {
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
+        IpAddr::V4(v4) if v4.octets()[0] == 0 => Some("an address of 0.0.0.0/8"),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+            Some("an IPv4 address in its IPv6-mapped form")
+        }
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("a link-local IPv6 address"),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}

@@ -1,0 +1,113 @@
+//! The recent changes of a store, for watches. Older ones are compacted away.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use super::{Event, Watch, WatchError};
+
+/// Transactions that a watch may be behind before it has to read the range anew.
+const KEPT: usize = 1024;
+
+/// Changes by revision, and a signal when there is another.
+#[derive(Debug)]
+pub(super) struct History {
+    recent: Mutex<Recent>,
+    revision: watch::Sender<u64>,
+    /// Held from a commit to its `push`, so that commits are pushed in their order.
+    writer: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Recent {
+    /// Revision of the first element; the next revision when there is none.
+    first: u64,
+    commits: VecDeque<Arc<[Event]>>,
+}
+
+impl History {
+    /// History begins after `revision`.
+    pub(super) fn new(revision: u64) -> Self {
+        let recent = Recent { first: revision + 1, commits: VecDeque::new() };
+        let revision = watch::Sender::new(revision);
+        Self { recent: Mutex::new(recent), revision, writer: Mutex::new(()) }
+    }
+
+    /// To be held from a commit to its [`push`](Self::push).
+    pub(super) fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the changes of the next revision.
+    pub(super) fn push(&self, revision: u64, events: Vec<Event>) {
+        let mut recent = self.lock();
+        assert_eq!(revision, recent.first + recent.commits.len() as u64, "revisions have no gaps");
+        recent.commits.push_back(events.into());
+        if recent.commits.len() > KEPT {
+            recent.commits.pop_front();
+            recent.first += 1;
+        }
+        drop(recent);
+        self.revision.send_replace(revision);
+    }
+
+    pub(super) fn watch(self: &Arc<Self>, prefix: &str, revision: u64) -> HistoryWatch {
+        HistoryWatch {
+            changed: self.revision.subscribe(),
+            history: Arc::downgrade(self),
+            prefix: prefix.to_owned(),
+            // Revision 0 is the empty store: nothing changed at it.
+            next: revision.max(1),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recent> {
+        // Every change of `Recent` is complete before anything can panic.
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The changes from a revision on, and the revision after them.
+    fn since(&self, revision: u64, prefix: &str) -> Result<(Vec<Event>, u64), WatchError> {
+        let recent = self.lock();
+        let skipped = revision
+            .checked_sub(recent.first)
+            .ok_or(WatchError::Compacted { asked: revision, oldest: recent.first })?;
+        let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
+        let commits = recent.commits.iter().skip(skipped);
+        let events = commits.flat_map(|commit| commit.iter());
+        let events = events.filter(|event| event.key().starts_with(prefix)).cloned().collect();
+        let next = revision.max(recent.first + recent.commits.len() as u64);
+        Ok((events, next))
+    }
+}
+
+/// A watch of a [`History`].
+pub(super) struct HistoryWatch {
+    history: std::sync::Weak<History>,
+    changed: watch::Receiver<u64>,
+    prefix: String,
+    next: u64,
+}
+
+impl Watch for HistoryWatch {
+    fn next(&mut self) -> BoxFuture<'_, Result<Vec<Event>, WatchError>> {
+        async move {
+            loop {
+                // Before looking: a change after this line wakes `changed` below.
+                self.changed.borrow_and_update();
+                let history = self.history.upgrade().ok_or(WatchError::Closed)?;
+                let (events, next) = history.since(self.next, &self.prefix)?;
+                drop(history);
+                self.next = next;
+                if !events.is_empty() {
+                    return Ok(events);
+                }
+                self.changed.changed().await.map_err(|_| WatchError::Closed)?;
+            }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,220 @@
+//! Where the desired state lives. A small trait with etcd's semantics, so that several gateways can
+//! share an etcd later without a change above this line.
+//!
+//! * One **revision** for the whole store rises by one with each transaction that changes a key.
+//! * A **transaction** compares the `mod_revision` of some keys (0: the key must not exist) and, if
+//!   all are as expected, writes all its operations at one revision.
+//! * A **watch** yields every change of a prefix from a revision on, in order and without gaps, or
+//!   says that this part of history was compacted away; then the watcher reads the range anew.
+//! * **Leases** (keys that vanish with their holder) join the trait with the first store that has
+//!   a holder to lose. The redb store lives and dies with its only client, where a lease could
+//!   never run out; a TTL there would only be a slower way to delete a key.
+//!
+//! Calls block: [`crate::desired::Desired`] runs them off the async threads.
+
+mod history;
+mod redb;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use futures_util::future::BoxFuture;
+
+pub use redb::RedbStore;
+
+/// A key's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyValue {
+    /// Its name; by convention a path.
+    pub key: String,
+    /// Its value.
+    pub value: Vec<u8>,
+    /// Revision at which it came into being.
+    pub create_revision: u64,
+    /// Revision at which it was last written.
+    pub mod_revision: u64,
+}
+
+/// The keys below a prefix at one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// The store's revision.
+    pub revision: u64,
+    /// Ordered by key.
+    pub items: Vec<KeyValue>,
+}
+
+/// What a transaction expects of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compare {
+    /// The key.
+    pub key: String,
+    /// Its revision; 0: it must not exist.
+    pub mod_revision: u64,
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Create or replace.
+    Put {
+        /// The key.
+        key: String,
+        /// The new value.
+        value: Vec<u8>,
+    },
+    /// Remove; nothing happens when there is no such key.
+    Delete {
+        /// The key.
+        key: String,
+    },
+}
+
+impl Op {
+    /// The key that is written.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+}
+
+/// All or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// Expectations.
+    pub compares: Vec<Compare>,
+    /// Writes; a key may occur once.
+    pub ops: Vec<Op>,
+}
+
+/// One change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It was created or replaced.
+    Put(KeyValue),
+    /// It was removed.
+    Delete {
+        /// The key.
+        key: String,
+        /// Revision of the removal.
+        revision: u64,
+    },
+}
+
+impl Event {
+    /// The key that changed.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put(item) => &item.key,
+            Self::Delete { key, .. } => key,
+        }
+    }
+}
+
+/// Where the desired state lives.
+pub trait Store: Send + Sync {
+    /// Reads every key that starts with `prefix`.
+    fn range(&self, prefix: &str) -> Result<Range, StoreError>;
+
+    /// Writes durably; returns the store's revision afterwards. A transaction that changes nothing
+    /// leaves the revision as it is.
+    fn txn(&self, transaction: &Transaction) -> Result<u64, TxnError>;
+
+    /// Every change of keys that start with `prefix`, from `revision` on (inclusive).
+    fn watch(&self, prefix: &str, revision: u64) -> Box<dyn Watch>;
+}
+
+/// A stream of changes.
+pub trait Watch: Send {
+    /// The changes of the next revisions, one at least; waits for them. Cancel-safe: nothing is
+    /// lost when the future is dropped.
+    fn next(&mut self) -> BoxFuture<'_, Result<Vec<Event>, WatchError>>;
+}
+
+/// Why a transaction was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum TxnError {
+    /// A key was not as expected; read it and try again.
+    #[error("key {key} is at revision {actual}, not at {expected}")]
+    Conflict {
+        /// The key.
+        key: String,
+        /// Revision given.
+        expected: u64,
+        /// Revision found.
+        actual: u64,
+    },
+    /// A key occurs twice among the writes.
+    #[error("key {key} is written twice in one transaction")]
+    DuplicateKey {
+        /// The key.
+        key: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a watch ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WatchError {
+    /// The revision asked for is not kept any more: read the range and watch from there.
+    #[error("revision {asked} was compacted, the oldest kept is {oldest}")]
+    Compacted {
+        /// Revision asked for.
+        asked: u64,
+        /// Oldest revision that a watch can start at.
+        oldest: u64,
+    },
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file is damaged.
+    #[error(
+        "the store {} is corrupted; move it away and start again, then bring its content back with \
+         `lbctl state import BACKUP` (written by `lbctl state export`). The pinned data plane goes \
+         on forwarding until then, but a start with an empty store unpublishes everything", path.display()
+    )]
+    Corrupted {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: anyhow::Error,
+    },
+    /// Another process has it.
+    #[error("the store {} is in use by another process", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A version of lbagent that this one does not know wrote it.
+    #[error("the store {} has format {found}, this lbagent knows format {known}; use the lbagent \
+             that wrote it, or export the state there and import it here", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+        /// Ours.
+        known: u64,
+    },
+    /// Reading or writing failed.
+    #[error("cannot {operation} the store {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: anyhow::Error,
+    },
+}

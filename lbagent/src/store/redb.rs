@@ -1,0 +1,232 @@
+//! The store of a single gateway: one redb file.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition,
+};
+
+use super::history::History;
+use super::{Event, KeyValue, Op, Range, Store, StoreError, Transaction, TxnError, Watch};
+
+/// Key to (create revision, mod revision, value).
+const VALUES: TableDefinition<&str, (u64, u64, &[u8])> = TableDefinition::new("values");
+/// What holds for the store as a whole.
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// In `META`: version of this layout.
+const FORMAT: &str = "format";
+/// In `META`: the store's revision.
+const REVISION: &str = "revision";
+/// The layout above.
+const KNOWN_FORMAT: u64 = 1;
+
+/// One file, no server.
+pub struct RedbStore {
+    database: Database,
+    path: PathBuf,
+    history: Arc<History>,
+}
+
+impl RedbStore {
+    /// Opens the file, or makes an empty one, readable by this user only.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = open_database(path)?;
+        let mut store = Self { database, path: path.to_owned(), history: Arc::new(History::new(0)) };
+        let revision = store.prepare()?;
+        store.history = Arc::new(History::new(revision));
+        Ok(store)
+    }
+
+    /// Makes the tables of a new file; returns the revision.
+    fn prepare(&self) -> Result<u64, StoreError> {
+        let prepare = || -> Result<(u64, u64), redb::Error> {
+            let transaction = self.database.begin_write()?;
+            let (format, revision);
+            {
+                transaction.open_table(VALUES)?;
+                let mut meta = transaction.open_table(META)?;
+                let found = meta.get(FORMAT)?.map(|value| value.value());
+                if found.is_none() {
+                    meta.insert(FORMAT, KNOWN_FORMAT)?;
+                    meta.insert(REVISION, 0)?;
+                }
+                format = found.unwrap_or(KNOWN_FORMAT);
+                revision = meta.get(REVISION)?.map_or(0, |value| value.value());
+            }
+            transaction.commit()?;
+            Ok((format, revision))
+        };
+        let (found, revision) = prepare().map_err(|error| self.failed("read", error))?;
+        if found != KNOWN_FORMAT {
+            return Err(StoreError::Format { path: self.path.clone(), found, known: KNOWN_FORMAT });
+        }
+        Ok(revision)
+    }
+
+    fn write(&self, transaction: &Transaction) -> Result<Written, redb::Error> {
+        let write = self.database.begin_write()?;
+        let (revision, events);
+        {
+            let mut values = write.open_table(VALUES)?;
+            for compare in &transaction.compares {
+                let found = values.get(compare.key.as_str())?;
+                let actual = found.map_or(0, |value| value.value().1);
+                if actual != compare.mod_revision {
+                    return Ok(Written::Conflict(TxnError::Conflict {
+                        key: compare.key.clone(),
+                        expected: compare.mod_revision,
+                        actual,
+                    }));
+                }
+            }
+            let mut meta = write.open_table(META)?;
+            let current = meta.get(REVISION)?.map_or(0, |value| value.value());
+            events = apply(&mut values, &transaction.ops, current + 1)?;
+            revision = if events.is_empty() { current } else { current + 1 };
+            if events.is_empty() {
+                return Ok(Written::Unchanged(revision));
+            }
+            meta.insert(REVISION, revision)?;
+        }
+        write.commit()?;
+        Ok(Written::Done { revision, events })
+    }
+
+    fn failed(&self, operation: &'static str, error: redb::Error) -> StoreError {
+        let path = self.path.clone();
+        match error {
+            redb::Error::Corrupted(_) => StoreError::Corrupted { path, source: error.into() },
+            error => StoreError::Io { path, operation, source: error.into() },
+        }
+    }
+}
+
+/// How a transaction ended.
+enum Written {
+    Done { revision: u64, events: Vec<Event> },
+    Unchanged(u64),
+    Conflict(TxnError),
+}
+
+/// Writes all operations at one revision.
+fn apply(
+    values: &mut Table<'_, &'static str, (u64, u64, &'static [u8])>,
+    ops: &[Op],
+    revision: u64,
+) -> Result<Vec<Event>, redb::Error> {
+    let mut events = Vec::new();
+    for op in ops {
+        match op {
+            Op::Put { key, value } => {
+                let created = values.get(key.as_str())?.map(|value| value.value().0);
+                let create_revision = created.unwrap_or(revision);
+                values.insert(key.as_str(), (create_revision, revision, value.as_slice()))?;
+                events.push(Event::Put(KeyValue {
+                    key: key.clone(),
+                    value: value.clone(),
+                    create_revision,
+                    mod_revision: revision,
+                }));
+            }
+            Op::Delete { key } => {
+                if values.remove(key.as_str())?.is_some() {
+                    events.push(Event::Delete { key: key.clone(), revision });
+                }
+            }
+        }
+    }
+    Ok(events)
+}
+
+impl Store for RedbStore {
+    fn range(&self, prefix: &str) -> Result<Range, StoreError> {
+        let read = || -> Result<Range, redb::Error> {
+            let transaction = self.database.begin_read()?;
+            let meta = transaction.open_table(META)?;
+            let revision = meta.get(REVISION)?.map_or(0, |value| value.value());
+            let mut items = Vec::new();
+            for entry in transaction.open_table(VALUES)?.range(prefix..)? {
+                let (key, value) = entry?;
+                if !key.value().starts_with(prefix) {
+                    break;
+                }
+                let (create_revision, mod_revision, bytes) = value.value();
+                items.push(KeyValue {
+                    key: key.value().to_owned(),
+                    value: bytes.to_vec(),
+                    create_revision,
+                    mod_revision,
+                });
+            }
+            Ok(Range { revision, items })
+        };
+        read().map_err(|error| self.failed("read", error))
+    }
+
+    fn txn(&self, transaction: &Transaction) -> Result<u64, TxnError> {
+        let mut keys: Vec<&str> = transaction.ops.iter().map(Op::key).collect();
+        keys.sort_unstable();
+        if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(TxnError::DuplicateKey { key: pair[0].to_owned() });
+        }
+        let _order = self.history.writing();
+        match self.write(transaction).map_err(|error| self.failed("write", error))? {
+            Written::Done { revision, events } => {
+                self.history.push(revision, events);
+                Ok(revision)
+            }
+            Written::Unchanged(revision) => Ok(revision),
+            Written::Conflict(conflict) => Err(conflict),
+        }
+    }
+
+    fn watch(&self, prefix: &str, revision: u64) -> Box<dyn Watch> {
+        Box::new(self.history.watch(prefix, revision))
+    }
+}
+
+fn open_database(path: &Path) -> Result<Database, StoreError> {
+    let io = |operation| {
+        move |error: std::io::Error| StoreError::Io {
+            path: path.to_owned(),
+            operation,
+            source: error.into(),
+        }
+    };
+    if let Some(directory) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io("create"))?;
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(io("open"))?;
+    // A damaged file can make redb panic rather than return an error.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let mut database = Database::builder().create_file(file)?;
+        // Checksums of every page: a damaged page is found now, not when it is needed.
+        database.check_integrity()?;
+        Ok(database)
+    }));
+    let corrupted =
+        |source: anyhow::Error| StoreError::Corrupted { path: path.to_owned(), source };
+    match opened {
+        Ok(Ok(database)) => Ok(database),
+        Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(StoreError::InUse { path: path.to_owned() }),
+        Ok(Err(DatabaseError::Storage(StorageError::Io(error))))
+            if error.kind() != std::io::ErrorKind::InvalidData
+                && error.kind() != std::io::ErrorKind::UnexpectedEof =>
+        {
+            Err(io("open")(error))
+        }
+        Ok(Err(error)) => Err(corrupted(error.into())),
+        Err(_) => Err(corrupted(anyhow::anyhow!("the file's structure is damaged"))),
+    }
+}

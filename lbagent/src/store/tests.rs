@@ -1,0 +1,258 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn put(key: &str, value: &str) -> Op {
+    Op::Put { key: key.into(), value: value.into() }
+}
+
+fn delete(key: &str) -> Op {
+    Op::Delete { key: key.into() }
+}
+
+fn expects(key: &str, mod_revision: u64) -> Compare {
+    Compare { key: key.into(), mod_revision }
+}
+
+fn write(store: &RedbStore, compares: Vec<Compare>, ops: Vec<Op>) -> Result<u64, TxnError> {
+    store.txn(&Transaction { compares, ops })
+}
+
+fn open(directory: &tempfile::TempDir) -> RedbStore {
+    RedbStore::open(&directory.path().join("state.redb")).unwrap()
+}
+
+/// The semantics of [`Store`], as plainly as they can be written.
+#[derive(Default)]
+struct Model {
+    revision: u64,
+    keys: BTreeMap<String, KeyValue>,
+    events: Vec<Event>,
+}
+
+impl Model {
+    fn txn(&mut self, transaction: &Transaction) -> Option<u64> {
+        let revision_of = |key: &String| self.keys.get(key).map_or(0, |item| item.mod_revision);
+        if transaction.compares.iter().any(|c| revision_of(&c.key) != c.mod_revision) {
+            return None;
+        }
+        let revision = self.revision + 1;
+        for op in &transaction.ops {
+            match op {
+                Op::Put { key, value } => {
+                    let create_revision =
+                        self.keys.get(key).map_or(revision, |item| item.create_revision);
+                    let (key, value) = (key.clone(), value.clone());
+                    let item = KeyValue { key, value, create_revision, mod_revision: revision };
+                    self.keys.insert(item.key.clone(), item.clone());
+                    self.events.push(Event::Put(item));
+                }
+                Op::Delete { key } => {
+                    if self.keys.remove(key).is_some() {
+                        self.events.push(Event::Delete { key: key.clone(), revision });
+                    }
+                }
+            }
+            if let Some(event) = self.events.last()
+                && event_revision(event) == revision
+            {
+                self.revision = revision;
+            }
+        }
+        Some(self.revision)
+    }
+
+    fn range(&self, prefix: &str) -> Range {
+        let items = self.keys.values().filter(|item| item.key.starts_with(prefix));
+        Range { revision: self.revision, items: items.cloned().collect() }
+    }
+}
+
+fn event_revision(event: &Event) -> u64 {
+    match event {
+        Event::Put(item) => item.mod_revision,
+        Event::Delete { revision, .. } => *revision,
+    }
+}
+
+fn any_key() -> impl Strategy<Value = String> {
+    // Few keys, so that they collide; one is the prefix of others.
+    prop::sample::select(vec!["/a", "/a/1", "/a/2", "/b/1", "/b/2"]).prop_map(str::to_owned)
+}
+
+fn any_transaction() -> impl Strategy<Value = Transaction> {
+    let op = (any::<bool>(), any::<u8>());
+    let ops = prop::collection::btree_map(any_key(), op, 0..3).prop_map(|ops| {
+        let op = |(key, (is_put, value)): (String, (bool, u8))| match is_put {
+            true => Op::Put { key, value: vec![value] },
+            false => Op::Delete { key },
+        };
+        ops.into_iter().map(op).collect()
+    });
+    let compares = prop::collection::vec((any_key(), 0..6_u64), 0..2).prop_map(|pairs| {
+        pairs.into_iter().map(|(key, mod_revision)| Compare { key, mod_revision }).collect()
+    });
+    (compares, ops).prop_map(|(compares, ops)| Transaction { compares, ops })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn behaves_as_the_model(
+        transactions in prop::collection::vec(any_transaction(), 1..24),
+        reopen_at in 0..24_usize,
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(&directory);
+        let mut model = Model::default();
+        let mut opened_at = 0;
+        for (index, transaction) in transactions.iter().enumerate() {
+            if index == reopen_at {
+                drop(store);
+                store = open(&directory);
+                opened_at = model.revision;
+            }
+            prop_assert_eq!(store.txn(transaction).ok(), model.txn(transaction));
+            for prefix in ["", "/", "/a", "/a/", "/b/2", "/c"] {
+                prop_assert_eq!(store.range(prefix).unwrap(), model.range(prefix));
+            }
+        }
+        let expected: Vec<Event> = model
+            .events
+            .into_iter()
+            .filter(|event| event_revision(event) > opened_at && event.key().starts_with("/a"))
+            .collect();
+        if !expected.is_empty() {
+            let mut watch = store.watch("/a", opened_at + 1);
+            prop_assert_eq!(block_on(watch.next()).unwrap(), expected);
+        }
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        tokio::time::timeout(Duration::from_secs(10), future).await.expect("nothing happened")
+    })
+}
+
+#[test]
+fn a_key_is_claimed_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory);
+    let claim = |by| write(&store, vec![expects("/ports/80", 0)], vec![put("/ports/80", by)]);
+    assert_eq!(claim("a").unwrap(), 1);
+    assert_eq!(
+        claim("b").unwrap_err().to_string(),
+        "key /ports/80 is at revision 1, not at 0"
+    );
+    assert_eq!(store.range("").unwrap().items[0].value, b"a");
+}
+
+#[test]
+fn a_failed_compare_writes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory);
+    write(&store, vec![expects("/x", 9)], vec![put("/y", "1")]).unwrap_err();
+    assert_eq!(store.range("").unwrap(), Range::default());
+}
+
+#[test]
+fn a_key_may_be_written_once_in_a_transaction() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = write(&open(&directory), vec![], vec![put("/y", "1"), delete("/y")]).unwrap_err();
+    assert!(matches!(error, TxnError::DuplicateKey { key } if key == "/y"));
+}
+
+#[test]
+fn a_watch_waits_for_its_prefix() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory);
+    let mut watch = store.watch("/a", 1);
+    let watching = std::thread::spawn(move || block_on(watch.next()));
+    write(&store, vec![], vec![put("/b", "1")]).unwrap();
+    write(&store, vec![], vec![put("/a", "2"), put("/b", "2")]).unwrap();
+    let events = watching.join().unwrap().unwrap();
+    let item = |revision| KeyValue {
+        key: "/a".into(),
+        value: b"2".into(),
+        create_revision: revision,
+        mod_revision: revision,
+    };
+    assert_eq!(events, [Event::Put(item(2))]);
+}
+
+#[test]
+fn a_watch_of_compacted_history_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory);
+    write(&store, vec![], vec![put("/a", "1")]).unwrap();
+    drop(store);
+    let store = open(&directory);
+    let mut watch = store.watch("/a", 1);
+    assert_eq!(block_on(watch.next()), Err(WatchError::Compacted { asked: 1, oldest: 2 }));
+    let mut watch = store.watch("/a", 2);
+    drop(store);
+    assert_eq!(block_on(watch.next()), Err(WatchError::Closed));
+}
+
+#[test]
+fn the_file_is_private() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("new/state.redb");
+    let _store = RedbStore::open(&path).unwrap();
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(mode(path.parent().unwrap()), 0o700);
+}
+
+#[test]
+fn a_file_in_use_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let _store = open(&directory);
+    let error = RedbStore::open(&directory.path().join("state.redb")).err().unwrap();
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+}
+
+#[test]
+fn a_damaged_file_is_named_with_the_way_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.redb");
+    let store = open(&directory);
+    let entries = (0..200).map(|i| put(&format!("/key/{i:03}"), &"x".repeat(200))).collect();
+    write(&store, vec![], entries).unwrap();
+    drop(store);
+    let healthy = fs::read(&path).unwrap();
+
+    #[track_caller]
+    fn check(path: &std::path::Path, content: &[u8], what: &str) {
+        fs::write(path, content).unwrap();
+        let error = RedbStore::open(path).err().unwrap_or_else(|| panic!("{what} was not noticed"));
+        assert!(matches!(error, StoreError::Corrupted { .. }), "{what}: {error:?}");
+        let text = error.to_string();
+        assert!(text.contains(&path.display().to_string()), "{text}");
+        assert!(text.contains("lbctl state import"), "{text}");
+    }
+    check(&path, b"not a database at all", "a text");
+    check(&path, &vec![0xa5; healthy.len()], "noise");
+    check(&path, &healthy[..healthy.len() / 2], "half a file");
+    let mut flipped = healthy.clone();
+    for position in memchr_all(&healthy, b"xxxxxxxx") {
+        flipped[position] = b'y';
+    }
+    check(&path, &flipped, "changed values");
+
+    fs::write(&path, &healthy).unwrap();
+    assert_eq!(RedbStore::open(&path).unwrap().range("/key/").unwrap().items.len(), 200);
+}
+
+/// Every place at which `needle` begins.
+fn memchr_all(haystack: &[u8], needle: &[u8]) -> Vec<usize> {
+    (0..haystack.len()).filter(|at| haystack[*at..].starts_with(needle)).collect()
+}
