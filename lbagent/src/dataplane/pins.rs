@@ -162,98 +162,50 @@ impl MapShape {
     /// All maps at these capacities.
     pub(super) fn all(capacity: &Capacity) -> [Self; limits::ALL_MAPS.len()] {
         use MapType::{Array, Hash, LruHash, PerCpuArray};
-        let index = size_of::<u32>();
-        let shape = |name, kind, key, value, capacity, setting| Self {
-            name,
-            kind,
-            key,
-            value,
-            capacity,
-            setting,
-        };
+        let Capacity {
+            vips,
+            slots,
+            backends,
+            returns,
+            conns,
+            nat_flows,
+        } = *capacity;
+        let (udp_seen, outcomes) = (limits::UDP_SEEN_LEN, Outcome::COUNT);
+        let [for_vips, for_backends] = ["limits.vips", "limits.backends"];
         [
-            shape(limits::SETTINGS, Array, index, size_of::<Settings>(), 1, ""),
-            shape(
-                limits::VIPS,
-                Hash,
-                size_of::<VipKey>(),
-                size_of::<VipEntry>(),
-                capacity.vips,
-                "limits.vips",
-            ),
-            shape(
-                limits::SLOTS,
-                Array,
-                index,
-                size_of::<Slot>(),
-                capacity.slots,
-                "limits.slots",
-            ),
-            shape(
-                limits::BACKENDS,
-                Array,
-                index,
-                size_of::<BackendEntry>(),
-                capacity.backends,
-                "limits.backends",
-            ),
-            shape(
-                limits::RETURNS,
-                Hash,
-                size_of::<ReturnKey>(),
-                size_of::<ReturnEntry>(),
-                capacity.returns,
-                "limits.returns",
-            ),
-            shape(
-                limits::CONNS,
-                LruHash,
-                size_of::<ConnKey>(),
-                size_of::<ConnEntry>(),
-                capacity.conns,
-                "limits.conns",
-            ),
-            shape(
+            Self::of::<u32, Settings>(limits::SETTINGS, Array, 1, ""),
+            Self::of::<VipKey, VipEntry>(limits::VIPS, Hash, vips, for_vips),
+            Self::of::<u32, Slot>(limits::SLOTS, Array, slots, "limits.slots"),
+            Self::of::<u32, BackendEntry>(limits::BACKENDS, Array, backends, for_backends),
+            Self::of::<ReturnKey, ReturnEntry>(limits::RETURNS, Hash, returns, "limits.returns"),
+            Self::of::<ConnKey, ConnEntry>(limits::CONNS, LruHash, conns, "limits.conns"),
+            Self::of::<NatFlowKey, NatFlowEntry>(
                 limits::NAT_FLOWS,
                 LruHash,
-                size_of::<NatFlowKey>(),
-                size_of::<NatFlowEntry>(),
-                capacity.nat_flows,
+                nat_flows,
                 "limits.nat_flows",
             ),
-            shape(
-                limits::UDP_SEEN,
-                Array,
-                index,
-                size_of::<u32>(),
-                limits::UDP_SEEN_LEN,
-                "",
-            ),
-            shape(
-                limits::OUTCOMES,
-                PerCpuArray,
-                index,
-                size_of::<PacketCounter>(),
-                Outcome::COUNT,
-                "",
-            ),
-            shape(
-                limits::VIP_COUNTERS,
-                PerCpuArray,
-                index,
-                size_of::<TrafficCounter>(),
-                capacity.vips,
-                "limits.vips",
-            ),
-            shape(
+            Self::of::<u32, u32>(limits::UDP_SEEN, Array, udp_seen, ""),
+            Self::of::<u32, PacketCounter>(limits::OUTCOMES, PerCpuArray, outcomes, ""),
+            Self::of::<u32, TrafficCounter>(limits::VIP_COUNTERS, PerCpuArray, vips, for_vips),
+            Self::of::<u32, TrafficCounter>(
                 limits::BACKEND_COUNTERS,
                 PerCpuArray,
-                index,
-                size_of::<TrafficCounter>(),
-                capacity.backends,
-                "limits.backends",
+                backends,
+                for_backends,
             ),
         ]
+    }
+
+    fn of<K, V>(name: &'static str, kind: MapType, capacity: u32, setting: &'static str) -> Self {
+        Self {
+            name,
+            kind,
+            key: size_of::<K>(),
+            value: size_of::<V>(),
+            capacity,
+            setting,
+        }
     }
 
     /// Checks a map that is pinned already, before anything is loaded.
@@ -292,7 +244,6 @@ impl MapShape {
                 self.key.to_string(),
             ));
         }
-        // The kernel rounds values of per-CPU maps up to 8 bytes only in its copies, not here.
         if info.value_size() as usize != self.value {
             return Err(layout(
                 "value size",
