@@ -1,8 +1,62 @@
-//! Placeholder.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
-#[cfg(not(target_arch = "bpf"))]
-fn main() {}
-#[cfg(target_arch = "bpf")]
+//! Programs of `cargo xtask bench datapath`: a harness that restores the packet before each run of
+//! the program under test, and floor programs that show what the least work costs.
+//!
+//! `BPF_PROG_TEST_RUN` with a repeat count hands a program its own output. So the harness is what
+//! is repeated: it makes the frame anew, picks one of N flows and tail-calls the program under
+//! test, whose result becomes the harness's.
+
+#![no_std]
+#![no_main]
+
+mod floors;
+mod harness;
+mod layout;
+
+use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+
+/// Restores an IPv4 frame and runs the program under test.
+#[xdp]
+pub fn harness_v4(ctx: XdpContext) -> u32 {
+    harness::run::<{ layout::FRAME_WORDS_V4 }, 28, 34>(&ctx)
+}
+
+/// Restores an IPv6 frame and runs the program under test.
+#[xdp]
+pub fn harness_v6(ctx: XdpContext) -> u32 {
+    harness::run::<{ layout::FRAME_WORDS_V6 }, 36, 54>(&ctx)
+}
+
+/// The least that a program can do.
+#[xdp]
+pub fn floor_tx(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_TX
+}
+
+/// The unit of every ratio: parse, look one VIP up, encapsulate, send.
+#[xdp]
+pub fn floor_ref(ctx: XdpContext) -> u32 {
+    floors::encapsulate_to_vip(&ctx).map_or(xdp_action::XDP_ABORTED, |()| xdp_action::XDP_TX)
+}
+
+/// A balancer without memory of flows: VIP, table, backend, encapsulate, send.
+#[xdp]
+pub fn floor_stateless(ctx: XdpContext) -> u32 {
+    floors::encapsulate_to_backend(&ctx).map_or(xdp_action::XDP_ABORTED, |()| xdp_action::XDP_TX)
+}
+
+/// Lets a veth peer deliver what `XDP_TX` and `XDP_REDIRECT` send to it.
+#[xdp]
+pub fn xdp_pass(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// The kernel reads the licence to decide which helpers the programs may call.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
