@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
 use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
-use pcap_file::{DataLink, TsResolution};
+use pcap_file::{DataLink, Endianness, TsResolution};
 
 /// First bytes of a pcapng file: the type of its section header.
 const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
@@ -126,6 +126,7 @@ impl Writer {
         let header = PcapHeader {
             ts_resolution: TsResolution::NanoSecond,
             datalink: DataLink::ETHERNET,
+            endianness: Endianness::native(),
             ..PcapHeader::default()
         };
         let writer = PcapWriter::with_header(BufWriter::new(file), header)

@@ -2,6 +2,7 @@
 
 mod foreign;
 mod owners;
+mod replay;
 mod replies;
 mod sources;
 mod verdicts;
