@@ -224,13 +224,21 @@ fn own_addresses(netlink: &mut Netlink) -> io::Result<Vec<AddressMessage>> {
 }
 
 fn own_routes(netlink: &mut Netlink) -> io::Result<Vec<RouteMessage>> {
-    let messages = netlink.dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()))?;
-    Ok(messages
-        .into_iter()
-        .filter_map(|message| match message {
-            RouteNetlinkMessage::NewRoute(route) => Some(route),
-            _ => None,
-        })
+    let mut found = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut wanted = RouteMessage::default();
+        wanted.header.address_family = family;
+        wanted.header.table = LOCAL_TABLE;
+        wanted.header.protocol = RouteProtocol::Other(OWN_PROTOCOL);
+        wanted.header.kind = RouteType::Local;
+        found.extend(netlink.dump_selected(RouteNetlinkMessage::GetRoute(wanted))?);
+    }
+    let routes = found.into_iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewRoute(route) => Some(route),
+        _ => None,
+    });
+    // Checked again: a kernel may select less than it was asked to.
+    Ok(routes
         .filter(|route| {
             route.header.protocol == RouteProtocol::Other(OWN_PROTOCOL)
                 && route.header.kind == RouteType::Local

@@ -59,6 +59,18 @@ impl Netlink {
         }
     }
 
+    /// Asks for the objects that agree with the header of `message`. The kernel selects (Linux
+    /// 4.20), because a gateway may know a million routes.
+    pub(super) fn dump_selected(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.socket.set_netlink_get_strict_chk(true)?;
+        let found = self.dump(message);
+        self.socket.set_netlink_get_strict_chk(false)?;
+        found
+    }
+
     fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
