@@ -2,30 +2,6 @@ use super::*;
 use crate::request::parse_body;
 
 #[track_caller]
-fn check_drain(body: &str, expected: Result<u64, &str>) {
-    let spec: StopSpec = parse_body(body.as_bytes()).unwrap();
-    assert_eq!(
-        spec.drain_ms().map_err(|error| error.message),
-        expected.map_err(str::to_owned)
-    );
-}
-
-#[test]
-fn drain_timeouts() {
-    check_drain("{}", Ok(0));
-    check_drain(r#"{"drain_timeout_ms":0,"force":true}"#, Ok(0));
-    check_drain(r#"{"drain_timeout_ms":30000}"#, Ok(30_000));
-    check_drain(r#"{"drain_timeout_ms":-1}"#, Ok(MAX_DRAIN_MS));
-    let range = "Value of 'drain_timeout_ms' must be -1 or in the range 0 to 3600000";
-    check_drain(r#"{"drain_timeout_ms":-2}"#, Err(range));
-    check_drain(r#"{"drain_timeout_ms":3600001}"#, Err(range));
-    check_drain(
-        r#"{"drain_timeout_ms":1,"force":true}"#,
-        Err("Members 'force' and 'drain_timeout_ms' exclude each other"),
-    );
-}
-
-#[track_caller]
 fn check_group(body: &str, expected: Result<Option<&str>, ErrorCode>) {
     let spec: InstanceServiceGroupSpec = parse_body(body.as_bytes()).unwrap();
     let found = spec

@@ -1,7 +1,7 @@
 //! The REST contract: what travels between the agent and its clients, and nothing that acts on it.
 //!
 //! * [`envelope`], [`error_code`], [`request`]: what every answer and every request share
-//! * [`service_group`], [`instance`]: the Services API v1
+//! * [`service_group`], [`instance`], [`lifecycle`]: the Services API v1
 //! * [`status`], [`state`]: lbagent's own extensions below `/v1/x/`
 //! * [`port_spec`]: the grammar in which people write published ports
 //!
@@ -12,6 +12,7 @@
 pub mod envelope;
 pub mod error_code;
 pub mod instance;
+pub mod lifecycle;
 pub mod port_spec;
 pub mod request;
 pub mod service_group;
