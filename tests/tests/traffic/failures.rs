@@ -92,7 +92,7 @@ fn an_unreachable_backend_harms_no_other() {
 }
 
 #[test]
-fn an_address_without_a_route_is_reported_and_gets_nothing() {
+fn an_address_without_a_route_is_reported_and_counted() {
     require_root!();
     let gateway = Gateway::publish(Shape::Routed, 1).unwrap();
     gateway
@@ -106,8 +106,29 @@ fn an_address_without_a_route_is_reported_and_gets_nothing() {
             .any(|found| found.message.contains(&format!("route to {address}")))
     };
     assert!(reports("203.0.113.99"), "{:#?}", status.conditions);
-    let spread = gateway.spread(Transport::Tcp, VIP4, 60).unwrap();
-    assert_eq!(spread["b1"], 60);
+    let before = gateway.agent.outcome("drop_no_route").unwrap();
+    let (mut answered, mut silent) = (0, 0);
+    let to = SocketAddr::new(VIP4, PORT);
+    while answered == 0 || silent == 0 {
+        match ensure_unanswered(&gateway.topology.client, Transport::Udp, to, PATIENCE) {
+            Ok(found) => {
+                assert_eq!(found, Unanswered::Silent);
+                silent += 1;
+            }
+            Err(_) => answered += 1,
+        }
+        // Each of two backends has half of the table.
+        assert!(
+            answered + silent < 40,
+            "{answered} answered, {silent} silent"
+        );
+    }
+    let after = gateway.agent.outcome("drop_no_route").unwrap();
+    assert_eq!(
+        after - before,
+        silent,
+        "every unanswered datagram has its reason"
+    );
 }
 
 #[test]
@@ -123,7 +144,7 @@ fn unpublished_ports_follow_the_policy() {
         gateway.probe().unwrap();
     }
     require_root!();
-    check("pass", Unanswered::Refused, "pass_unpublished");
+    check("pass", Unanswered::Refused, "pass_not_vip");
     check("drop", Unanswered::Silent, "drop_unpublished");
 }
 
@@ -180,5 +201,5 @@ fn a_full_map_is_reported_and_leaves_the_rest_working() {
     require_root!();
     check("backends", 5, "BACKENDS");
     check("vips", 9, "VIPS");
-    check("slots", 1024, "SLOTS");
+    check("slots", 2048, "SLOTS");
 }

@@ -1,9 +1,11 @@
 //! Interfaces that go away and come back.
 
-use lbagent_tests::client::Transport;
-use lbagent_tests::gateway::Gateway;
+use std::net::SocketAddr;
+
+use lbagent_tests::client::{Connection, Transport, identify};
+use lbagent_tests::gateway::{Gateway, PORT};
 use lbagent_tests::net_link::Netlink;
-use lbagent_tests::poll::{SOON, poll_until};
+use lbagent_tests::poll::{SOON, poll_for, poll_until};
 use lbagent_tests::require_root;
 use lbagent_tests::topology::{Shape, VIP4, VIP6};
 
@@ -30,11 +32,23 @@ fn wait_until_attached(gateway: &Gateway, interface: &str) {
 fn a_backend_interface_comes_back() {
     require_root!();
     let gateway = Gateway::publish(Shape::Routed, 2).unwrap();
-    gateway.probe().unwrap();
+    let to = SocketAddr::new(VIP4, PORT);
+    let open = || Connection::open(&gateway.topology.client, to).unwrap();
+    let is_of_b1 = |found: &Connection| found.greeting.name == "b1";
+    let mut connection =
+        poll_for("a connection to b1", SOON, || Some(open()).filter(is_of_b1)).unwrap();
+    connection.command("echo").unwrap();
     delete(&gateway, "be2");
-    poll_until("all traffic to go to b1", SOON, || {
-        let spread = gateway.spread(Transport::Tcp, VIP4, 20);
-        spread.is_ok_and(|spread| spread["b1"] == 20)
+    let reasons = gateway.agent.condition_reasons().unwrap();
+    assert_eq!(
+        reasons,
+        ["no_route", "no_route"],
+        "one for each address of b2"
+    );
+    // Flows of b1 go on; those of b2 have nowhere to go.
+    connection.echo("without be2").unwrap();
+    poll_until("b1 to take new connections", SOON, || {
+        identify(&gateway.topology.client, Transport::Tcp, to).is_ok_and(|name| name == "b1")
     })
     .unwrap();
     gateway

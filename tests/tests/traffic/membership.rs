@@ -100,9 +100,9 @@ fn deleting_a_service_group_unpublishes_it() {
         .call("DELETE", &format!("/v1/services/{uuid}"), None)
         .unwrap();
     assert_eq!(gateway.agent.vips().unwrap(), []);
-    let before = gateway.agent.outcome("pass_unpublished").unwrap();
+    let before = gateway.agent.outcome("pass_not_vip").unwrap();
     for (vip, transport) in everything() {
         gateway.spread(transport, vip, 1).unwrap_err();
     }
-    assert!(gateway.agent.outcome("pass_unpublished").unwrap() >= before + 4);
+    assert!(gateway.agent.outcome("pass_not_vip").unwrap() >= before + 4);
 }

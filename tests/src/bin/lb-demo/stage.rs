@@ -20,11 +20,11 @@ impl Stage {
     /// Wires the network, starts the servers and the daemon.
     pub fn build(report: &Report) -> Result<Self> {
         report.act("a client, a gateway and three backends, in namespaces");
-        let topology = Topology::build(Shape::Bridged, 3)?;
+        let topology = Topology::build(Shape::Routed, 3)?;
         report.line(
-            "198.51.100.2     192.0.2.10 (VIP)            10.66.0.11 fd66::b   b1\n\
-             2001:db8:1::2    2001:db8:a::10 (VIP)    ┌── 10.66.0.12 fd66::c   b2\n\
-             client ───── cl0 gateway br0 ────────────┴── 10.66.0.13 fd66::d   b3",
+            "198.51.100.2     192.0.2.10 (VIP)     be1 ── b1  10.66.0.11 fd66::b\n\
+             2001:db8:1::2    2001:db8:a::10 (VIP) be2 ── b2  10.66.0.12 fd66::c\n\
+             client ───── cl0 gateway              be3 ── b3  10.66.0.13 fd66::d",
         );
         let serve = |backend: &BackendHost| {
             Server::start(&backend.ns, &backend.name, &[SERVER_PORT], &[SERVER_PORT])
