@@ -1,2 +1,98 @@
 //! Arguments, logging, exit code.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lbagent::cli::{Cli, Command, ConfigArgs};
+use lbagent::config::Config;
+use lbagent::dataplane::{DetachError, DetachOptions, LoadError, detach};
+use lbagent::{agent, replay};
+use tracing_subscriber::EnvFilter;
+
+/// What an exit code of the help text stands for.
+#[derive(Clone, Copy)]
+enum Exit {
+    Failed = 1,
+    Config = 2,
+    Running = 3,
+    Privileges = 4,
+}
+
+/// An error that ends the process, with its exit code.
+struct Failure(Exit, anyhow::Error);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(cli.log_json);
+    let done = match cli.command {
+        Command::Run(args) => run(&args),
+        Command::Check(args) => load(&args).map(|_| println!("{}: ok", args.config.display())),
+        Command::Detach(args) => remove(&args),
+        Command::Replay(args) => replay(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(exit, error)) => {
+            eprintln!("lbagent: {error:#}");
+            ExitCode::from(exit as u8)
+        }
+    }
+}
+
+fn log_to_stderr(json: bool) {
+    let filter =
+        EnvFilter::try_from_env("LBAGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json { log.json().init() } else { log.with_ansi(false).init() }
+}
+
+fn load(args: &ConfigArgs) -> Result<Config, Failure> {
+    Config::load(&args.config, &args.overrides).map_err(|error| Failure(Exit::Config, error.into()))
+}
+
+fn run(args: &ConfigArgs) -> Result<(), Failure> {
+    let config = load(args)?;
+    agent::run(config).map_err(|error| {
+        let exit = match &error {
+            agent::AgentError::Running { .. }
+            | agent::AgentError::Dataplane(LoadError::PinsInUse { .. }) => Exit::Running,
+            agent::AgentError::Privileges { .. }
+            | agent::AgentError::Dataplane(LoadError::NotPermitted) => Exit::Privileges,
+            _ => Exit::Failed,
+        };
+        Failure(exit, error.into())
+    })
+}
+
+fn remove(args: &ConfigArgs) -> Result<(), Failure> {
+    let config = load(args)?;
+    agent::require_privileges().map_err(|error| Failure(Exit::Privileges, error.into()))?;
+    let removed = detach(&DetachOptions {
+        state_dir: config.state_dir,
+        bpffs_dir: config.bpffs_dir,
+        backend_interfaces: config.backend_interfaces,
+    })
+    .map_err(|error| {
+        let exit = match &error {
+            DetachError::Running { .. } => Exit::Running,
+            _ => Exit::Failed,
+        };
+        Failure(exit, error.into())
+    })?;
+    if removed.is_empty() {
+        println!("nothing to remove: no lbagent is attached here");
+    }
+    for line in removed {
+        println!("removed {line}");
+    }
+    Ok(())
+}
+
+fn replay(args: lbagent::cli::ReplayArgs) -> Result<(), Failure> {
+    let summary =
+        replay::replay(&args.into()).map_err(|error| Failure(Exit::Failed, error))?;
+    for (reason, packets) in summary.reasons {
+        println!("{packets:>10}  {reason}");
+    }
+    Ok(())
+}

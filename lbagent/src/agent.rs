@@ -1,0 +1,270 @@
+//! `lbagent run`: puts the tasks together and takes them apart.
+//!
+//! | task | reads | writes |
+//! |---|---|---|
+//! | drains | desired state, clock | desired state: `Draining` past its deadline becomes `Stopped` |
+//! | reconciler | desired state, host's network, data plane | data plane, its result (watch channel) |
+//! | network | kernel's notifications | wakes the reconciler |
+//! | API | everything above | desired state |
+//!
+//! A stop ends the API first and leaves the pinned data plane as it is.
+
+mod drains;
+mod lock;
+mod notify;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::api;
+use crate::config::{ApiConfig, Config};
+use crate::dataplane::{InterfaceStatus, KernelDataplane, LoadError, network_changes};
+use crate::desired::{Desired, DesiredError};
+use crate::plan::GatewaySettings;
+use crate::reconcile::{Reconciler, ReconcilerHandle, Timing, WakeReason};
+use crate::store::{RedbStore, StoreError};
+use lock::Lock;
+
+/// Why the agent ended, or did not start. The data plane, if there is one, goes on forwarding.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Another agent has this state directory.
+    #[error("another lbagent is running{} on {}; stop it, or give this one its own state_dir and bpffs_dir", pid.map_or(String::new(), |pid| format!(" (pid {pid})")), path.display())]
+    Running {
+        /// Its process.
+        pid: Option<u32>,
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The process may not do what an agent does.
+    #[error("missing {}; run lbagent as root, or give it these capabilities as packaging/lbagent.service does", missing.join(", "))]
+    Privileges {
+        /// Capabilities that it lacks.
+        missing: Vec<&'static str>,
+    },
+    /// The state directory cannot be used.
+    #[error("cannot use the state directory {}", path.display())]
+    StateDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store's content cannot be used.
+    #[error(transparent)]
+    Desired(#[from] DesiredError),
+    /// The data plane could not be set up.
+    #[error(transparent)]
+    Dataplane(#[from] LoadError),
+    /// The API cannot listen.
+    #[error("the API cannot listen on {address}")]
+    Listen {
+        /// Address or path.
+        address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The token file cannot be used.
+    #[error("cannot read the token file {}", path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something that every host has is missing.
+    #[error("cannot {what}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Runs until a signal asks for the end.
+pub fn run(config: Config) -> Result<(), AgentError> {
+    require_privileges()?;
+    let lock = Lock::take(&config.state_dir)?;
+    let store = RedbStore::open(&config.store_path())?;
+    let desired = Arc::new(Desired::load(Arc::new(store))?);
+    // Before the runtime: this opens netlink sockets of its own and may take a second.
+    let dataplane = KernelDataplane::open(&config.open_options())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|source| AgentError::Host { what: "start the runtime", source })?;
+    let outcome = runtime.block_on(serve(config, desired, dataplane));
+    // The store is closed before the lock goes, so that the next agent finds it free.
+    drop(runtime);
+    drop(lock);
+    outcome
+}
+
+/// Everything that an agent and a detach need from the kernel, by capability.
+pub fn require_privileges() -> Result<(), AgentError> {
+    let missing = lock::missing_capabilities();
+    if missing.is_empty() { Ok(()) } else { Err(AgentError::Privileges { missing }) }
+}
+
+async fn serve(
+    config: Config,
+    desired: Arc<Desired>,
+    dataplane: KernelDataplane,
+) -> Result<(), AgentError> {
+    let gateway = config.gateway_settings(desired.hash_seed());
+    let interfaces = dataplane.interfaces();
+    log_start(&interfaces.borrow());
+    let (reconciler, handle) = Reconciler::new(
+        Box::new(dataplane),
+        gateway.clone(),
+        desired.subscribe(),
+        Timing::default(),
+    )
+    .map_err(|source| AgentError::Host { what: "start the data plane's thread", source })?;
+    let reconciling = tokio::spawn(reconciler.run());
+    let changes = network_changes()
+        .map_err(|source| AgentError::Host { what: "watch the host's network", source })?;
+    let waking = tokio::spawn(wake_on_changes(changes, handle.clone()));
+    let draining = tokio::spawn(drains::run(Arc::clone(&desired)));
+    let context = api_context(&config, gateway, desired, handle, interfaces)?;
+    let served = serve_api(&config.api, context).await;
+    for task in [reconciling, waking, draining] {
+        task.abort();
+    }
+    served
+}
+
+fn log_start(interfaces: &[InterfaceStatus]) {
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        abi = lbagent_common::ABI_VERSION,
+        "lbagent has its data plane"
+    );
+    for interface in interfaces {
+        info!(
+            interface = %interface.interface, hook = ?interface.hook, mode = ?interface.mode,
+            "{}", interface.reason.as_deref().unwrap_or("attached")
+        );
+    }
+}
+
+async fn wake_on_changes(mut changes: watch::Receiver<u64>, handle: ReconcilerHandle) {
+    while changes.changed().await.is_ok() {
+        changes.borrow_and_update();
+        handle.notify(WakeReason::NetworkChanged);
+    }
+}
+
+fn api_context(
+    config: &Config,
+    gateway: GatewaySettings,
+    desired: Arc<Desired>,
+    reconciler: ReconcilerHandle,
+    interfaces: watch::Receiver<Vec<InterfaceStatus>>,
+) -> Result<api::Context, AgentError> {
+    let token = config.api.token_file.as_ref().map(|path| {
+        std::fs::read_to_string(path)
+            .map(|text| text.trim().to_owned())
+            .map_err(|source| AgentError::Token { path: path.clone(), source })
+    });
+    Ok(api::Context {
+        gateway,
+        metro_domain: config.api.metro_domain.clone(),
+        token: token.transpose()?,
+        desired,
+        reconciler,
+        interfaces,
+        started_at: OffsetDateTime::now_utc(),
+    })
+}
+
+/// Serves until a signal comes. Requests under way are finished.
+async fn serve_api(config: &ApiConfig, context: api::Context) -> Result<(), AgentError> {
+    let router = api::router(context);
+    let (stop, stopped) = watch::channel(false);
+    let mut servers = tokio::task::JoinSet::new();
+    let wait = |mut stopped: watch::Receiver<bool>| async move {
+        // An error means that the sender is gone, which is an end too.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    if let Some(address) = config.listen {
+        let listener = TcpListener::bind(address).await.map_err(|source| {
+            AgentError::Listen { address: address.to_string(), source }
+        })?;
+        info!(%address, "the API listens");
+        let serve = axum::serve(listener, router.clone());
+        servers.spawn(serve.with_graceful_shutdown(wait(stopped.clone())).into_future());
+    }
+    if let Some(path) = &config.unix_socket {
+        let listener = listen_on_path(path)?;
+        info!(path = %path.display(), "the API listens");
+        let serve = axum::serve(listener, router);
+        servers.spawn(serve.with_graceful_shutdown(wait(stopped)).into_future());
+    }
+    notify::ready();
+    wait_for_signal().await?;
+    notify::stopping();
+    stop.send_replace(true);
+    // A client that holds its connection open must not keep the agent.
+    let patience = std::time::Duration::from_secs(5);
+    let finished = async { while servers.join_next().await.is_some() {} };
+    if tokio::time::timeout(patience, finished).await.is_err() {
+        warn!("API connections are still open after {patience:?}; closing them");
+    }
+    if let Some(path) = &config.unix_socket {
+        let _ = std::fs::remove_file(path);
+    }
+    info!("lbagent stops; the pinned data plane goes on forwarding");
+    Ok(())
+}
+
+/// Binds a Unix socket, in the place of one that a killed agent left behind.
+fn listen_on_path(path: &std::path::Path) -> Result<UnixListener, AgentError> {
+    let failed = |source| AgentError::Listen { address: path.display().to_string(), source };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    // The lock on the state directory says that no agent of this state uses it; a socket that
+    // somebody else answers on is left alone.
+    if std::os::unix::net::UnixStream::connect(path).is_err()
+        && let Err(error) = std::fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(failed(error));
+    }
+    UnixListener::bind(path).map_err(failed)
+}
+
+async fn wait_for_signal() -> Result<(), AgentError> {
+    let listen = |kind| {
+        signal(kind).map_err(|source| AgentError::Host { what: "listen for signals", source })
+    };
+    let (mut terminate, mut interrupt, mut hangup) = (
+        listen(SignalKind::terminate())?,
+        listen(SignalKind::interrupt())?,
+        listen(SignalKind::hangup())?,
+    );
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => warn!("SIGHUP changes nothing: restart lbagent to read its configuration again"),
+        }
+    }
+}
