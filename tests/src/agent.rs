@@ -55,6 +55,7 @@ pub struct Config {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub api: BTreeMap<&'static str, String>,
     /// Members of `[limits]`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<&'static str, u32>,
 }
 

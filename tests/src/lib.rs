@@ -2,6 +2,7 @@
 //! runner of the real daemon and the real `lbctl`.
 
 pub mod agent;
+pub mod bench;
 pub mod capabilities;
 pub mod client;
 pub mod ctl;

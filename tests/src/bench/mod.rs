@@ -1,0 +1,9 @@
+//! Benchmarks: `cargo xtask bench …`. Each has a file with its cases and its goals.
+
+pub mod datapath;
+mod floors;
+pub mod report;
+
+#[expect(dead_code, reason = "the programs use the rest")]
+#[path = "../../../lbagent-ebpf/src/bench/layout.rs"]
+mod layout;
