@@ -158,7 +158,10 @@ impl Agent {
     /// `lbagent ARGS…` on the same host.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.host.command(binary("LBAGENT_BIN", "lbagent"));
-        command.args(arguments).env_remove("RUST_BACKTRACE");
+        command
+            .args(arguments)
+            .env_remove("RUST_BACKTRACE")
+            .env("LBAGENT_LOG", "info,lbagent=debug");
         command
     }
 

@@ -43,3 +43,9 @@ pub fn retry<T>(
         (found, _) => found,
     }
 }
+
+/// Holds a sender back until `due` has passed since `start`. This shapes traffic; nothing that a
+/// test expects may depend on it.
+pub fn keep_pace(start: Instant, due: Duration) {
+    std::thread::sleep(due.saturating_sub(start.elapsed()));
+}

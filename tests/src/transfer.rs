@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use crate::client::Connection;
 use crate::netns::NetNs;
 use crate::pattern::{CHUNK, Pattern};
-use crate::poll::poll_until;
+use crate::poll::{keep_pace, poll_until};
 
 /// Length of the transfers that something happens in the middle of.
 pub const LONG: u64 = 200_000_000;
@@ -160,10 +160,10 @@ impl Job {
         Ok(self.start.elapsed())
     }
 
-    /// Counts a chunk and keeps the pace. Sleeping here shapes the traffic; nothing waits for it.
+    /// Counts a chunk and keeps the pace.
     fn advance(&self, bytes: usize) {
         let moved = self.moved.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         let due = self.pace.mul_f64(moved as f64 / self.length as f64);
-        thread::sleep(due.saturating_sub(self.start.elapsed()));
+        keep_pace(self.start, due);
     }
 }

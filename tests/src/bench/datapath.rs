@@ -22,8 +22,16 @@ use crate::prog_run::{CLIENT_V4, CLIENT_V6, Rig, VIP_V4, VIP_V6};
 
 /// The most that a case may cost, in units of `floor/ref`. The first release aims low; the
 /// program that needs no flow lookup in the common case is to reach 2.5 and 1.1.
-const GOALS: &[Goal] =
-    &[Goal { case: "established/64k", ratio: 6.0 }, Goal { case: "foreign", ratio: 1.5 }];
+const GOALS: &[Goal] = &[
+    Goal {
+        case: "established/64k",
+        ratio: 6.0,
+    },
+    Goal {
+        case: "foreign",
+        ratio: 1.5,
+    },
+];
 
 /// The unit of all ratios.
 const REFERENCE: &str = "floor/ref";
@@ -69,7 +77,11 @@ struct Case {
 
 /// Measures and reports. Returns whether the run is good: goals count only when asked for.
 pub fn run(options: &Options) -> Result<bool> {
-    let (rounds, packets) = if options.quick { (5, 50_000) } else { (20, 200_000) };
+    let (rounds, packets) = if options.quick {
+        (5, 50_000)
+    } else {
+        (20, 200_000)
+    };
     stay_on_this_cpu()?;
     let mut rig = rig()?;
     let mut floors = Floors::load(rig.dataplane.ingress_program()?.fd()?)?;
@@ -91,9 +103,10 @@ pub fn run(options: &Options) -> Result<bool> {
             let result = floors.run(&case.frame, ifindex, packets)?;
             times.push(result.duration.as_nanos() as f64);
         }
-        eprint!("\rround {} of {rounds}", round + 1);
+        if (round + 1) % 5 == 0 {
+            eprintln!("{} of {rounds} rounds", round + 1);
+        }
     }
-    eprintln!();
     let figures = figures(&cases, &times)?;
     print!("{}", report::table(&figures, GOALS));
     if let Some(path) = &options.json {
@@ -110,7 +123,11 @@ pub fn run(options: &Options) -> Result<bool> {
 
 impl Case {
     fn restore(&self) -> Restore<'_> {
-        Restore { target: self.target, frame: &self.frame, flows: self.flows }
+        Restore {
+            target: self.target,
+            frame: &self.frame,
+            flows: self.flows,
+        }
     }
 }
 
@@ -140,14 +157,38 @@ fn cases() -> Result<Vec<Case>> {
                 cases.push(case.expecting(action, 0, backends));
             };
             let established = frame(client, vip, transport, Segment::Ack)?;
-            add("established/1", established.clone(), Some(1), XDP_REDIRECT, 1);
-            add("established/64k", established.clone(), MANY, XDP_REDIRECT, BACKENDS);
-            add("established/512k", established, Some(1 << 19), XDP_REDIRECT, BACKENDS);
+            add(
+                "established/1",
+                established.clone(),
+                Some(1),
+                XDP_REDIRECT,
+                1,
+            );
+            add(
+                "established/64k",
+                established.clone(),
+                MANY,
+                XDP_REDIRECT,
+                BACKENDS,
+            );
+            add(
+                "established/512k",
+                established,
+                Some(1 << 19),
+                XDP_REDIRECT,
+                BACKENDS,
+            );
             if transport == Transport::Tcp {
                 let syn = frame(client, vip, transport, Segment::Syn)?;
                 add("syn/distinct", syn, None, XDP_REDIRECT, BACKENDS);
             }
-            add("foreign", frame(client, foreign, transport, Segment::Ack)?, MANY, XDP_PASS, 0);
+            add(
+                "foreign",
+                frame(client, foreign, transport, Segment::Ack)?,
+                MANY,
+                XDP_PASS,
+                0,
+            );
         }
     }
     Ok(cases)
@@ -175,7 +216,12 @@ impl Case {
     }
 
     fn expecting(self, action: u32, growth: u32, backends: u32) -> Self {
-        Self { action, growth, backends, ..self }
+        Self {
+            action,
+            growth,
+            backends,
+            ..self
+        }
     }
 }
 
@@ -183,7 +229,11 @@ impl Case {
 fn frame(client: &str, vip: &str, transport: Transport, segment: Segment) -> Result<Vec<u8>> {
     let client = SocketAddr::new(client.parse()?, 40_000);
     let vip = SocketAddr::new(vip.parse()?, VIP_PORT);
-    let len = if vip.is_ipv4() { super::layout::FRAME_WORDS_V4 } else { super::layout::FRAME_WORDS_V6 };
+    let len = if vip.is_ipv4() {
+        super::layout::FRAME_WORDS_V4
+    } else {
+        super::layout::FRAME_WORDS_V6
+    };
     let build = |payload: &[u8]| match transport {
         Transport::Tcp => packet_builder::tcp(client, vip, segment, payload),
         Transport::Udp => packet_builder::udp(client, vip, payload),
@@ -196,9 +246,8 @@ fn frame(client: &str, vip: &str, transport: Transport, segment: Segment) -> Res
 /// A gateway with one service group on one port, TCP and UDP.
 fn rig() -> Result<Rig> {
     let mut rig = Rig::new()?;
-    let services = [Transport::Tcp, Transport::Udp].map(|transport| {
-        (VIP_PORT, DESTINATION_PORT, transport)
-    });
+    let services =
+        [Transport::Tcp, Transport::Udp].map(|transport| (VIP_PORT, DESTINATION_PORT, transport));
     let group = rig.group("bench", &services);
     for number in 2..2 + BACKENDS {
         let addresses = [format!("10.66.0.{number}"), format!("fd66::{number:x}")];
@@ -226,9 +275,15 @@ fn verify(case: &Case, rig: &mut Rig, floors: &mut Floors, ifindex: u32) -> Resu
         );
     }
     let before = received(rig)?;
-    floors.run(&case.frame, ifindex, case.flows.unwrap_or(0).max(1 << 16) * 4)?;
+    floors.run(
+        &case.frame,
+        ifindex,
+        case.flows.unwrap_or(0).max(1 << 16) * 4,
+    )?;
     let after = received(rig)?;
-    let reached = after.iter().filter(|(name, packets)| before.get(*name) != Some(*packets));
+    let reached = after
+        .iter()
+        .filter(|(name, packets)| before.get(*name) != Some(*packets));
     let reached = reached.count() as u32;
     ensure!(
         reached == case.backends,
@@ -240,7 +295,11 @@ fn verify(case: &Case, rig: &mut Rig, floors: &mut Floors, ifindex: u32) -> Resu
 
 /// Packets that each backend got so far.
 fn received(rig: &mut Rig) -> Result<BTreeMap<String, u64>> {
-    Ok(rig.backends()?.into_iter().map(|(name, traffic)| (name, traffic.in_packets)).collect())
+    Ok(rig
+        .backends()?
+        .into_iter()
+        .map(|(name, traffic)| (name, traffic.in_packets))
+        .collect())
 }
 
 fn figures(cases: &[Case], times: &[Vec<f64>]) -> Result<Vec<Figure>> {
@@ -250,8 +309,11 @@ fn figures(cases: &[Case], times: &[Vec<f64>]) -> Result<Vec<Figure>> {
         .context("the reference is among the cases")?;
     let mut figures = Vec::with_capacity(cases.len());
     for (case, rounds) in cases.iter().zip(times) {
-        let mut ratios: Vec<f64> =
-            rounds.iter().zip(&times[reference]).map(|(time, reference)| time / reference).collect();
+        let mut ratios: Vec<f64> = rounds
+            .iter()
+            .zip(&times[reference])
+            .map(|(time, reference)| time / reference)
+            .collect();
         let mut rounds = rounds.clone();
         let median = report::median(&mut rounds).context("there was at least one round")?;
         let ratio = report::median(&mut ratios).context("there was at least one round")?;

@@ -64,9 +64,14 @@ impl Floors {
     pub fn load(subject: &ProgramFd) -> Result<Self> {
         let path = object();
         let mut ebpf = EbpfLoader::new().load_file(&path).with_context(|| {
-            format!("can't load {}; `cargo xtask build` makes it", path.display())
+            format!(
+                "can't load {}; `cargo xtask build` makes it",
+                path.display()
+            )
         })?;
-        let map = ebpf.take_map("TARGETS").context("the object has no map TARGETS")?;
+        let map = ebpf
+            .take_map("TARGETS")
+            .context("the object has no map TARGETS")?;
         let mut targets = ProgramArray::try_from(map)?;
         for (index, name) in (0..).zip(FLOORS) {
             let program = load_program(&mut ebpf, name)?;
@@ -78,7 +83,10 @@ impl Floors {
         for harness in ["harness_v4", "harness_v6"] {
             load_program(&mut ebpf, harness)?;
         }
-        Ok(Self { ebpf, _targets: targets })
+        Ok(Self {
+            ebpf,
+            _targets: targets,
+        })
     }
 
     /// Fills the floors' maps: this VIP, and a table of `backends` owners.
@@ -101,7 +109,9 @@ impl Floors {
     }
 
     fn map(&mut self, name: &str) -> Result<&mut Map> {
-        self.ebpf.map_mut(name).with_context(|| format!("the object has no map {name}"))
+        self.ebpf
+            .map_mut(name)
+            .with_context(|| format!("the object has no map {name}"))
     }
 
     /// Says what is restored from now on.
@@ -116,7 +126,10 @@ impl Floors {
             }
             None => case[layout::FLOW_MASK] = u64::from(u32::MAX),
         }
-        for (word, bytes) in case[layout::FRAME..].iter_mut().zip(restore.frame.chunks_exact(8)) {
+        for (word, bytes) in case[layout::FRAME..]
+            .iter_mut()
+            .zip(restore.frame.chunks_exact(8))
+        {
             *word = u64::from_ne_bytes(bytes.try_into().context("a chunk of 8 bytes")?);
         }
         let mut map: Array<_, [u64; layout::CASE_WORDS]> = Array::try_from(self.map("CASE")?)?;
@@ -125,7 +138,11 @@ impl Floors {
 
     /// Runs the harness `repeat` times on behalf of an interface.
     pub fn run(&mut self, frame: &[u8], ifindex: u32, repeat: u32) -> Result<TestRunResult> {
-        let harness = if frame[12..14] == [0x08, 0x00] { "harness_v4" } else { "harness_v6" };
+        let harness = if frame[12..14] == [0x08, 0x00] {
+            "harness_v4"
+        } else {
+            "harness_v6"
+        };
         let program: &mut Xdp = self
             .ebpf
             .program_mut(harness)
@@ -148,9 +165,13 @@ impl Floors {
 }
 
 fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    let program = ebpf.program_mut(name).with_context(|| format!("the object has no {name}"))?;
+    let program = ebpf
+        .program_mut(name)
+        .with_context(|| format!("the object has no {name}"))?;
     let program: &mut Xdp = program.try_into()?;
-    program.load().with_context(|| format!("the kernel refuses {name}"))?;
+    program
+        .load()
+        .with_context(|| format!("the kernel refuses {name}"))?;
     Ok(program)
 }
 

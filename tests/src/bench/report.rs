@@ -50,11 +50,27 @@ pub fn table(figures: &[Figure], goals: &[Goal]) -> String {
         "case", "family", "proto", "mode", "min ns", "median", "× ref", "goal"
     );
     for figure in figures {
-        let goal = goals.iter().find(|goal| goal.case == figure.case).map_or(String::new(), |goal| {
-            let verdict = if figure.ratio <= goal.ratio { "met" } else { "MISSED" };
-            format!("≤ {:.1} {verdict}", goal.ratio)
-        });
-        let Figure { case, family, proto, mode, min_ns, median_ns, ratio } = figure;
+        let goal =
+            goals
+                .iter()
+                .find(|goal| goal.case == figure.case)
+                .map_or(String::new(), |goal| {
+                    let verdict = if figure.ratio <= goal.ratio {
+                        "met"
+                    } else {
+                        "MISSED"
+                    };
+                    format!("≤ {:.1} {verdict}", goal.ratio)
+                });
+        let Figure {
+            case,
+            family,
+            proto,
+            mode,
+            min_ns,
+            median_ns,
+            ratio,
+        } = figure;
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
@@ -80,15 +96,31 @@ pub fn write_json(figures: &[Figure], path: &Path) -> Result<()> {
 pub fn missed(figures: &[Figure], goals: &[Goal]) -> Option<String> {
     let mut misses = Vec::new();
     for goal in goals {
-        let mut measured = figures.iter().filter(|figure| figure.case == goal.case).peekable();
+        let mut measured = figures
+            .iter()
+            .filter(|figure| figure.case == goal.case)
+            .peekable();
         if measured.peek().is_none() {
             misses.push(format!("{} was not measured", goal.case));
         }
-        misses.extend(measured.filter(|figure| figure.ratio > goal.ratio).map(|figure| {
-            let Figure { case, family, proto, ratio, .. } = figure;
-            let excess = (ratio / goal.ratio - 1.0) * 100.0;
-            format!("{case} {family} {proto} {ratio:.2} > {:.2} (+{excess:.0} %)", goal.ratio)
-        }));
+        misses.extend(
+            measured
+                .filter(|figure| figure.ratio > goal.ratio)
+                .map(|figure| {
+                    let Figure {
+                        case,
+                        family,
+                        proto,
+                        ratio,
+                        ..
+                    } = figure;
+                    let excess = (ratio / goal.ratio - 1.0) * 100.0;
+                    format!(
+                        "{case} {family} {proto} {ratio:.2} > {:.2} (+{excess:.0} %)",
+                        goal.ratio
+                    )
+                }),
+        );
     }
     (!misses.is_empty()).then(|| format!("goals missed: {}", misses.join("; ")))
 }
@@ -97,10 +129,21 @@ pub fn missed(figures: &[Figure], goals: &[Goal]) -> Option<String> {
 mod tests {
     use super::*;
 
-    const GOALS: &[Goal] = &[Goal { case: "foreign", ratio: 1.5 }];
+    const GOALS: &[Goal] = &[Goal {
+        case: "foreign",
+        ratio: 1.5,
+    }];
 
     fn figure(case: &'static str, ratio: f64) -> Figure {
-        Figure { case, family: "ipv4", proto: "tcp", mode: "nat", min_ns: 1, median_ns: 1, ratio }
+        Figure {
+            case,
+            family: "ipv4",
+            proto: "tcp",
+            mode: "nat",
+            min_ns: 1,
+            median_ns: 1,
+            ratio,
+        }
     }
 
     #[track_caller]
@@ -112,7 +155,10 @@ mod tests {
     fn misses_are_named() {
         check(&[figure("foreign", 1.5)], None);
         check(&[figure("foreign", 1.5), figure("other", 9.0)], None);
-        check(&[figure("other", 1.0)], Some("goals missed: foreign was not measured"));
+        check(
+            &[figure("other", 1.0)],
+            Some("goals missed: foreign was not measured"),
+        );
         check(
             &[figure("foreign", 1.0), figure("foreign", 3.0)],
             Some("goals missed: foreign ipv4 tcp 3.00 > 1.50 (+100 %)"),
