@@ -10,10 +10,13 @@ use network_types::ip::Ipv4Hdr;
 
 use crate::layout;
 
+/// VIP → IPv4 address to encapsulate to, as on the wire.
 #[map]
 static FLOOR_VIPS: HashMap<VipKey, u32> = HashMap::with_max_entries(1024, 0);
+/// Slot → backend.
 #[map]
 static FLOOR_RING: Array<u32> = Array::with_max_entries(layout::FLOOR_RING_LEN, 0);
+/// Backend → IPv4 address, as on the wire.
 #[map]
 static FLOOR_BACKENDS: Array<u32> = Array::with_max_entries(layout::FLOOR_BACKENDS_LEN, 0);
 
@@ -42,7 +45,7 @@ struct Flow {
 pub fn encapsulate_to_vip(ctx: &XdpContext) -> Option<()> {
     let flow = parse(ctx)?;
     // SAFETY: nobody writes the map while the benchmark runs.
-    let destination = *unsafe { FLOOR_VIPS.get(&flow.vip) }?;
+    let destination = *unsafe { FLOOR_VIPS.get(flow.vip) }?;
     encapsulate(ctx, &flow, destination)
 }
 
@@ -51,7 +54,7 @@ pub fn encapsulate_to_vip(ctx: &XdpContext) -> Option<()> {
 pub fn encapsulate_to_backend(ctx: &XdpContext) -> Option<()> {
     let flow = parse(ctx)?;
     // SAFETY: as above.
-    unsafe { FLOOR_VIPS.get(&flow.vip) }?;
+    unsafe { FLOOR_VIPS.get(flow.vip) }?;
     let client = Addr::from_wire_v4(flow.client);
     let VipKey { port, protocol, .. } = flow.vip;
     let hash = hash::flow_hash(SEED, &client, flow.client_port, port, protocol);

@@ -1,8 +1,8 @@
 //! What the benchmark's runner and its programs agree on. The runner includes this file by path.
 
-/// Words in [`CASE`]'s only entry.
+/// Words in the only entry of the map `CASE`: the case being measured.
 pub const CASE_WORDS: usize = 16;
-/// Word: index into [`TARGETS`] of the program under test.
+/// Word: index into `TARGETS` of the program under test.
 pub const TARGET: usize = 0;
 /// Word: length of the frame in bytes.
 pub const LENGTH: usize = 1;
@@ -18,20 +18,10 @@ pub const FRAME_WORDS_V4: usize = 7;
 /// Words of headers in an IPv6 frame: Ethernet 14, IPv6 40, TCP 20 bytes, and six more.
 pub const FRAME_WORDS_V6: usize = 10;
 
-/// The case being measured (ARRAY of one entry).
-pub const CASE: &str = "CASE";
-/// The programs that can be measured (PROG_ARRAY).
-pub const TARGETS: &str = "TARGETS";
-/// Entries of `TARGETS`.
+/// Entries of `TARGETS`, the programs that can be measured.
 pub const TARGET_COUNT: u32 = 8;
 
-/// VIPs of the floor programs ([`lbagent_common::VipKey`] → IPv4 address as on the wire, HASH).
-pub const FLOOR_VIPS: &str = "FLOOR_VIPS";
-/// Table of `floor_stateless`: slot → backend (`u32`, ARRAY).
-pub const FLOOR_RING: &str = "FLOOR_RING";
-/// Slots in the table.
+/// Slots in `FLOOR_RING`, the table of `floor_stateless`.
 pub const FLOOR_RING_LEN: u32 = 65_537;
-/// Backends of `floor_stateless`: IPv4 address as on the wire (`u32`, ARRAY).
-pub const FLOOR_BACKENDS: &str = "FLOOR_BACKENDS";
-/// Entries of `FLOOR_BACKENDS`.
+/// Entries of `FLOOR_BACKENDS`, the backends of `floor_stateless`.
 pub const FLOOR_BACKENDS_LEN: u32 = 128;
