@@ -1,2 +1,202 @@
-//! lbctl
-fn main() {}
+//! lbctl: the operator's command line of lbagent. Speaks only HTTP.
+
+mod client;
+mod cmd;
+mod error;
+mod output;
+mod unix_socket;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::client::{Client, Endpoint, Token};
+use crate::error::{CtlError, exit};
+use crate::output::Format;
+
+/// Explains exit codes below `--help`.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done
+  1  the agent refused or failed, in whole or for some objects
+  2  the command line, or a file that it names, is wrong
+  3  no agent answers at the endpoint";
+
+/// Operate a load-balancing gateway: publish ports, attach and drain instances, see what goes
+/// where.
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP, propagate_version = true)]
+struct Cli {
+    /// The agent: http://HOST:PORT or unix:/PATH/TO/SOCKET
+    #[arg(
+        long,
+        global = true,
+        env = "LBCTL_ENDPOINT",
+        default_value = lbagent_api::DEFAULT_ENDPOINT
+    )]
+    endpoint: String,
+    /// The agent's token
+    #[arg(long, global = true, env = "LBCTL_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// A file that holds the agent's token
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
+    /// Form of what is printed
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Service groups: published ports
+    #[command(subcommand, visible_aliases = ["svc", "services"])]
+    Service(cmd::service::Command),
+    /// Instances: what the published ports lead to
+    #[command(subcommand, visible_aliases = ["inst", "instances"])]
+    Instance(cmd::instance::Command),
+    /// VIPs and backends as the data plane has them, in the look of ipvsadm
+    Show(cmd::show::Arguments),
+    /// The agent, its interfaces, and what is not as it should be
+    Status(cmd::status::Arguments),
+    /// Packets by the reason that they ended with
+    Counters(cmd::counters::Arguments),
+    /// The desired state as one document
+    #[command(subcommand)]
+    State(cmd::state::Command),
+    /// A completion script for a shell: `source <(lbctl completions bash)`
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            for line in error.lines() {
+                eprintln!("{line}");
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), CtlError> {
+    let format = cli.output;
+    if let Command::Completions { shell } = cli.command {
+        return cmd::completions(shell);
+    }
+    let token = match (&cli.token, &cli.token_file) {
+        (_, Some(path)) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                CtlError::Usage(format!(
+                    "cannot read the token in '{}': {error}",
+                    path.display()
+                ))
+            })?;
+            Some(Token::parse(&text)?)
+        }
+        (Some(token), None) => Some(Token::parse(token)?),
+        (None, None) => None,
+    };
+    let client = Client::new(Endpoint::parse(&cli.endpoint)?, token);
+    match cli.command {
+        Command::Service(command) => cmd::service::run(command, &client, format),
+        Command::Instance(command) => cmd::instance::run(command, &client, format),
+        Command::Show(arguments) => cmd::show::run(&arguments, &client, format),
+        Command::Status(arguments) => cmd::status::run(&arguments, &client, format),
+        Command::Counters(arguments) => cmd::counters::run(&arguments, &client, format),
+        Command::State(command) => cmd::state::run(command, &client, format),
+        Command::Completions { shell } => cmd::completions(shell),
+    }
+}
+
+/// Help goes to stdout as it is; a mistake becomes one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Nothing can be told to a reader that is gone.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        eprintln!("lbctl: a command is missing; `lbctl --help` lists them");
+    } else {
+        eprintln!("{}", usage_line(&error.to_string()));
+    }
+    ExitCode::from(exit::USAGE)
+}
+
+/// What clap says in paragraphs, on one line: the mistake, the tip, and where the help is.
+fn usage_line(text: &str) -> String {
+    let words = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut line = String::from("lbctl: ");
+    for (index, paragraph) in text.split("\n\n").map(words).enumerate() {
+        if index == 0 {
+            line.push_str(paragraph.strip_prefix("error: ").unwrap_or(&paragraph));
+        } else if let Some(tip) = paragraph.strip_prefix("tip: ") {
+            line.push_str("; ");
+            line.push_str(tip);
+        }
+    }
+    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: "));
+    let command: Vec<&str> = usage
+        .unwrap_or("lbctl")
+        .split_whitespace()
+        .take_while(|word| word.bytes().all(|byte| byte.is_ascii_lowercase()))
+        .collect();
+    format!("{line}; see `{} --help`", command.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[track_caller]
+    fn check(arguments: &[&str], line: &str) {
+        let error = Cli::try_parse_from(arguments).expect_err("the command line is wrong");
+        assert_eq!(usage_line(&error.to_string()), line);
+    }
+
+    #[test]
+    fn usage_mistakes_are_one_line() {
+        check(
+            &["lbctl", "service", "crate"],
+            "lbctl: unrecognized subcommand 'crate'; a similar subcommand exists: 'create'; \
+             see `lbctl service --help`",
+        );
+        check(
+            &["lbctl", "service", "create"],
+            "lbctl: the following required arguments were not provided: <PORT>...; \
+             see `lbctl service create --help`",
+        );
+        check(
+            &["lbctl", "show", "--stat"],
+            "lbctl: unexpected argument '--stat' found; a similar argument exists: '--stats'; \
+             see `lbctl show --help`",
+        );
+        check(
+            &["lbctl", "show", "-o", "toml"],
+            "lbctl: invalid value 'toml' for '--output <OUTPUT>' [possible values: table, json, \
+             yaml]; see `lbctl --help`",
+        );
+    }
+}

@@ -1,0 +1,94 @@
+//! `lbctl counters`: packets by the reason that they ended with.
+
+use clap::Args;
+use lbagent_api::paths;
+use lbagent_api::status::{Counters, CountersData};
+
+use crate::client::Client;
+use crate::error::CtlError;
+use crate::output::{Column, Format, print, table};
+
+/// `lbctl counters`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Also outcomes that no packet had
+    #[arg(short, long)]
+    all: bool,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments, client: &Client, format: Format) -> Result<(), CtlError> {
+    let counters = client.get::<CountersData>(paths::COUNTERS)?.counters;
+    print(format, &counters, || render(&counters, arguments.all))
+}
+
+fn render(counters: &Counters, all: bool) -> String {
+    let columns = [
+        Column::Left("OUTCOME"),
+        Column::Left("VERDICT"),
+        Column::Right("PACKETS"),
+        Column::Right("BYTES"),
+    ];
+    let row = |name: &str, verdict: &str, packets: u64, bytes: u64| {
+        vec![
+            name.to_owned(),
+            verdict.to_owned(),
+            packets.to_string(),
+            bytes.to_string(),
+        ]
+    };
+    let mut rows: Vec<Vec<String>> = counters
+        .outcomes
+        .iter()
+        .filter(|counter| all || counter.packets > 0)
+        .map(|counter| {
+            row(
+                &counter.outcome,
+                counter.verdict.as_str(),
+                counter.packets,
+                counter.bytes,
+            )
+        })
+        .collect();
+    let packets = counters
+        .outcomes
+        .iter()
+        .map(|counter| counter.packets)
+        .sum();
+    let bytes = counters.outcomes.iter().map(|counter| counter.bytes).sum();
+    rows.push(row("total", "", packets, bytes));
+    table(&columns, &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use lbagent_api::status::{OutcomeCounter, Verdict};
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    #[test]
+    fn outcomes_with_their_sum() {
+        let counter = |outcome: &str, verdict, packets| OutcomeCounter {
+            outcome: outcome.into(),
+            verdict,
+            packets,
+            bytes: packets * 100,
+        };
+        let counters = Counters {
+            taken_at: OffsetDateTime::UNIX_EPOCH,
+            outcomes: vec![
+                counter("forward_tx", Verdict::Forwarded, 1200),
+                counter("pass_not_vip", Verdict::Passed, 0),
+                counter("drop_no_backend", Verdict::Dropped, 7),
+            ],
+        };
+        let expected = "\
+OUTCOME          VERDICT    PACKETS   BYTES
+forward_tx       forwarded     1200  120000
+drop_no_backend  dropped          7     700
+total                          1207  120700";
+        assert_eq!(render(&counters, false), expected);
+        assert!(render(&counters, true).contains("pass_not_vip     passed           0       0"));
+    }
+}

@@ -1,0 +1,148 @@
+use clap::Parser;
+use lbagent_api::instance::{InstanceServiceGroup, InstanceState, NetworkInterface};
+use uuid::Uuid;
+
+use super::*;
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn parse(line: &str) -> Result<Command, String> {
+    Line::try_parse_from(format!("instance {line}").split(' '))
+        .map(|line| line.command)
+        .map_err(|error| error.to_string())
+}
+
+#[track_caller]
+fn check_create(line: &str, expected: Result<&str, &str>) {
+    let Ok(Command::Create(arguments)) = parse(line) else {
+        panic!("{line}")
+    };
+    let found = request(&arguments)
+        .map(|spec| serde_json::to_value(spec).unwrap())
+        .map_err(|error| error.to_string());
+    match expected {
+        Ok(json) => assert_eq!(found, Ok(serde_json::from_str(json).unwrap())),
+        Err(text) => assert_eq!(found, Err(text.to_owned())),
+    }
+}
+
+#[test]
+fn creations() {
+    check_create(
+        "create --name a --ip 10.0.0.7 --ip 2001:db8::7/64 --service web",
+        Ok(
+            r#"{"name":"a","service_group":{"name":"web"},"autostart":true,
+            "network_interfaces":[{"ip":"10.0.0.7"},{"ip":"2001:db8::7/64"}]}"#,
+        ),
+    );
+    check_create(
+        "new --ip 10.0.0.7 -g 6e2b1a5e-35cb-4c1c-9d3c-0d5a5a0ce001 --stopped --image x",
+        Ok(
+            r#"{"service_group":{"uuid":"6e2b1a5e-35cb-4c1c-9d3c-0d5a5a0ce001"},"image":"x",
+            "autostart":false,"network_interfaces":[{"ip":"10.0.0.7"}]}"#,
+        ),
+    );
+    check_create(
+        "create --ip 10.0.0",
+        Err("'10.0.0' is no address; write --ip 10.0.0.7 or --ip 2001:db8::7"),
+    );
+    check_create(
+        "create --ip 10.0.0.7 --ip 10.0.0.8",
+        Err(
+            "10.0.0.8 is the second address of its family; an instance has one of each, so \
+             create another instance for it",
+        ),
+    );
+}
+
+#[track_caller]
+fn check_stop(line: &str, expected: Option<&str>) {
+    let found = match parse(line) {
+        Ok(Command::Stop(arguments)) => {
+            Some(serde_json::to_value(stop_request(&arguments)).unwrap())
+        }
+        Ok(other) => panic!("{other:?}"),
+        Err(_) => None,
+    };
+    assert_eq!(
+        found,
+        expected.map(|json| serde_json::from_str(json).unwrap()),
+        "{line}"
+    );
+}
+
+#[test]
+fn stops() {
+    check_stop("stop a b", Some(r#"[{"name":"a"},{"name":"b"}]"#));
+    check_stop(
+        "stop a --drain 30s",
+        Some(r#"[{"name":"a","drain_timeout_ms":30000}]"#),
+    );
+    check_stop(
+        "stop a -w max",
+        Some(r#"[{"name":"a","drain_timeout_ms":3600000}]"#),
+    );
+    check_stop(
+        "stop a --drain-ms 250",
+        Some(r#"[{"name":"a","drain_timeout_ms":250}]"#),
+    );
+    check_stop("stop a --force", Some(r#"[{"name":"a","force":true}]"#));
+    for wrong in [
+        "stop",
+        "stop a --drain 2h",
+        "stop a --drain soon",
+        "stop a --drain-ms 3600001",
+        "stop a --drain 1s --drain-ms 1",
+        "stop a --drain 1s --force",
+    ] {
+        check_stop(wrong, None);
+    }
+}
+
+#[test]
+fn lists_and_records() {
+    let interface = |ip: &str| NetworkInterface {
+        uuid: None,
+        private_ip: ip.into(),
+        mac: None,
+    };
+    let instance = Instance {
+        uuid: Uuid::from_u128(2),
+        name: "a".into(),
+        created_at: OffsetDateTime::UNIX_EPOCH,
+        state: InstanceState::Draining,
+        image: None,
+        service_group: Some(InstanceServiceGroup {
+            uuid: Uuid::from_u128(1),
+            name: "web".into(),
+            domains: vec![],
+        }),
+        network_interfaces: vec![interface("10.0.0.7"), interface("2001:db8::7")],
+        private_ip: Some("10.0.0.7".into()),
+    };
+    let loose = Instance {
+        name: "loose".into(),
+        state: InstanceState::Stopped,
+        service_group: None,
+        network_interfaces: vec![],
+        ..instance.clone()
+    };
+    let expected = "\
+NAME   STATE     SERVICE  ADDRESSES             CREATED AT
+a      draining  web      10.0.0.7 2001:db8::7  1970-01-01T00:00:00Z
+loose  stopped   -        -                     1970-01-01T00:00:00Z";
+    assert_eq!(render_list(&[instance.clone(), loose]), expected);
+    let expected = "\
+uuid:        00000000-0000-0000-0000-000000000002
+name:        a
+state:       draining
+service:     web
+addresses:   10.0.0.7 2001:db8::7
+image:       -
+created at:  1970-01-01T00:00:00Z";
+    assert_eq!(render(&instance), expected);
+}

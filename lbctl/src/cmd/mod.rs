@@ -1,0 +1,157 @@
+//! One module for each command.
+
+pub mod counters;
+pub mod instance;
+pub mod service;
+pub mod show;
+pub mod state;
+pub mod status;
+
+use std::time::Duration;
+
+use clap::CommandFactory;
+use lbagent_api::envelope::Reference;
+use lbagent_api::{ErrorCode, ItemError, Selector, paths};
+
+use crate::client::{Client, encode};
+use crate::error::{CtlError, advise, near_matches};
+
+/// Prints a completion script.
+pub fn completions(shell: clap_complete::Shell) -> Result<(), CtlError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut crate::Cli::command(), "lbctl", &mut script);
+    crate::output::write_stdout(String::from_utf8_lossy(&script).trim_end())
+}
+
+/// The query string that selects these objects; empty for all of them.
+fn query(words: &[String]) -> String {
+    let pairs: Vec<String> = words
+        .iter()
+        .map(|word| match Selector::from_word(word) {
+            Selector::Uuid(uuid) => format!("uuid={uuid}"),
+            Selector::Name(name) => format!("name={}", encode(&name)),
+        })
+        .collect();
+    if pairs.is_empty() {
+        String::new()
+    } else {
+        format!("?{}", pairs.join("&"))
+    }
+}
+
+/// Advice for names that nobody has: the nearest that somebody has, and how to see them all.
+/// Looked up only after the failure.
+fn advise_names(error: CtlError, client: &Client, kind: Kind) -> CtlError {
+    let wanted = |item: &ItemError| item.error == ErrorCode::NotFound && item.name.is_some();
+    if !matches!(&error, CtlError::Items(items) if items.iter().any(wanted)) {
+        return error;
+    }
+    // The first mistake is the one to tell, so a listing that fails only costs the suggestion.
+    let names = kind.names(client).unwrap_or_default();
+    advise(error, ErrorCode::NotFound, |item| {
+        let wrong = item.name.as_deref().unwrap_or_default();
+        let near = near_matches(wrong, names.iter().map(String::as_str));
+        let all = format!("`lbctl {} ls` lists them all", kind.command());
+        if near.is_empty() {
+            all
+        } else {
+            let near: Vec<String> = near.iter().map(|name| format!("'{name}'")).collect();
+            format!("did you mean {}? {all}", near.join(" or "))
+        }
+    })
+}
+
+/// What a name may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    ServiceGroup,
+    Instance,
+}
+
+impl Kind {
+    const fn command(self) -> &'static str {
+        match self {
+            Self::ServiceGroup => "service",
+            Self::Instance => "instance",
+        }
+    }
+
+    fn names(self, client: &Client) -> Result<Vec<String>, CtlError> {
+        use lbagent_api::envelope::{Instances, ServiceGroups};
+        let items = match self {
+            Self::ServiceGroup => {
+                client
+                    .get::<ServiceGroups<Reference>>(paths::SERVICES)?
+                    .service_groups
+            }
+            Self::Instance => {
+                client
+                    .get::<Instances<Reference>>(paths::INSTANCES)?
+                    .instances
+            }
+        };
+        Ok(crate::client::split(items)
+            .0
+            .into_iter()
+            .map(|object| object.name)
+            .collect())
+    }
+}
+
+/// Reads a duration such as `30s`, `500ms`, `5m` or `1h`; a bare number is seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => 0,
+    };
+    match number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+    {
+        Some(milliseconds) if unit > 0 => Ok(Duration::from_millis(milliseconds)),
+        _ => Err("expected a duration such as 30s, 500ms, 5m or 1h".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, milliseconds) in [
+            ("30s", 30_000),
+            ("30", 30_000),
+            ("500ms", 500),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(milliseconds)),
+                "{text}"
+            );
+        }
+        for text in ["", "s", "-1s", "1d", "1.5s", "99999999999999999999s"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_and_uuids_become_a_query() {
+        let uuid = "6e2b1a5e-35cb-4c1c-9d3c-0d5a5a0ce001".to_owned();
+        assert_eq!(query(&[]), "");
+        assert_eq!(
+            query(&["a b".into(), uuid.clone()]),
+            format!("?name=a%20b&uuid={uuid}")
+        );
+    }
+}

@@ -1,0 +1,134 @@
+use lbagent_api::instance::InstanceState;
+use lbagent_api::service_group::Protocol;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::*;
+
+fn traffic(flows: u64) -> Traffic {
+    Traffic {
+        flows,
+        in_packets: flows * 4,
+        out_packets: flows * 3,
+        in_bytes: flows * 400,
+        out_bytes: flows * 3000,
+    }
+}
+
+fn backend(name: &str, ip: &str, state: InstanceState, slots: u32, flows: u64) -> TableBackend {
+    TableBackend {
+        uuid: Uuid::from_u128(u128::from(name.as_bytes()[0])),
+        name: name.into(),
+        ip: ip.parse().unwrap(),
+        state,
+        weight: 1,
+        slots,
+        traffic: traffic(flows),
+    }
+}
+
+fn sample(second: i64, flows: u64) -> Table {
+    let vip = |ip: &str, backends: Vec<TableBackend>| TableVip {
+        ip: ip.parse().unwrap(),
+        port: 5432,
+        protocol: Protocol::Tcp,
+        destination_port: 15432,
+        forwarding_mode: "nat".into(),
+        slots: 509,
+        traffic: traffic(flows),
+        backends,
+    };
+    let v4 = vec![
+        backend("a", "10.0.0.7", InstanceState::Running, 509, flows),
+        backend("b", "10.0.0.8", InstanceState::Draining, 0, 0),
+    ];
+    let v6 = vec![backend("a", "2001:db8::7", InstanceState::Running, 509, 0)];
+    Table {
+        taken_at: OffsetDateTime::from_unix_timestamp(second).unwrap(),
+        generation_applied: 7,
+        groups: vec![TableGroup {
+            uuid: Uuid::from_u128(1),
+            name: "db".into(),
+            vips: vec![vip("192.0.2.1", v4), vip("2001:db8:1::1", v6)],
+        }],
+    }
+}
+
+#[test]
+fn the_look_of_ipvsadm() {
+    let expected = "\
+lbagent, generation 7: 1 service group, 2 published ports
+Prot LocalAddress:Port     Scheduler          Slots  Service
+  -> RemoteAddress:Port    Forward    Weight  Slots  State
+TCP  192.0.2.1:5432        maglev               509  db
+  -> 10.0.0.7:15432        nat             1    509  running
+  -> 10.0.0.8:15432        nat             1      0  draining
+TCP  [2001:db8:1::1]:5432  maglev               509  db
+  -> [2001:db8::7]:15432   nat             1    509  running";
+    assert_eq!(render(&sample(0, 0), true), expected);
+    let named = render(&sample(0, 0), false);
+    assert!(
+        named.contains("  -> a:15432 ") && named.contains("  -> b:15432 "),
+        "{named}"
+    );
+}
+
+#[test]
+fn nothing_published() {
+    let empty = Table {
+        groups: vec![],
+        ..sample(0, 0)
+    };
+    let expected = "\
+lbagent, generation 7: 0 service groups, 0 published ports
+Prot LocalAddress:Port   Scheduler          Slots  Service
+  -> RemoteAddress:Port  Forward    Weight  Slots  State";
+    assert_eq!(render(&empty, true), expected);
+}
+
+#[test]
+fn stats() {
+    let expected = "\
+lbagent, generation 7: 1 service group, 2 published ports
+Prot LocalAddress:Port     Conns  InPkts  OutPkts  InBytes  OutBytes
+  -> RemoteAddress:Port
+TCP  192.0.2.1:5432         1000    4000     3000   400000   3000000
+  -> 10.0.0.7:15432         1000    4000     3000   400000   3000000
+  -> 10.0.0.8:15432            0       0        0        0         0
+TCP  [2001:db8:1::1]:5432   1000    4000     3000   400000   3000000
+  -> [2001:db8::7]:15432       0       0        0        0         0";
+    assert_eq!(render_stats(&sample(0, 1000), true), expected);
+}
+
+#[test]
+fn rates_are_per_second() {
+    let rates = rates(&sample(10, 1000), &sample(12, 1500));
+    let expected = "\
+Over 2.0 s, bytes per second:
+Prot LocalAddress:Port     CPS  InPPS  OutPPS   InBPS  OutBPS
+  -> RemoteAddress:Port
+TCP  192.0.2.1:5432        250   1000     750  100000  750000
+  -> a:15432               250   1000     750  100000  750000
+  -> b:15432                 0      0       0       0       0
+TCP  [2001:db8:1::1]:5432  250   1000     750  100000  750000
+  -> a:15432                 0      0       0       0       0";
+    assert_eq!(render_rates(&rates, false), expected);
+}
+
+#[test]
+fn counters_that_went_back_or_are_new_make_no_negative_rates() {
+    let mut before = sample(10, 1000);
+    let restarted = rates(&before, &sample(12, 10));
+    assert_eq!(restarted.vips[0].rate.connections, 0.0);
+    before.groups.clear();
+    assert_eq!(
+        rates(&before, &sample(12, 10)).vips[0].rate.connections,
+        5.0
+    );
+    assert_eq!(
+        rates(&sample(10, 1), &sample(10, 2)).vips[0]
+            .rate
+            .connections,
+        0.0
+    );
+}

@@ -1,0 +1,130 @@
+//! `lbctl state`: the desired state as one document.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use lbagent_api::state::{FORMAT, ImportData, StateData, StateDocument};
+use lbagent_api::{paths, request};
+use ureq::http::Method;
+
+use crate::client::Client;
+use crate::error::CtlError;
+use crate::output::{Format, print, write_stdout};
+
+/// What to do with the desired state.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write it as JSON: for a backup, another gateway, or `lbagent replay`
+    Export {
+        /// Where to; `-` is stdout
+        #[arg(default_value = "-")]
+        file: PathBuf,
+    },
+    /// Replace service groups and instances by those of a document, all or nothing
+    Import {
+        /// Where from; `-` is stdin
+        file: PathBuf,
+    },
+}
+
+/// Runs the command.
+pub fn run(command: Command, client: &Client, format: Format) -> Result<(), CtlError> {
+    match command {
+        Command::Export { file } => export(&file, client, format),
+        Command::Import { file } => import(&file, client, format),
+    }
+}
+
+fn export(file: &Path, client: &Client, format: Format) -> Result<(), CtlError> {
+    let document = client.get::<StateData>(paths::STATE)?.state;
+    // The document is data: a table of it could not be imported.
+    let text = if format == Format::Yaml {
+        serde_yaml_ng::to_string(&document).map_err(|error| error.to_string())
+    } else {
+        serde_json::to_string_pretty(&document).map_err(|error| error.to_string())
+    };
+    let text = text.map_err(|error| CtlError::Local(format!("cannot write the state: {error}")))?;
+    let text = text.trim_end();
+    if file == Path::new("-") {
+        return write_stdout(text);
+    }
+    std::fs::write(file, format!("{text}\n"))
+        .map_err(|error| CtlError::Local(format!("cannot write '{}': {error}", file.display())))
+}
+
+fn import(file: &Path, client: &Client, format: Format) -> Result<(), CtlError> {
+    let shown = file.display();
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text))
+    };
+    read.map_err(|error| CtlError::Usage(format!("cannot read '{shown}': {error}")))?;
+    let document = parse(&text)
+        .map_err(|why| CtlError::Usage(format!("'{shown}' is no exported state: {why}")))?;
+    let imported = client
+        .send::<ImportData>(Method::PUT, paths::STATE, &document)?
+        .imported;
+    print(format, &imported, || {
+        format!(
+            "{} service groups and {} instances imported, generation {}",
+            imported.service_groups, imported.instances, imported.generation
+        )
+    })
+}
+
+/// Reads JSON, or YAML as `state export -o yaml` writes it.
+fn parse(text: &str) -> Result<StateDocument, String> {
+    let json = if text.trim_start().starts_with('{') {
+        text.to_owned()
+    } else {
+        let value: serde_json::Value =
+            serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
+        value.to_string()
+    };
+    if !json.trim_start().starts_with('{') {
+        return Err("it holds no document".to_owned());
+    }
+    let document: StateDocument =
+        request::parse_body(json.as_bytes()).map_err(|error| error.to_string())?;
+    if document.format == FORMAT {
+        Ok(document)
+    } else {
+        Err(format!(
+            "it has format {}, and this lbctl knows format {FORMAT}; use the lbctl of the agent \
+             that exported it",
+            document.format
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Result<usize, &str>) {
+        let found = parse(text).map(|document| document.vips.len());
+        assert_eq!(found, expected.map_err(str::to_owned));
+    }
+
+    #[test]
+    fn documents() {
+        check(r#"{"format":1,"vips":["192.0.2.1"]}"#, Ok(1));
+        check("format: 1\nvips: [192.0.2.1, '2001:db8::1']\n", Ok(2));
+        check(r#"{"format":1,"vip":[]}"#, Err("Unknown member 'vip'"));
+        check(
+            r#"{"format":2}"#,
+            Err(
+                "it has format 2, and this lbctl knows format 1; use the lbctl of the agent that \
+                 exported it",
+            ),
+        );
+        check(
+            "",
+            Err("The request body must be a JSON object or an array of objects"),
+        );
+    }
+}

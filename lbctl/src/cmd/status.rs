@@ -1,0 +1,188 @@
+//! `lbctl status`: the agent, its interfaces, and what is not as it should be.
+
+use clap::Args;
+use lbagent_api::paths;
+use lbagent_api::status::{
+    AgentStatus, AttachMode, Condition, InterfaceRole, ObjectKind, Severity, StatusData,
+};
+use time::OffsetDateTime;
+
+use crate::client::Client;
+use crate::error::CtlError;
+use crate::output::{Column, Format, list, print, table};
+
+/// `lbctl status`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Exit with 1 unless everything asked for is applied and nothing fails
+    #[arg(long)]
+    check: bool,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments, client: &Client, format: Format) -> Result<(), CtlError> {
+    let status = client.get::<StatusData>(paths::STATUS)?.status;
+    print(format, &status, || {
+        render(&status, OffsetDateTime::now_utc())
+    })?;
+    match unhealthy(&status) {
+        Some(why) if arguments.check => Err(CtlError::Unhealthy(why)),
+        _ => Ok(()),
+    }
+}
+
+/// What `--check` objects to.
+fn unhealthy(status: &AgentStatus) -> Option<String> {
+    let detached = status
+        .interfaces
+        .iter()
+        .find(|interface| interface.mode.is_none());
+    if let Some(interface) = detached {
+        return Some(format!(
+            "interface {} has no program attached",
+            interface.name
+        ));
+    }
+    let failing = status
+        .conditions
+        .iter()
+        .find(|condition| condition.severity == Severity::Error);
+    if let Some(condition) = failing {
+        return Some(format!("{}: {}", condition.name, condition.message));
+    }
+    let (desired, applied) = (status.generation_desired, status.generation_applied);
+    (applied < desired)
+        .then(|| format!("generation {desired} is desired, and {applied} is applied so far"))
+}
+
+fn render(status: &AgentStatus, now: OffsetDateTime) -> String {
+    let agent = &status.agent;
+    let mut text = format!(
+        "lbagent {}, pid {}, up {}\nGeneration {} desired, {} applied\nVIPs {}\n",
+        agent.version,
+        agent.pid,
+        uptime((now - agent.started_at).whole_seconds()),
+        status.generation_desired,
+        status.generation_applied,
+        list(&status.vips)
+    );
+    text.push('\n');
+    text.push_str(&interfaces(status));
+    if !status.maps.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&maps(status));
+    }
+    text.push_str("\n\n");
+    text.push_str(&conditions(&status.conditions));
+    text
+}
+
+fn uptime(seconds: i64) -> String {
+    match seconds.max(0) {
+        seconds @ 0..60 => format!("{seconds}s"),
+        seconds @ 60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        seconds @ 3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds % 3_600 / 60),
+        seconds => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+fn interfaces(status: &AgentStatus) -> String {
+    let columns = [
+        Column::Left("INTERFACE"),
+        Column::Left("ROLE"),
+        Column::Left("ATTACHED"),
+        Column::Right("PROGRAM"),
+        Column::Left("REMARK"),
+    ];
+    let rows: Vec<Vec<String>> = status
+        .interfaces
+        .iter()
+        .map(|interface| {
+            let role = match interface.role {
+                InterfaceRole::Client => "client",
+                InterfaceRole::Backend => "backend",
+            };
+            let mode = match interface.mode {
+                Some(AttachMode::Native) => "XDP native",
+                Some(AttachMode::Generic) => "XDP generic",
+                Some(AttachMode::Tcx) => "TC tcx",
+                Some(AttachMode::Clsact) => "TC clsact",
+                None => "no",
+            };
+            vec![
+                interface.name.clone(),
+                role.to_owned(),
+                mode.to_owned(),
+                list(interface.program_id),
+                interface.reason.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    table(&columns, &rows)
+}
+
+fn maps(status: &AgentStatus) -> String {
+    let columns = [
+        Column::Left("MAP"),
+        Column::Right("USED"),
+        Column::Right("CAPACITY"),
+        Column::Right("FULL"),
+    ];
+    let rows: Vec<Vec<String>> = status
+        .maps
+        .iter()
+        .map(|map| {
+            let percent = (map.used * 100).checked_div(map.capacity).unwrap_or(0);
+            vec![
+                map.name.clone(),
+                map.used.to_string(),
+                map.capacity.to_string(),
+                format!("{percent}%"),
+            ]
+        })
+        .collect();
+    table(&columns, &rows)
+}
+
+fn conditions(conditions: &[Condition]) -> String {
+    if conditions.is_empty() {
+        return "No conditions: everything is as asked for".to_owned();
+    }
+    let mut worst_first: Vec<&Condition> = conditions.iter().collect();
+    worst_first.sort_by_key(|condition| std::cmp::Reverse(condition.severity));
+    let rows: Vec<Vec<String>> = worst_first
+        .into_iter()
+        .map(|condition| {
+            let severity = match condition.severity {
+                Severity::Info => "info",
+                Severity::Warning => "warning",
+                Severity::Error => "error",
+            };
+            let object = match condition.object {
+                ObjectKind::Agent => "agent",
+                ObjectKind::Interface => "interface",
+                ObjectKind::Vip => "VIP",
+                ObjectKind::ServiceGroup => "service",
+                ObjectKind::Instance => "instance",
+                ObjectKind::Map => "map",
+            };
+            vec![
+                severity.to_owned(),
+                object.to_owned(),
+                condition.name.clone(),
+                condition.message.clone(),
+            ]
+        })
+        .collect();
+    let columns = [
+        Column::Left("SEVERITY"),
+        Column::Left("OBJECT"),
+        Column::Left("NAME"),
+        Column::Left("CONDITION"),
+    ];
+    table(&columns, &rows)
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

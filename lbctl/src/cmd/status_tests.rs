@@ -1,0 +1,139 @@
+use lbagent_api::status::{AgentInfo, InterfaceStatus, MapStatus};
+use time::Duration;
+
+use super::*;
+
+fn condition(severity: Severity, name: &str, message: &str) -> Condition {
+    Condition {
+        severity,
+        object: ObjectKind::Instance,
+        name: name.into(),
+        uuid: None,
+        reason: "test".into(),
+        message: message.into(),
+        since: None,
+    }
+}
+
+fn sample() -> AgentStatus {
+    let interface = |name: &str, role, mode, program_id| InterfaceStatus {
+        name: name.into(),
+        role,
+        ifindex: Some(2),
+        mode,
+        program_id,
+        reason: None,
+    };
+    AgentStatus {
+        agent: AgentInfo {
+            version: "0.1.0".into(),
+            abi_version: 1,
+            pid: 123,
+            started_at: OffsetDateTime::UNIX_EPOCH,
+        },
+        generation_desired: 7,
+        generation_applied: 7,
+        vips: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+        interfaces: vec![
+            interface(
+                "eth0",
+                InterfaceRole::Client,
+                Some(AttachMode::Native),
+                Some(41),
+            ),
+            interface(
+                "br0",
+                InterfaceRole::Backend,
+                Some(AttachMode::Tcx),
+                Some(42),
+            ),
+        ],
+        maps: vec![MapStatus {
+            name: "SLOTS".into(),
+            used: 509,
+            capacity: 4096,
+        }],
+        conditions: vec![],
+    }
+}
+
+#[test]
+fn everything_on_one_screen() {
+    let now = OffsetDateTime::UNIX_EPOCH + Duration::seconds(182);
+    let expected = "\
+lbagent 0.1.0, pid 123, up 3m 2s
+Generation 7 desired, 7 applied
+VIPs 192.0.2.1 2001:db8::1
+
+INTERFACE  ROLE     ATTACHED    PROGRAM  REMARK
+eth0       client   XDP native       41
+br0        backend  TC tcx           42
+
+MAP    USED  CAPACITY  FULL
+SLOTS   509      4096   12%
+
+No conditions: everything is as asked for";
+    assert_eq!(render(&sample(), now), expected);
+}
+
+#[test]
+fn the_worst_comes_first() {
+    let found = conditions(&[
+        condition(Severity::Info, "b", "drains"),
+        condition(Severity::Error, "a", "no route to 10.0.0.7"),
+    ]);
+    let expected = "\
+SEVERITY  OBJECT    NAME  CONDITION
+error     instance  a     no route to 10.0.0.7
+info      instance  b     drains";
+    assert_eq!(found, expected);
+}
+
+#[track_caller]
+fn check(change: impl FnOnce(&mut AgentStatus), expected: Option<&str>) {
+    let mut status = sample();
+    change(&mut status);
+    assert_eq!(unhealthy(&status).as_deref(), expected);
+}
+
+#[test]
+fn what_check_objects_to() {
+    check(|_| {}, None);
+    check(
+        |status| {
+            status
+                .conditions
+                .push(condition(Severity::Warning, "a", "x"))
+        },
+        None,
+    );
+    check(
+        |status| {
+            status
+                .conditions
+                .push(condition(Severity::Error, "a", "no route"))
+        },
+        Some("a: no route"),
+    );
+    check(
+        |status| status.interfaces[1].mode = None,
+        Some("interface br0 has no program attached"),
+    );
+    check(
+        |status| status.generation_applied = 6,
+        Some("generation 7 is desired, and 6 is applied so far"),
+    );
+}
+
+#[test]
+fn uptimes() {
+    for (seconds, text) in [
+        (-1, "0s"),
+        (59, "59s"),
+        (61, "1m 1s"),
+        (3_661, "1h 1m"),
+        (90_000, "1d 1h"),
+    ] {
+        assert_eq!(uptime(seconds), text);
+    }
+}
