@@ -18,6 +18,7 @@ use crate::dataplane::{Capacity, OpenOptions, VipMode, XdpMode};
 use crate::plan::{GatewaySettings, UnpublishedPorts};
 
 pub use settings::Overrides;
+pub(crate) use validate::unusable_address;
 
 /// Where the configuration is looked for unless `--config` names another file.
 pub const DEFAULT_PATH: &str = "/etc/lbagent/lbagent.toml";

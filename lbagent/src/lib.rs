@@ -1,5 +1,11 @@
 //! The load-balancing agent.
+//!
+//! The way of a configuration change: [`api`] → [`desired`] → [`store`] → [`plan`] → [`reconcile`]
+//! → [`dataplane`]. [`agent`] has the table of tasks.
 
+pub mod agent;
+pub mod api;
+pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod desired;
@@ -7,4 +13,5 @@ pub mod observe;
 pub mod plan;
 pub mod reconcile;
 pub mod replay;
+pub mod status;
 pub mod store;

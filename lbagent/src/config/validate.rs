@@ -108,7 +108,7 @@ impl Checker<'_> {
             let refusal = match value.parse::<IpAddr>() {
                 Err(_) if value.contains('/') => Some("is a prefix; name single addresses".into()),
                 Err(_) => Some("is no IPv4 or IPv6 address".into()),
-                Ok(address) => match unusable(address) {
+                Ok(address) => match unusable_address(address) {
                     Some(kind) => Some(format!("is {kind} and cannot be a VIP")),
                     None if !valid.insert(address) => Some("is named twice".into()),
                     None => None,
@@ -276,7 +276,7 @@ impl Checker<'_> {
 }
 
 /// Why an address cannot be a VIP, or a backend's: nobody could send packets to it.
-pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
+pub(crate) fn unusable_address(address: IpAddr) -> Option<&'static str> {
     if address.is_unspecified() {
         return Some("the unspecified address");
     }

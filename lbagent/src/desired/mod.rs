@@ -1,12 +1,32 @@
 //! The desired state: what operators asked for, validated. Written by the API only.
+//!
+//! * [`Desired`] keeps it in the store and publishes each generation
+//! * [`validate`] turns requests into typed values; [`document`] the exported form
+//! * the operations and their errors know nothing of HTTP
+
+pub mod document;
+mod draft;
+mod instance;
+mod keys;
+mod names;
+mod service_group;
+mod stored;
+#[cfg(test)]
+mod tests;
+pub mod validate;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use lbagent_api::Selector;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+pub use instance::{ChangeInstanceError, CreateInstanceError, StateChange, StopRequest};
+pub use service_group::{CreateServiceGroupError, DeleteServiceGroupError};
+pub use stored::{Desired, DesiredError, Written};
 
 /// Everything that was asked for, at one generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +87,16 @@ pub enum Transport {
     Udp,
 }
 
+impl Transport {
+    /// The word that operators use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
 /// A backend: an address that runs what the service group publishes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,4 +142,40 @@ pub enum InstanceState {
     },
     /// Nothing.
     Stopped,
+}
+
+impl InstanceState {
+    /// The contract's word.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Draining { .. } => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl DesiredState {
+    /// The instances of a service group.
+    pub fn members(&self, group: Uuid) -> impl Iterator<Item = &Instance> {
+        self.instances.values().filter(move |instance| instance.service_group == Some(group))
+    }
+
+    /// The service group that a selector names.
+    pub fn service_group(&self, selector: &Selector) -> Option<&ServiceGroup> {
+        match selector {
+            Selector::Uuid(uuid) => self.service_groups.get(uuid),
+            Selector::Name(name) => self.service_groups.values().find(|group| group.name == *name),
+        }
+    }
+
+    /// The instance that a selector names.
+    pub fn instance(&self, selector: &Selector) -> Option<&Instance> {
+        match selector {
+            Selector::Uuid(uuid) => self.instances.get(uuid),
+            Selector::Name(name) => {
+                self.instances.values().find(|instance| instance.name == *name)
+            }
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The face of the reconciler towards the API and the agent.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,7 +82,7 @@ pub enum ObserveError {
 /// What the data plane holds and has counted, read together.
 #[derive(Clone, Debug)]
 pub struct Observation {
-    /// Maps and host, without paths.
+    /// Maps and host, with the paths that were asked about.
     pub actual: ActualState,
     /// Counters of every VIP and backend in `actual`.
     pub counters: CounterSnapshot,
@@ -130,9 +132,11 @@ impl ReconcilerHandle {
     }
 
     /// Reads maps and counters on the thread that owns the data plane, between two passes.
-    pub async fn observe(&self) -> Result<Observation, ObserveError> {
-        let read = |dataplane: &mut dyn crate::dataplane::Dataplane| {
-            let actual = dataplane.read(&Default::default())?;
+    /// `addresses` must be those of a pass ([`crate::plan::backend_addresses`]): the data plane
+    /// lets go of the neighbours of all others.
+    pub async fn observe(&self, addresses: BTreeSet<IpAddr>) -> Result<Observation, ObserveError> {
+        let read = move |dataplane: &mut dyn crate::dataplane::Dataplane| {
+            let actual = dataplane.read(&addresses)?;
             let vips: Vec<u32> =
                 actual.vips.values().map(|entry| entry.vip_id).filter(|id| *id != 0).collect();
             let backends: Vec<u32> = actual.backends.keys().copied().collect();

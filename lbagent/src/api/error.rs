@@ -1,0 +1,144 @@
+//! The only mapping to HTTP: which status a failed request has, and which code a failed item.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use lbagent_api::{ContractError, Envelope, ErrorCode, ItemError, Selector};
+
+use crate::desired::{
+    ChangeInstanceError, CreateInstanceError, CreateServiceGroupError, DeleteServiceGroupError,
+    DesiredError,
+};
+use crate::reconcile::ObserveError;
+
+/// A request that failed as a whole.
+#[derive(Debug)]
+pub(super) enum ApiError {
+    /// It breaks a rule of the contract.
+    Contract(ContractError),
+    /// It shows no token, or another one.
+    Unauthorized,
+    /// There is no such path.
+    NoSuchPath(String),
+    /// The path has no such method.
+    WrongMethod(String),
+    /// The contract has it, this version does not.
+    NotSupported(String),
+    /// The body is larger than the endpoint takes.
+    TooLarge,
+    /// The body did not arrive.
+    Body(String),
+    /// The desired state cannot be read or written.
+    Desired(DesiredError),
+    /// The data plane cannot be looked at.
+    Observe(ObserveError),
+    /// A mistake in lbagent.
+    Internal,
+}
+
+impl From<ContractError> for ApiError {
+    fn from(error: ContractError) -> Self {
+        Self::Contract(error)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, message) = match self {
+            Self::Contract(error) => (StatusCode::BAD_REQUEST, error.message),
+            Self::Unauthorized => (
+                StatusCode::UNAUTHORIZED,
+                "Missing or wrong token: send 'Authorization: Bearer TOKEN' with the token of the \
+                 agent's api.token_file"
+                    .to_owned(),
+            ),
+            Self::NoSuchPath(path) => {
+                (StatusCode::NOT_FOUND, format!("No API endpoint with path '{path}'"))
+            }
+            Self::WrongMethod(text) => (StatusCode::METHOD_NOT_ALLOWED, text),
+            Self::NotSupported(text) => (StatusCode::NOT_IMPLEMENTED, text),
+            Self::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "The request body is too large; send fewer objects at a time".to_owned(),
+            ),
+            Self::Body(text) => {
+                (StatusCode::BAD_REQUEST, format!("The request body cannot be read: {text}"))
+            }
+            Self::Desired(error) => {
+                let error = anyhow::Error::from(error);
+                tracing::error!("the desired state was not written: {error:#}");
+                (StatusCode::SERVICE_UNAVAILABLE, format!("Nothing was changed: {error:#}"))
+            }
+            Self::Observe(error) => {
+                let error = anyhow::Error::from(error);
+                (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}"))
+            }
+            Self::Internal => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The agent made a mistake; its log says more".to_owned(),
+            ),
+        };
+        let body = Envelope::<()>::request_error(status.as_u16(), message);
+        let mut response = (status, Json(body)).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// An item of a request for new objects, by the name that it asked for.
+fn item(name: Option<&str>, error: ErrorCode, message: String) -> ItemError {
+    ItemError { uuid: None, name: name.map(str::to_owned), message, error }
+}
+
+/// A request for an object that this version cannot serve is an item's failure; any other broken
+/// rule refuses the request as a whole.
+pub(super) fn refused(name: Option<&str>, error: ContractError) -> Result<ItemError, ApiError> {
+    match error.code {
+        ErrorCode::NotSupported | ErrorCode::NotBoth => Ok(item(name, error.code, error.message)),
+        _ => Err(error.into()),
+    }
+}
+
+pub(super) fn create_service_group(
+    name: Option<&str>,
+    error: &CreateServiceGroupError,
+) -> ItemError {
+    let code = match error {
+        CreateServiceGroupError::NameTaken { .. }
+        | CreateServiceGroupError::DomainTaken { .. }
+        | CreateServiceGroupError::PortTaken { .. } => ErrorCode::AlreadyExists,
+    };
+    item(name, code, error.to_string())
+}
+
+pub(super) fn delete_service_group(
+    selector: &Selector,
+    error: &DeleteServiceGroupError,
+) -> ItemError {
+    let code = match error {
+        DeleteServiceGroupError::NotFound(_) => ErrorCode::NotFound,
+        DeleteServiceGroupError::Attached { .. } => ErrorCode::Attached,
+    };
+    ItemError::new(selector, code, error.to_string())
+}
+
+pub(super) fn create_instance(name: Option<&str>, error: &CreateInstanceError) -> ItemError {
+    let code = match error {
+        CreateInstanceError::NameTaken { .. } | CreateInstanceError::AddressTaken { .. } => {
+            ErrorCode::AlreadyExists
+        }
+        CreateInstanceError::NoServiceGroup(_) => ErrorCode::NotFound,
+        CreateInstanceError::ServiceGroup(error) => return create_service_group(name, error),
+    };
+    item(name, code, error.to_string())
+}
+
+pub(super) fn change_instance(selector: &Selector, error: &ChangeInstanceError) -> ItemError {
+    let code = match error {
+        ChangeInstanceError::NotFound(_) => ErrorCode::NotFound,
+        ChangeInstanceError::OtherState { .. } => ErrorCode::FailedWrongVmState,
+    };
+    ItemError::new(selector, code, error.to_string())
+}

@@ -1,0 +1,113 @@
+//! The REST server: one endpoint → desired state. `error` is the only mapping to HTTP.
+//!
+//! An endpoint reads a request, has [`crate::desired`] do it, and waits for a bounded time until
+//! the reconciler has applied it, so that what a call asked for has taken effect when it returns.
+
+mod auth;
+mod error;
+mod extensions;
+mod instances;
+mod request;
+mod respond;
+mod service_groups;
+#[cfg(test)]
+mod tests;
+mod unsupported;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, put};
+use lbagent_api::paths;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use crate::dataplane::InterfaceStatus;
+use crate::desired::Desired;
+use crate::desired::validate::Gateway;
+use crate::plan::GatewaySettings;
+use crate::reconcile::ReconcilerHandle;
+
+/// Longest wait for the data plane after a change.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Largest body: a request for some ten thousand objects.
+const MAX_BODY: usize = 8 << 20;
+/// Largest state document.
+const MAX_DOCUMENT: usize = 64 << 20;
+
+/// What the endpoints work with.
+pub struct Context {
+    /// Part of the configuration that concerns the data plane.
+    pub gateway: GatewaySettings,
+    /// Domain below which unqualified domain names live.
+    pub metro_domain: String,
+    /// What clients must show, if anything.
+    pub token: Option<String>,
+    /// The desired state.
+    pub desired: Arc<Desired>,
+    /// The reconciler.
+    pub reconciler: ReconcilerHandle,
+    /// How the programs are attached.
+    pub interfaces: watch::Receiver<Vec<InterfaceStatus>>,
+    /// When the agent started.
+    pub started_at: OffsetDateTime,
+}
+
+impl Context {
+    /// What requests are checked against.
+    fn checks(&self) -> Gateway {
+        Gateway { vips: self.gateway.vips.clone(), metro_domain: self.metro_domain.clone() }
+    }
+}
+
+type Shared = Arc<Context>;
+
+/// The server's routes.
+pub fn router(context: Context) -> Router {
+    let context: Shared = Arc::new(context);
+    let one = |path: &str, rest: &str| format!("{path}/{{uuid}}{rest}");
+    let services = get(service_groups::list)
+        .post(service_groups::create)
+        .delete(service_groups::delete)
+        .patch(unsupported::endpoint);
+    let service = get(service_groups::get_one)
+        .delete(service_groups::delete_one)
+        .patch(unsupported::endpoint);
+    let instances = get(instances::list)
+        .post(instances::create)
+        .delete(instances::delete)
+        .patch(unsupported::endpoint);
+    let instance = get(instances::get_one)
+        .delete(instances::delete_one)
+        .patch(unsupported::endpoint);
+    let state = get(extensions::export)
+        .put(extensions::import)
+        .layer(DefaultBodyLimit::max(MAX_DOCUMENT));
+    let router = Router::new()
+        .route(paths::SERVICES, services)
+        .route(paths::SERVICES_LIST, get(service_groups::names))
+        .route(&one(paths::SERVICES, ""), service)
+        .route(paths::INSTANCES, instances)
+        .route(paths::INSTANCES_STOP, put(instances::stop))
+        .route(paths::INSTANCES_START, put(instances::start))
+        .route(&one(paths::INSTANCES, ""), instance)
+        .route(&one(paths::INSTANCES, "/stop"), put(instances::stop_one))
+        .route(&one(paths::INSTANCES, "/start"), put(instances::start_one))
+        .route(paths::STATUS, get(extensions::status))
+        .route(paths::TABLE, get(extensions::table))
+        .route(paths::COUNTERS, get(extensions::counters))
+        .route(paths::STATE, state)
+        .route("/v1/healthz", get(extensions::healthz));
+    unsupported::PATHS
+        .iter()
+        .fold(router, |router, path| router.route(path, axum::routing::any(unsupported::endpoint)))
+        .fallback(unsupported::no_such_path)
+        .method_not_allowed_fallback(unsupported::wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(context.clone(), auth::require_token))
+        .layer(from_fn(respond::catch_panics))
+        .with_state(context)
+}

@@ -1,0 +1,68 @@
+//! What endpoints have in common: blocking work off the async threads, waiting for the data plane,
+//! and the envelope.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::Json;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use lbagent_api::Envelope;
+use lbagent_api::envelope::Warning;
+use serde::Serialize;
+
+use super::error::ApiError;
+use super::{APPLY_TIMEOUT, Context, Shared};
+use crate::desired::{Desired, DesiredError, Written};
+
+/// Answer of an endpoint.
+pub(super) type Answer = Result<Response, ApiError>;
+
+/// The contract answers 200 whenever the request as a whole was understood.
+pub(super) fn answer<D: Serialize>(envelope: Envelope<D>) -> Answer {
+    Ok(Json(envelope).into_response())
+}
+
+/// Changes the desired state and waits until the data plane has it. What it does not have in time,
+/// or cannot have, becomes a warning: the change itself is stored.
+pub(super) async fn change<T: Send + 'static>(
+    context: &Shared,
+    operation: impl FnOnce(&Desired) -> Result<Written<T>, DesiredError> + Send + 'static,
+) -> Result<(Written<T>, Vec<Warning>), ApiError> {
+    let desired = context.desired.clone();
+    let before = desired.current().generation;
+    let written = tokio::task::spawn_blocking(move || operation(&desired))
+        .await
+        .map_err(|_| ApiError::Internal)?
+        .map_err(ApiError::Desired)?;
+    // Nothing was written, so there is nothing to wait for.
+    if written.generation == before {
+        return Ok((written, Vec::new()));
+    }
+    let warnings = applied(context, written.generation).await;
+    Ok((written, warnings))
+}
+
+async fn applied(context: &Context, generation: u64) -> Vec<Warning> {
+    let message = match context.reconciler.wait_applied(generation, APPLY_TIMEOUT).await {
+        Ok(result) => match &result.error {
+            None => return Vec::new(),
+            Some(error) => format!(
+                "Stored, but not yet in the data plane, which is tried again: {error}; see \
+                 `lbctl status`"
+            ),
+        },
+        Err(error) => format!("Stored, but not yet in the data plane: {error}; see `lbctl status`"),
+    };
+    vec![Warning { message }]
+}
+
+/// Answers a panic of an endpoint with an envelope, instead of closing the connection.
+pub(super) async fn catch_panics(request: Request, next: Next) -> Response {
+    // The request's future is dropped after a panic: nobody sees what it left half-done.
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => ApiError::Internal.into_response(),
+    }
+}

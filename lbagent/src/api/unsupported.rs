@@ -1,0 +1,43 @@
+//! Endpoints of the contract that this version does not have, and paths that nobody has.
+
+use axum::http::{Method, Uri};
+
+use super::error::ApiError;
+
+/// Paths of the contract that are answered with "not supported".
+pub(super) const PATHS: &[&str] = &[
+    "/v1/services/autoscale",
+    "/v1/services/{uuid}/autoscale",
+    "/v1/services/{uuid}/autoscale/policies",
+    "/v1/services/{uuid}/autoscale/policies/{name}",
+    "/v1/instances/suspend",
+    "/v1/instances/wait",
+    "/v1/instances/metrics",
+    "/v1/instances/log",
+    "/v1/instances/{uuid}/suspend",
+    "/v1/instances/{uuid}/wait",
+    "/v1/instances/{uuid}/metrics",
+    "/v1/instances/{uuid}/log",
+    "/v1/certificates",
+    "/v1/certificates/{uuid}",
+    "/v1/users/quotas",
+    "/v1/users/{uuid}/quotas",
+    "/v1/volumes",
+    "/v1/volumes/{uuid}",
+    "/v1/images",
+    "/v1/images/list",
+    "/v1/audit",
+];
+
+pub(super) async fn endpoint(method: Method, uri: Uri) -> ApiError {
+    let path = uri.path();
+    ApiError::NotSupported(format!("{method} {path} is not supported by this version of lbagent"))
+}
+
+pub(super) async fn no_such_path(uri: Uri) -> ApiError {
+    ApiError::NoSuchPath(uri.path().to_owned())
+}
+
+pub(super) async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::WrongMethod(format!("Path '{}' has no method {method}", uri.path()))
+}

@@ -1,0 +1,244 @@
+//! The desired state as one document, for export and import.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use lbagent_api::ContractError;
+use lbagent_api::instance::parse_cidr;
+use lbagent_api::request::validate_name;
+use lbagent_api::service_group as contract;
+use lbagent_api::state::{
+    FORMAT, StateDocument, StateInstance, StateInstanceState, StatePath, StateServiceGroup,
+    UnpublishedPorts as DocumentedPolicy,
+};
+
+use super::service_group::{self, has_collision};
+use super::{
+    Desired, DesiredError, DesiredState, Instance, InstanceState, Service, ServiceGroup, Transport,
+    Written, instance, validate,
+};
+use crate::plan::{GatewaySettings, UnpublishedPorts};
+
+/// Writes everything down. `paths` is how this host reaches the instances, for a replay elsewhere.
+pub fn export(
+    desired: &DesiredState,
+    gateway: &GatewaySettings,
+    paths: Option<BTreeMap<IpAddr, StatePath>>,
+) -> StateDocument {
+    StateDocument {
+        format: FORMAT,
+        generation: desired.generation,
+        vips: gateway.vips.iter().copied().collect(),
+        hash_seed: gateway.hash_seed,
+        unpublished_ports: match gateway.unpublished_ports {
+            UnpublishedPorts::Pass => DocumentedPolicy::Pass,
+            UnpublishedPorts::Drop => DocumentedPolicy::Drop,
+        },
+        udp_idle_s: u32::try_from(gateway.udp_idle.as_secs()).unwrap_or(u32::MAX),
+        service_groups: desired.service_groups.values().map(export_group).collect(),
+        instances: desired.instances.values().map(export_instance).collect(),
+        paths,
+    }
+}
+
+fn export_group(group: &ServiceGroup) -> StateServiceGroup {
+    StateServiceGroup {
+        uuid: group.uuid,
+        name: group.name.clone(),
+        created_at: group.created_at,
+        persistent: group.persistent,
+        soft_limit: group.soft_limit,
+        hard_limit: group.hard_limit,
+        services: group.services.iter().map(contract::Service::from).collect(),
+        domains: group.domains.clone(),
+        autokill: None,
+    }
+}
+
+fn export_instance(instance: &Instance) -> StateInstance {
+    StateInstance {
+        uuid: instance.uuid,
+        name: instance.name.clone(),
+        created_at: instance.created_at,
+        state: match instance.state {
+            InstanceState::Running => StateInstanceState::Running,
+            InstanceState::Draining { since, deadline } => {
+                StateInstanceState::Draining { since, deadline }
+            }
+            InstanceState::Stopped => StateInstanceState::Stopped,
+        },
+        service_group: instance.service_group,
+        addresses: instance.addresses.iter().map(ToString::to_string).collect(),
+        image: instance.image.clone(),
+    }
+}
+
+/// Reads a document by the same rules as requests. Its first mistake refuses it.
+pub fn import(
+    document: &StateDocument,
+    vips: &BTreeSet<IpAddr>,
+) -> Result<DesiredState, ContractError> {
+    if document.format != FORMAT {
+        return Err(ContractError::invalid(format!(
+            "The state document has format {}, this lbagent reads format {FORMAT}",
+            document.format
+        )));
+    }
+    let mut state = DesiredState::default();
+    for group in &document.service_groups {
+        let group = import_group(group, vips)
+            .map_err(|error| about(format!("Service group '{}'", group.name), error))?;
+        check_clashes(&state, &group)?;
+        state.service_groups.insert(group.uuid, group);
+    }
+    let mut names = BTreeSet::new();
+    for instance in &document.instances {
+        let of = || format!("Instance '{}'", instance.name);
+        let instance =
+            import_instance(instance, vips, &state).map_err(|error| about(of(), error))?;
+        if !names.insert(instance.name.clone()) || state.instances.contains_key(&instance.uuid) {
+            return Err(ContractError::invalid(format!("{} occurs twice", of())));
+        }
+        state.instances.insert(instance.uuid, instance);
+    }
+    Ok(state)
+}
+
+fn about(object: String, error: ContractError) -> ContractError {
+    ContractError::new(error.code, format!("{object}: {}", error.message))
+}
+
+fn import_group(
+    group: &StateServiceGroup,
+    vips: &BTreeSet<IpAddr>,
+) -> Result<ServiceGroup, ContractError> {
+    validate_name(&group.name)?;
+    let (soft, hard) = (i64::from(group.soft_limit), i64::from(group.hard_limit));
+    let (soft_limit, hard_limit) = contract::validate_limits(Some(soft), Some(hard))?;
+    let specs: Vec<_> = group.services.iter().map(contract::ServiceSpec::from).collect();
+    let services = contract::validate_services(&specs)?
+        .iter()
+        .map(|service| validate::raw_service(service, vips))
+        .collect::<Result<_, _>>()?;
+    Ok(ServiceGroup {
+        uuid: group.uuid,
+        name: group.name.clone(),
+        created_at: group.created_at,
+        persistent: group.persistent,
+        soft_limit,
+        hard_limit,
+        services,
+        domains: group.domains.clone(),
+    })
+}
+
+/// Names, domains and ports belong to one group each.
+fn check_clashes(state: &DesiredState, group: &ServiceGroup) -> Result<(), ContractError> {
+    let twice = |what: String| Err(ContractError::invalid(format!("{what} occurs twice")));
+    for other in state.service_groups.values() {
+        if other.uuid == group.uuid || other.name == group.name {
+            return twice(format!("Service group '{}'", group.name));
+        }
+        if let Some(fqdn) = group.domains.iter().find(|fqdn| other.domains.contains(fqdn)) {
+            return twice(format!("Domain '{fqdn}'"));
+        }
+        if let Some(service) = group.services.iter().find(|service| has_collision(other, service)) {
+            let (port, protocol) = (service.port, service.protocol.name());
+            return Err(ContractError::invalid(format!(
+                "Port {port}/{protocol} is published by the service groups '{}' and '{}'",
+                other.name, group.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn import_instance(
+    instance: &StateInstance,
+    vips: &BTreeSet<IpAddr>,
+    state: &DesiredState,
+) -> Result<Instance, ContractError> {
+    validate_name(&instance.name)?;
+    if let Some(group) = instance.service_group
+        && !state.service_groups.contains_key(&group)
+    {
+        return Err(ContractError::invalid(format!("No service group with uuid '{group}'")));
+    }
+    let address = |text: &String| {
+        let (address, prefix) = parse_cidr(text)?;
+        validate::instance_address(address, prefix, vips)
+    };
+    Ok(Instance {
+        uuid: instance.uuid,
+        name: instance.name.clone(),
+        created_at: instance.created_at,
+        state: match instance.state {
+            StateInstanceState::Running => InstanceState::Running,
+            StateInstanceState::Draining { since, deadline } => {
+                InstanceState::Draining { since, deadline }
+            }
+            StateInstanceState::Stopped => InstanceState::Stopped,
+        },
+        service_group: instance.service_group,
+        addresses: instance.addresses.iter().map(address).collect::<Result<_, _>>()?,
+        image: instance.image.clone(),
+    })
+}
+
+impl Desired {
+    /// Makes the desired state equal to this one, all or nothing.
+    pub fn replace(&self, wanted: &DesiredState) -> Result<Written<()>, DesiredError> {
+        self.transact(|draft| {
+            let old = draft.state().clone();
+            let is_kept = |group: &&ServiceGroup| wanted.service_groups.get(&group.uuid) == Some(group);
+            let is_same = |instance: &&Instance| wanted.instances.get(&instance.uuid) == Some(instance);
+            // What goes releases its names and ports before others claim them.
+            for instance in old.instances.values().filter(|instance| !is_same(instance)) {
+                instance::remove(draft, instance.uuid);
+            }
+            for group in old.service_groups.values().filter(|group| !is_kept(group)) {
+                service_group::remove(draft, group.uuid);
+            }
+            for group in wanted.service_groups.values() {
+                if old.service_groups.get(&group.uuid) != Some(group) {
+                    service_group::insert(draft, group.clone());
+                }
+            }
+            for instance in wanted.instances.values() {
+                if old.instances.get(&instance.uuid) != Some(instance) {
+                    instance::insert(draft, instance.clone());
+                }
+            }
+        })
+    }
+}
+
+impl From<&Service> for contract::Service {
+    fn from(service: &Service) -> Self {
+        Self {
+            port: service.port,
+            destination_port: service.destination_port,
+            protocol: service.protocol.into(),
+            ip: service.ip,
+            handlers: Vec::new(),
+        }
+    }
+}
+
+impl From<Transport> for contract::Protocol {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp => Self::Tcp,
+            Transport::Udp => Self::Udp,
+        }
+    }
+}
+
+impl From<contract::Protocol> for Transport {
+    fn from(protocol: contract::Protocol) -> Self {
+        match protocol {
+            contract::Protocol::Tcp => Self::Tcp,
+            contract::Protocol::Udp => Self::Udp,
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Creating, starting, stopping and deleting instances.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use lbagent_api::Selector;
+use lbagent_api::envelope::Reference;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::draft::Draft;
+use super::service_group::{self, CreateServiceGroupError};
+use super::validate::{Gateway, NewInstance, NewInstanceGroup};
+use super::{Desired, DesiredError, Instance, InstanceState, ServiceGroup, Written, keys, names};
+
+/// Why an instance was not created.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CreateInstanceError {
+    /// Another instance has the name.
+    #[error("An instance with name '{name}' already exists")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// There is no such service group.
+    #[error("No service group with {0}")]
+    NoServiceGroup(Selector),
+    /// Another instance of the group has the address.
+    #[error("Address {address} belongs to instance '{by}' of service group '{group}' already")]
+    AddressTaken {
+        /// The address.
+        address: IpAddr,
+        /// Name of that instance.
+        by: String,
+        /// Name of the group.
+        group: String,
+    },
+    /// The group that was to be made with it cannot be made.
+    #[error(transparent)]
+    ServiceGroup(#[from] CreateServiceGroupError),
+}
+
+/// Why an instance was not started, stopped or deleted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeInstanceError {
+    /// There is no such instance.
+    #[error("No instance with {0}")]
+    NotFound(Selector),
+    /// It is not in the state that the request asked for.
+    #[error("Instance '{name}' is {}, not {expected}", state.name())]
+    OtherState {
+        /// Its name.
+        name: String,
+        /// The state it is in.
+        state: InstanceState,
+        /// The state asked for.
+        expected: String,
+    },
+}
+
+/// How to stop one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StopRequest {
+    /// Which.
+    pub selector: Selector,
+    /// So long established connections stay; zero stops at once.
+    pub drain: Duration,
+    /// Only if it is in the state of this name.
+    pub only_if: Option<String>,
+}
+
+/// What a start or a stop did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateChange {
+    /// The instance as it is now.
+    pub instance: Instance,
+    /// What it was.
+    pub previous: InstanceState,
+}
+
+type Changes<T> = Result<Written<Vec<Result<T, ChangeInstanceError>>>, DesiredError>;
+
+impl Desired {
+    /// Creates instances, each on its own terms.
+    pub fn create_instances(
+        &self,
+        instances: &[NewInstance],
+        gateway: &Gateway,
+        now: OffsetDateTime,
+    ) -> Result<Written<Vec<Result<Instance, CreateInstanceError>>>, DesiredError> {
+        self.transact(|draft| {
+            instances.iter().map(|new| create(draft, new, gateway, now)).collect()
+        })
+    }
+
+    /// Deletes instances at once; a group that is not persistent goes with its last one.
+    pub fn delete_instances(&self, selectors: &[Selector]) -> Changes<Reference> {
+        self.transact(|draft| {
+            selectors.iter().map(|selector| delete(draft, selector)).collect()
+        })
+    }
+
+    /// Lets instances take new connections.
+    pub fn start_instances(&self, selectors: &[Selector]) -> Changes<StateChange> {
+        self.transact(|draft| {
+            let start = |selector| {
+                let instance = find(draft, selector)?;
+                Ok(set_state(draft, instance, InstanceState::Running))
+            };
+            selectors.iter().map(start).collect()
+        })
+    }
+
+    /// Stops instances, after draining them if asked to.
+    pub fn stop_instances(
+        &self,
+        requests: &[StopRequest],
+        now: OffsetDateTime,
+    ) -> Changes<StateChange> {
+        self.transact(|draft| requests.iter().map(|request| stop(draft, request, now)).collect())
+    }
+}
+
+/// Checks everything before it writes anything.
+fn create(
+    draft: &mut Draft,
+    new: &NewInstance,
+    gateway: &Gateway,
+    now: OffsetDateTime,
+) -> Result<Instance, CreateInstanceError> {
+    let name = new.name.clone().unwrap_or_else(names::random_name);
+    if draft.owner(&keys::instance_name(&name)).is_some() {
+        return Err(CreateInstanceError::NameTaken { name });
+    }
+    let service_group = match &new.group {
+        NewInstanceGroup::None => None,
+        NewInstanceGroup::Join(selector) => Some(join(draft, selector, new)?),
+        NewInstanceGroup::Create(group) => {
+            Some(service_group::create(draft, group, gateway, now, false)?.uuid)
+        }
+    };
+    let instance = Instance {
+        uuid: Uuid::new_v4(),
+        name,
+        created_at: now,
+        state: if new.running { InstanceState::Running } else { InstanceState::Stopped },
+        service_group,
+        addresses: new.addresses.clone(),
+        image: new.image.clone(),
+    };
+    insert(draft, instance.clone());
+    Ok(instance)
+}
+
+/// Attaches to a group. The group is written even if nothing of it changes, so that a deletion of
+/// the group by another gateway at the same time cannot miss the new member.
+fn join(
+    draft: &mut Draft,
+    selector: &Selector,
+    new: &NewInstance,
+) -> Result<Uuid, CreateInstanceError> {
+    let not_found = || CreateInstanceError::NoServiceGroup(selector.clone());
+    let group = draft.find_group(selector).ok_or_else(not_found)?;
+    let mut has_members = false;
+    for member in draft.state().members(group.uuid) {
+        has_members = true;
+        let is_same = |ours: &&ipnetwork::IpNetwork| {
+            member.addresses.iter().any(|theirs| theirs.ip() == ours.ip())
+        };
+        if let Some(address) = new.addresses.iter().find(is_same) {
+            return Err(CreateInstanceError::AddressTaken {
+                address: address.ip(),
+                by: member.name.clone(),
+                group: group.name,
+            });
+        }
+    }
+    let uuid = group.uuid;
+    // A group that was made for one instance outlives it from the second one on.
+    draft.put_group(ServiceGroup { persistent: group.persistent || has_members, ..group });
+    Ok(uuid)
+}
+
+/// Writes an instance with its claim.
+pub(super) fn insert(draft: &mut Draft, instance: Instance) {
+    draft.claim(keys::instance_name(&instance.name), instance.uuid);
+    draft.put_instance(instance);
+}
+
+/// Removes an instance with its claim.
+pub(super) fn remove(draft: &mut Draft, uuid: Uuid) {
+    if let Some(instance) = draft.remove_instance(uuid) {
+        draft.release(keys::instance_name(&instance.name));
+    }
+}
+
+fn find(draft: &mut Draft, selector: &Selector) -> Result<Instance, ChangeInstanceError> {
+    draft.find_instance(selector).ok_or_else(|| ChangeInstanceError::NotFound(selector.clone()))
+}
+
+fn delete(draft: &mut Draft, selector: &Selector) -> Result<Reference, ChangeInstanceError> {
+    let instance = find(draft, selector)?;
+    remove(draft, instance.uuid);
+    if let Some(uuid) = instance.service_group
+        && let Some(group) = draft.find_group(&Selector::Uuid(uuid))
+        && draft.state().members(uuid).next().is_none()
+        && !group.persistent
+    {
+        service_group::remove(draft, uuid);
+    }
+    Ok(Reference { uuid: instance.uuid, name: instance.name })
+}
+
+fn stop(
+    draft: &mut Draft,
+    request: &StopRequest,
+    now: OffsetDateTime,
+) -> Result<StateChange, ChangeInstanceError> {
+    let instance = find(draft, &request.selector)?;
+    if let Some(expected) = &request.only_if
+        && *expected != instance.state.name()
+    {
+        let (name, state) = (instance.name, instance.state);
+        return Err(ChangeInstanceError::OtherState { name, state, expected: expected.clone() });
+    }
+    let deadline = now + request.drain;
+    let state = match instance.state {
+        _ if request.drain.is_zero() => InstanceState::Stopped,
+        InstanceState::Running => InstanceState::Draining { since: now, deadline },
+        InstanceState::Draining { since, .. } => InstanceState::Draining { since, deadline },
+        InstanceState::Stopped => InstanceState::Stopped,
+    };
+    // Without a group there is nothing to drain.
+    let state = if instance.service_group.is_some() { state } else { InstanceState::Stopped };
+    Ok(set_state(draft, instance, state))
+}
+
+fn set_state(draft: &mut Draft, instance: Instance, state: InstanceState) -> StateChange {
+    let previous = instance.state.clone();
+    let instance = Instance { state, ..instance };
+    if instance.state != previous {
+        draft.put_instance(instance.clone());
+    }
+    StateChange { instance, previous }
+}
+
+/// Stops what has drained; returns how many.
+pub(super) fn expire_drains(draft: &mut Draft, now: OffsetDateTime) -> usize {
+    let is_over = |instance: &&Instance| {
+        matches!(instance.state, InstanceState::Draining { deadline, .. } if deadline <= now)
+    };
+    let over: Vec<Instance> =
+        draft.state().instances.values().filter(is_over).cloned().collect();
+    let count = over.len();
+    for instance in over {
+        set_state(draft, instance, InstanceState::Stopped);
+    }
+    count
+}

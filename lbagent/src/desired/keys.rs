@@ -1,0 +1,45 @@
+//! Names of the store's keys. Claims (names, domains, ports) hold the UUID of their owner; that
+//! they are keys makes a transaction refuse the second claim.
+
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use super::{Service, Transport};
+
+pub(super) const GROUPS: &str = "/groups/";
+pub(super) const INSTANCES: &str = "/instances/";
+pub(super) const NAMES: &str = "/names/";
+pub(super) const DOMAINS: &str = "/domains/";
+pub(super) const PORTS: &str = "/ports/";
+pub(super) const HASH_SEED: &str = "/settings/hash_seed";
+
+pub(super) fn group(uuid: Uuid) -> String {
+    format!("{GROUPS}{uuid}")
+}
+
+pub(super) fn instance(uuid: Uuid) -> String {
+    format!("{INSTANCES}{uuid}")
+}
+
+pub(super) fn group_name(name: &str) -> String {
+    format!("{NAMES}groups/{name}")
+}
+
+pub(super) fn instance_name(name: &str) -> String {
+    format!("{NAMES}instances/{name}")
+}
+
+pub(super) fn domain(fqdn: &str) -> String {
+    format!("{DOMAINS}{fqdn}")
+}
+
+/// The claim of a service: on one VIP, or on all of them (`*`).
+pub(super) fn service(service: &Service) -> String {
+    port(service.ip, service.protocol, service.port)
+}
+
+pub(super) fn port(vip: Option<IpAddr>, protocol: Transport, port: u16) -> String {
+    let vip = vip.map_or_else(|| "*".to_owned(), |vip| vip.to_string());
+    format!("{PORTS}{vip}/{}/{port}", protocol.name())
+}

@@ -1,0 +1,131 @@
+//! The desired state in the store, and each new generation published.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::draft::{Draft, Snapshot};
+use super::{DesiredState, instance};
+use crate::store::{Store, StoreError, TxnError};
+
+/// Tries to write before giving up. Only another gateway's writes can make one fail.
+const ATTEMPTS: usize = 16;
+
+/// Why the desired state could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum DesiredError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An object is not what this version writes.
+    #[error("the store's key {key} is not readable by this lbagent; use the version that wrote it, or export the state there and import it here")]
+    Unreadable {
+        /// Its key.
+        key: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Others write all the time.
+    #[error("the desired state kept changing while {ATTEMPTS} attempts to write it were made; try again")]
+    Contended,
+}
+
+/// What a change did, and the generation that it made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written<T> {
+    /// Result of the change.
+    pub outcome: T,
+    /// Generation of the desired state that contains it.
+    pub generation: u64,
+}
+
+/// The desired state in the store. Its calls block for a disk write.
+pub struct Desired {
+    store: Arc<dyn Store>,
+    /// What the store held when last read or written. The lock also orders writes.
+    cache: Mutex<Snapshot>,
+    published: watch::Sender<Arc<DesiredState>>,
+}
+
+impl Desired {
+    /// Reads the store; gives a new one its flow hash key.
+    pub fn load(store: Arc<dyn Store>) -> Result<Self, DesiredError> {
+        let snapshot = Snapshot::from_range(store.range("/")?)?;
+        let published = watch::Sender::new(snapshot.state.clone());
+        let desired = Self { store, cache: Mutex::new(snapshot), published };
+        desired.transact(|draft| {
+            if draft.hash_seed().is_none() {
+                let (seed, _) = Uuid::new_v4().as_u64_pair();
+                // Six bits of a version 4 UUID are fixed: take them from another one.
+                draft.put_hash_seed(seed ^ Uuid::new_v4().as_u64_pair().1.rotate_left(32));
+            }
+        })?;
+        Ok(desired)
+    }
+
+    /// The state as last written.
+    pub fn current(&self) -> Arc<DesiredState> {
+        self.published.borrow().clone()
+    }
+
+    /// Every later state.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<DesiredState>> {
+        self.published.subscribe()
+    }
+
+    /// Key of the flow hash.
+    pub fn hash_seed(&self) -> u64 {
+        self.lock().hash_seed.unwrap_or_default()
+    }
+
+    /// Stops the instances whose drain deadline has passed.
+    pub fn expire_drains(&self, now: OffsetDateTime) -> Result<Written<usize>, DesiredError> {
+        self.transact(|draft| instance::expire_drains(draft, now))
+    }
+
+    /// Makes a change and writes it as one transaction. `change` runs again when somebody else
+    /// wrote meanwhile, so it must depend on the draft only.
+    pub(super) fn transact<T>(
+        &self,
+        mut change: impl FnMut(&mut Draft) -> T,
+    ) -> Result<Written<T>, DesiredError> {
+        let mut cache = self.lock();
+        for _ in 0..ATTEMPTS {
+            let mut draft = Draft::new(cache.clone());
+            let outcome = change(&mut draft);
+            let Some(transaction) = draft.transaction() else {
+                return Ok(Written { outcome, generation: cache.state.generation });
+            };
+            match self.store.txn(&transaction) {
+                Ok(revision) if revision == cache.state.generation + 1 => {
+                    *cache = draft.committed(revision);
+                    self.published.send_replace(cache.state.clone());
+                    return Ok(Written { outcome, generation: revision });
+                }
+                Ok(revision) => {
+                    // Others wrote keys that this change does not touch.
+                    *cache = Snapshot::from_range(self.store.range("/")?)?;
+                    self.published.send_replace(cache.state.clone());
+                    return Ok(Written { outcome, generation: revision });
+                }
+                Err(TxnError::Conflict { .. }) => {
+                    *cache = Snapshot::from_range(self.store.range("/")?)?;
+                    self.published.send_replace(cache.state.clone());
+                }
+                Err(TxnError::Store(error)) => return Err(error.into()),
+                Err(error @ TxnError::DuplicateKey { .. }) => {
+                    unreachable!("a draft holds each key once: {error}")
+                }
+            }
+        }
+        Err(DesiredError::Contended)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Snapshot> {
+        // The snapshot is replaced as a whole, never half-written.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
