@@ -26,7 +26,7 @@ mod restore;
 mod sources;
 mod vip;
 
-use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lbagent_common::Outcome;
@@ -64,7 +64,8 @@ pub fn lb_return(ctx: TcContext) -> i32 {
         Ok((direction, Egress::Resolve(ifindex))) => {
             (direction.resolved(), kernel::redirect_resolving(ifindex))
         }
-        Err(Stop::Pass(outcome)) => (outcome, TC_ACT_OK),
+        // Not "accept", which would end the chain: other programs may want foreign packets too.
+        Err(Stop::Pass(outcome)) => (outcome, TC_ACT_UNSPEC),
         Err(Stop::Drop(outcome)) => (outcome, TC_ACT_SHOT),
     };
     counters::outcome(outcome, bytes);

@@ -44,9 +44,9 @@ const XDP_ACTIONS: [(u32, Action); 4] = [
     (3, Action::Transmit),
     (4, Action::Redirect),
 ];
-/// `TC_ACT_OK`, `TC_ACT_SHOT`, `TC_ACT_REDIRECT` (include/uapi/linux/pkt_cls.h).
+/// `TC_ACT_UNSPEC`, `TC_ACT_SHOT`, `TC_ACT_REDIRECT` (include/uapi/linux/pkt_cls.h).
 const TC_ACTIONS: [(u32, Action); 3] =
-    [(0, Action::Pass), (2, Action::Drop), (7, Action::Redirect)];
+    [(u32::MAX, Action::Pass), (2, Action::Drop), (7, Action::Redirect)];
 
 /// What a program returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
