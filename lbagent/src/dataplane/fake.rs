@@ -10,7 +10,9 @@ use lbagent_common::{
     TrafficCounter, VipEntry, VipKey, limits,
 };
 
-use super::{ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, Path, Region, Step};
+use super::{
+    ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, Path, Region, Step,
+};
 use crate::plan::{named_regions, previous_region, table_region};
 
 /// Maps and host in memory.
@@ -103,8 +105,9 @@ impl FakeDataplane {
                 && region.offset < named.offset.saturating_add(named.len)
         };
         let entries = self.vips.values();
-        let mut named =
-            entries.flat_map(|entry| [table_region(entry), previous_region(entry)]).flatten();
+        let mut named = entries
+            .flat_map(|entry| [table_region(entry), previous_region(entry)])
+            .flatten();
         if named.any(overlaps) {
             return Err(refused(limits::SLOTS, "fill", "the region is in use"));
         }
@@ -128,9 +131,16 @@ impl FakeDataplane {
 
     fn delete_backend(&mut self, id: BackendId) -> Result<(), DataplaneError> {
         let named = named_regions(&self.actual());
-        let mut slots = named.into_iter().filter_map(|region| self.region(region)).flatten();
+        let mut slots = named
+            .into_iter()
+            .filter_map(|region| self.region(region))
+            .flatten();
         if slots.any(|slot| slot.current == id || slot.previous() == id) {
-            return Err(refused(limits::BACKENDS, "delete", "a table names the backend"));
+            return Err(refused(
+                limits::BACKENDS,
+                "delete",
+                "a table names the backend",
+            ));
         }
         self.backends.remove(&id);
         self.backend_counters.remove(&id);
@@ -146,9 +156,15 @@ impl FakeDataplane {
         for slot in regions.into_iter().flatten() {
             let slots = self.region(slot);
             let slots = slots.ok_or_else(|| refused(limits::VIPS, "write", "no such region"))?;
-            let mut owners = slots.iter().flat_map(|slot| [slot.current, slot.previous()]);
+            let mut owners = slots
+                .iter()
+                .flat_map(|slot| [slot.current, slot.previous()]);
             if owners.any(|id| id != 0 && !self.backends.contains_key(&id)) {
-                return Err(refused(limits::VIPS, "write", "the table names an unknown backend"));
+                return Err(refused(
+                    limits::VIPS,
+                    "write",
+                    "the table names an unknown backend",
+                ));
             }
         }
         self.vips.insert(key, entry);
@@ -169,7 +185,9 @@ impl Dataplane for FakeDataplane {
             return Err(refused(limits::VIPS, "read", "asked to fail"));
         }
         let mut actual = self.actual();
-        let known = addresses.iter().filter_map(|address| self.paths.get_key_value(address));
+        let known = addresses
+            .iter()
+            .filter_map(|address| self.paths.get_key_value(address));
         actual.paths = known.map(|(address, path)| (*address, *path)).collect();
         Ok(actual)
     }
@@ -213,7 +231,9 @@ impl Dataplane for FakeDataplane {
         backends: &[BackendId],
     ) -> Result<CounterSnapshot, DataplaneError> {
         let read = |ids: &[u32], counters: &BTreeMap<u32, TrafficCounter>| {
-            ids.iter().map(|id| (*id, counters.get(id).copied().unwrap_or_default())).collect()
+            ids.iter()
+                .map(|id| (*id, counters.get(id).copied().unwrap_or_default()))
+                .collect()
         };
         Ok(CounterSnapshot {
             outcomes: self.outcomes.clone(),
@@ -236,5 +256,9 @@ fn has_room<K: Ord, V>(
 }
 
 fn refused(map: &'static str, operation: &'static str, why: &'static str) -> DataplaneError {
-    DataplaneError::Map { map, operation, source: anyhow!(why) }
+    DataplaneError::Map {
+        map,
+        operation,
+        source: anyhow!(why),
+    }
 }

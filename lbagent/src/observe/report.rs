@@ -17,11 +17,19 @@ pub fn condition(desired: &DesiredState, condition: &Condition) -> status::Condi
         Object::Vip(address) => (ObjectKind::Vip, Some(address.to_string()), None),
         Object::ServiceGroup(uuid) => {
             let group = desired.service_groups.get(&uuid);
-            (ObjectKind::ServiceGroup, group.map(|group| group.name.clone()), Some(uuid))
+            (
+                ObjectKind::ServiceGroup,
+                group.map(|group| group.name.clone()),
+                Some(uuid),
+            )
         }
         Object::Instance(uuid) => {
             let instance = desired.instances.get(&uuid);
-            (ObjectKind::Instance, instance.map(|instance| instance.name.clone()), Some(uuid))
+            (
+                ObjectKind::Instance,
+                instance.map(|instance| instance.name.clone()),
+                Some(uuid),
+            )
         }
     };
     let or_uuid = || uuid.map_or_else(|| "lbagent".to_owned(), |uuid| uuid.to_string());
@@ -64,12 +72,18 @@ pub fn counters(snapshot: &CounterSnapshot, taken_at: OffsetDateTime) -> Counter
             bytes: counter.bytes,
         }
     });
-    Counters { taken_at, outcomes: outcomes.collect() }
+    Counters {
+        taken_at,
+        outcomes: outcomes.collect(),
+    }
 }
 
 /// Fill of the maps that the agent itself fills.
 pub fn maps(actual: &ActualState) -> Vec<MapStatus> {
-    let slots = named_regions(actual).iter().map(|region| u64::from(region.len)).sum();
+    let slots = named_regions(actual)
+        .iter()
+        .map(|region| u64::from(region.len))
+        .sum();
     let row = |name: &str, used: u64, capacity: u32| MapStatus {
         name: name.to_owned(),
         used,
@@ -80,8 +94,16 @@ pub fn maps(actual: &ActualState) -> Vec<MapStatus> {
         row(limits::VIPS, actual.vips.len() as u64, capacity.vips),
         row(limits::SLOTS, slots, capacity.slots),
         // Id 0 is no backend.
-        row(limits::BACKENDS, actual.backends.len() as u64, capacity.backends.saturating_sub(1)),
-        row(limits::RETURNS, actual.returns.len() as u64, capacity.returns),
+        row(
+            limits::BACKENDS,
+            actual.backends.len() as u64,
+            capacity.backends.saturating_sub(1),
+        ),
+        row(
+            limits::RETURNS,
+            actual.returns.len() as u64,
+            capacity.returns,
+        ),
     ]
 }
 
@@ -99,23 +121,42 @@ mod tests {
         world.add_instance(1, 1, v4(1));
         world.dataplane.paths.clear();
         let plan = world.plan();
-        let [found] = &plan.conditions[..] else { panic!("{:?}", plan.conditions) };
+        let [found] = &plan.conditions[..] else {
+            panic!("{:?}", plan.conditions)
+        };
         let shown = condition(&world.desired, found);
-        assert_eq!((shown.object, shown.name.as_str()), (ObjectKind::Instance, "instance-1"));
-        assert_eq!((shown.severity, shown.reason.as_str()), (Severity::Error, "no_route"));
+        assert_eq!(
+            (shown.object, shown.name.as_str()),
+            (ObjectKind::Instance, "instance-1")
+        );
+        assert_eq!(
+            (shown.severity, shown.reason.as_str()),
+            (Severity::Error, "no_route")
+        );
         assert!(shown.message.contains("10.0.0.1"), "{}", shown.message);
     }
 
     #[test]
     fn every_outcome_is_listed_once() {
         let mut outcomes = vec![PacketCounter::default(); Outcome::COUNT as usize];
-        outcomes[Outcome::DropMapFull as usize] = PacketCounter { packets: 2, bytes: 120 };
-        let snapshot = CounterSnapshot { outcomes, ..CounterSnapshot::default() };
+        outcomes[Outcome::DropMapFull as usize] = PacketCounter {
+            packets: 2,
+            bytes: 120,
+        };
+        let snapshot = CounterSnapshot {
+            outcomes,
+            ..CounterSnapshot::default()
+        };
         let counters = counters(&snapshot, OffsetDateTime::UNIX_EPOCH);
         assert_eq!(counters.outcomes.len(), Outcome::ALL.len());
         let found: Vec<_> = counters.outcomes.iter().filter(|c| c.packets > 0).collect();
-        let [found] = &found[..] else { panic!("{found:?}") };
-        assert_eq!((found.outcome.as_str(), found.verdict), ("drop_map_full", Verdict::Dropped));
+        let [found] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!(
+            (found.outcome.as_str(), found.verdict),
+            ("drop_map_full", Verdict::Dropped)
+        );
     }
 
     #[test]

@@ -23,12 +23,18 @@ pub fn table(
     taken_at: OffsetDateTime,
 ) -> Table {
     // A group without any entry is shown as well: the operator asked for it.
-    let mut groups: BTreeMap<Uuid, Vec<TableVip>> =
-        desired.service_groups.keys().map(|uuid| (*uuid, Vec::new())).collect();
+    let mut groups: BTreeMap<Uuid, Vec<TableVip>> = desired
+        .service_groups
+        .keys()
+        .map(|uuid| (*uuid, Vec::new()))
+        .collect();
     for (key, entry) in &observation.actual.vips {
         if !key.is_address() {
             let group = Uuid::from_bytes(entry.service_group);
-            groups.entry(group).or_default().push(vip_row(desired, observation, *key, entry));
+            groups
+                .entry(group)
+                .or_default()
+                .push(vip_row(desired, observation, *key, entry));
         }
     }
     let mut groups: Vec<TableGroup> = groups
@@ -40,7 +46,11 @@ pub fn table(
         })
         .collect();
     groups.sort_by(|a, b| (&a.name, a.uuid).cmp(&(&b.name, b.uuid)));
-    Table { taken_at, generation_applied: generation, groups }
+    Table {
+        taken_at,
+        generation_applied: generation,
+        groups,
+    }
 }
 
 fn vip_row(
@@ -64,7 +74,10 @@ fn vip_row(
         let serves = instance.is_some_and(|instance| instance.service_group == Some(group));
         named.contains(id) || serves && Family::of_addr(&backend.addr) == family
     };
-    let members = actual.backends.iter().filter(|(id, backend)| is_member(id, backend));
+    let members = actual
+        .backends
+        .iter()
+        .filter(|(id, backend)| is_member(id, backend));
     let mut backends: Vec<TableBackend> = members
         .map(|(id, backend)| {
             let owned = slots.get(id).copied().unwrap_or(0);
@@ -147,29 +160,60 @@ mod tests {
         world.converge();
         world.instance(2).state = draining(60);
         world.converge();
-        let traffic = TrafficCounter { flows: 3, in_packets: 9, ..TrafficCounter::default() };
+        let traffic = TrafficCounter {
+            flows: 3,
+            in_packets: 9,
+            ..TrafficCounter::default()
+        };
         world.dataplane.vip_counters.insert(1, traffic);
-        let id = *world.dataplane.backends.iter().find(|(_, b)| b.addr == v4(1).into()).unwrap().0;
+        let id = *world
+            .dataplane
+            .backends
+            .iter()
+            .find(|(_, b)| b.addr == v4(1).into())
+            .unwrap()
+            .0;
         world.dataplane.backend_counters.insert(id, traffic);
 
         let observation = observe(&mut world.dataplane);
         let table = table(&world.desired, &observation, 7, OffsetDateTime::UNIX_EPOCH);
 
         assert_eq!(table.generation_applied, 7);
-        let [group] = &table.groups[..] else { panic!("{table:?}") };
+        let [group] = &table.groups[..] else {
+            panic!("{table:?}")
+        };
         assert_eq!(group.name, "group-1");
-        let [vip] = &group.vips[..] else { panic!("{group:?}") };
-        assert_eq!((vip.ip, vip.port, vip.destination_port), (v4(250), 80, 8080));
-        assert_eq!((vip.slots, vip.traffic.flows, vip.traffic.in_packets), (509, 3, 9));
+        let [vip] = &group.vips[..] else {
+            panic!("{group:?}")
+        };
+        assert_eq!(
+            (vip.ip, vip.port, vip.destination_port),
+            (v4(250), 80, 8080)
+        );
+        assert_eq!(
+            (vip.slots, vip.traffic.flows, vip.traffic.in_packets),
+            (509, 3, 9)
+        );
         let rows: Vec<_> = vip
             .backends
             .iter()
-            .map(|row| (row.name.as_str(), row.state, row.slots, row.weight, row.traffic.flows))
+            .map(|row| {
+                (
+                    row.name.as_str(),
+                    row.state,
+                    row.slots,
+                    row.weight,
+                    row.traffic.flows,
+                )
+            })
             .collect();
-        assert_eq!(rows, [
-            ("instance-1", InstanceState::Running, 509, 1, 3),
-            ("instance-2", InstanceState::Draining, 0, 1, 0),
-        ]);
+        assert_eq!(
+            rows,
+            [
+                ("instance-1", InstanceState::Running, 509, 1, 3),
+                ("instance-2", InstanceState::Draining, 0, 1, 0),
+            ]
+        );
     }
 
     #[test]
@@ -182,7 +226,10 @@ mod tests {
         let observation = observe(&mut world.dataplane);
         let table = table(&empty, &observation, 0, OffsetDateTime::UNIX_EPOCH);
         assert_eq!(table.groups[0].name, table.groups[0].uuid.to_string());
-        assert_eq!(table.groups[0].vips[0].backends[0].state, InstanceState::Deleted);
+        assert_eq!(
+            table.groups[0].vips[0].backends[0].state,
+            InstanceState::Deleted
+        );
     }
 
     #[test]

@@ -58,10 +58,16 @@ impl<'a> Members<'a> {
         for (id, entry) in &actual.backends {
             if *id != 0 && *id < actual.capacity.backends {
                 let family = Family::of_addr(&entry.addr);
-                known.entry((entry.instance, entry.reserved, family)).or_insert(*id);
+                known
+                    .entry((entry.instance, entry.reserved, family))
+                    .or_insert(*id);
             }
         }
-        Self { by_group, known, actual }
+        Self {
+            by_group,
+            known,
+            actual,
+        }
     }
 
     /// Instances of a group that may get packets, ordered by UUID.
@@ -87,7 +93,10 @@ impl<'a> Members<'a> {
         let address = instance.address(family.is_v4())?;
         let path = self.actual.paths.get(&address);
         let entry = backend_entry(group, instance, address, duty, path);
-        let known_id = self.known.get(&(entry.instance, entry.reserved, family)).copied();
+        let known_id = self
+            .known
+            .get(&(entry.instance, entry.reserved, family))
+            .copied();
         Some(Member {
             instance: instance.uuid,
             address,
@@ -104,7 +113,10 @@ impl<'a> Members<'a> {
     /// Ids that a group's instances have, in the table or not.
     pub(super) fn known_ids(&self, group: Uuid) -> impl Iterator<Item = BackendId> {
         let tag = group_tag(group);
-        self.known.iter().filter(move |((_, owner, _), _)| *owner == tag).map(|(_, id)| *id)
+        self.known
+            .iter()
+            .filter(move |((_, owner, _), _)| *owner == tag)
+            .map(|(_, id)| *id)
     }
 }
 
@@ -115,7 +127,11 @@ fn backend_entry(
     duty: Duty,
     path: Option<&Path>,
 ) -> BackendEntry {
-    let draining = if duty == Duty::Draining { BackendEntry::FLAG_DRAINING } else { 0 };
+    let draining = if duty == Duty::Draining {
+        BackendEntry::FLAG_DRAINING
+    } else {
+        0
+    };
     BackendEntry {
         addr: address.into(),
         source: path.map(|path| path.source.into()).unwrap_or_default(),
@@ -131,7 +147,11 @@ fn backend_entry(
 
 /// A prefix length of an address's own family as one of the 128 bits of its mapped form.
 fn mapped_prefix(address: IpAddr, prefix: u8) -> u8 {
-    if address.is_ipv4() { prefix.saturating_add(96).min(128) } else { prefix.min(128) }
+    if address.is_ipv4() {
+        prefix.saturating_add(96).min(128)
+    } else {
+        prefix.min(128)
+    }
 }
 
 /// Tells groups apart in [`BackendEntry::reserved`]. Not 0, which is no group; two groups with

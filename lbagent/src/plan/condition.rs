@@ -121,29 +121,60 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoActiveBackend { family } => {
-                write!(f, "no running instance with an {family} address: new connections are refused; start or create one")
+                write!(
+                    f,
+                    "no running instance with an {family} address: new connections are refused; start or create one"
+                )
             }
             Self::NoAddress { family } => {
-                write!(f, "the group has an {family} VIP, but the instance has no {family} address: it gets none of that traffic")
+                write!(
+                    f,
+                    "the group has an {family} VIP, but the instance has no {family} address: it gets none of that traffic"
+                )
             }
             Self::NoRoute { address } => {
-                write!(f, "no route to {address}; check the gateway's interfaces and routes")
+                write!(
+                    f,
+                    "no route to {address}; check the gateway's interfaces and routes"
+                )
             }
             Self::UnknownServiceGroup { group } => {
-                write!(f, "service group {group} does not exist; create it or delete the instance")
+                write!(
+                    f,
+                    "service group {group} does not exist; create it or delete the instance"
+                )
             }
             Self::UnknownVip { address } => {
-                write!(f, "{address} is not a VIP of this gateway; add it to `vips` in the configuration")
+                write!(
+                    f,
+                    "{address} is not a VIP of this gateway; add it to `vips` in the configuration"
+                )
             }
-            Self::PortTaken { vip, port, protocol, by } => {
+            Self::PortTaken {
+                vip,
+                port,
+                protocol,
+                by,
+            } => {
                 let protocol = match protocol {
                     Transport::Tcp => "tcp",
                     Transport::Udp => "udp",
                 };
-                write!(f, "{vip} port {port}/{protocol} is published by service group {by} already; choose another port or VIP")
+                write!(
+                    f,
+                    "{vip} port {port}/{protocol} is published by service group {by} already; choose another port or VIP"
+                )
             }
-            Self::MapFull { map, needed, free, capacity } => {
-                write!(f, "map {map} is full: {needed} more entries needed, {free} of {capacity} free; raise its capacity under [limits]")
+            Self::MapFull {
+                map,
+                needed,
+                free,
+                capacity,
+            } => {
+                write!(
+                    f,
+                    "map {map} is full: {needed} more entries needed, {free} of {capacity} free; raise its capacity under [limits]"
+                )
             }
             Self::StepFailed { step, error } => write!(f, "{step}: {error}"),
         }

@@ -42,17 +42,34 @@ pub(super) fn steps(actual: &ActualState, target: &Target) -> Vec<Step> {
     for (id, entry) in &target.backends {
         put_backend(actual, *id, entry, &mut steps);
     }
-    steps.extend(target.tables.iter().map(|(region, slots)| Step::PutTable(*region, slots.clone())));
-    let returns = target.returns.iter().filter(|(key, entry)| actual.returns.get(key) != Some(entry));
+    steps.extend(
+        target
+            .tables
+            .iter()
+            .map(|(region, slots)| Step::PutTable(*region, slots.clone())),
+    );
+    let returns = target
+        .returns
+        .iter()
+        .filter(|(key, entry)| actual.returns.get(key) != Some(entry));
     steps.extend(returns.map(|(key, entry)| Step::PutReturn(*key, *entry)));
     for (key, entry) in &target.vips {
         put_vip(actual, *key, entry, &mut steps);
     }
-    let vips = actual.vips.iter().filter(|(key, _)| !target.vips.contains_key(key));
+    let vips = actual
+        .vips
+        .iter()
+        .filter(|(key, _)| !target.vips.contains_key(key));
     steps.extend(vips.map(|(key, entry)| Step::DeleteVip(*key, *entry)));
-    let returns = actual.returns.keys().filter(|key| !target.returns.contains_key(key));
+    let returns = actual
+        .returns
+        .keys()
+        .filter(|key| !target.returns.contains_key(key));
     steps.extend(returns.copied().map(Step::DeleteReturn));
-    let backends = actual.backends.keys().filter(|id| !target.backends.contains_key(id));
+    let backends = actual
+        .backends
+        .keys()
+        .filter(|id| !target.backends.contains_key(id));
     steps.extend(backends.copied().map(Step::DeleteBackend));
     let removed = actual.host_addresses.difference(&target.host_addresses);
     steps.extend(removed.copied().map(Step::DeleteHostAddress));

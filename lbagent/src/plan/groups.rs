@@ -21,11 +21,17 @@ use crate::dataplane::{ActualState, Region};
 pub(super) fn build_target(input: &PlanInput<'_>, published: &Published) -> Target {
     let mut builder = Builder::new(input, published);
     builder.add_addresses();
-    let had_vips: BTreeSet<Uuid> =
-        input.actual.vips.values().map(|entry| Uuid::from_bytes(entry.service_group)).collect();
+    let had_vips: BTreeSet<Uuid> = input
+        .actual
+        .vips
+        .values()
+        .map(|entry| Uuid::from_bytes(entry.service_group))
+        .collect();
     // Groups that forward already come first: a new one must not take the room for their changes.
-    let (known, new): (Vec<_>, Vec<_>) =
-        published.groups.iter().partition(|(group, _)| had_vips.contains(group));
+    let (known, new): (Vec<_>, Vec<_>) = published
+        .groups
+        .iter()
+        .partition(|(group, _)| had_vips.contains(group));
     for (group, ports) in known.into_iter().chain(new) {
         if let Err(reason) = builder.plan_group(*group, ports) {
             let condition = Condition::new(Object::ServiceGroup(*group), reason);
@@ -63,11 +69,20 @@ struct FamilyDraft {
 
 impl<'a> Builder<'a> {
     fn new(input: &'a PlanInput<'a>, published: &Published) -> Self {
-        let PlanInput { desired, gateway, actual, retired, cursor, now } = *input;
+        let PlanInput {
+            desired,
+            gateway,
+            actual,
+            retired,
+            cursor,
+            now,
+        } = *input;
         let members = Members::new(desired, actual, now);
         let used = named_regions(actual).union(retired).copied().collect();
         let sizes = published.groups.iter().flat_map(|(group, ports)| {
-            families(ports).into_iter().map(|family| wanted_len(&members.of(*group, family)))
+            families(ports)
+                .into_iter()
+                .map(|family| wanted_len(&members.of(*group, family)))
         });
         let spare = sizes.max().unwrap_or(0);
         let vip_ids = actual.vips.values().map(|entry| entry.vip_id);
@@ -105,7 +120,9 @@ impl<'a> Builder<'a> {
                 let free = room(capacity, self.vip_keys.len());
                 if free == 0 {
                     let reason = map_full(limits::VIPS, 1, 0, capacity);
-                    self.target.conditions.push(Condition::new(Object::Vip(*vip), reason));
+                    self.target
+                        .conditions
+                        .push(Condition::new(Object::Vip(*vip), reason));
                     continue;
                 }
                 self.vip_keys.insert(key);
@@ -129,7 +146,9 @@ impl<'a> Builder<'a> {
         let (return_keys, (regions, placed)) = match accepted {
             Ok(accepted) => accepted,
             Err(reason) => {
-                new_backends.into_iter().for_each(|id| self.backend_ids.release(id));
+                new_backends
+                    .into_iter()
+                    .for_each(|id| self.backend_ids.release(id));
                 return Err(reason);
             }
         };
@@ -149,7 +168,11 @@ impl<'a> Builder<'a> {
         let capacity = self.actual.capacity.vips;
         let new_keys = count(ports.keys().filter(|key| !self.vip_keys.contains(key)));
         let free_keys = room(capacity, self.vip_keys.len());
-        let new_ids = count(ports.keys().filter(|key| self.known_vip_id(group, key).is_none()));
+        let new_ids = count(
+            ports
+                .keys()
+                .filter(|key| self.known_vip_id(group, key).is_none()),
+        );
         let free_ids = self.vip_ids.free();
         if new_keys > free_keys {
             return Err(map_full(limits::VIPS, new_keys, free_keys, capacity));
@@ -180,7 +203,12 @@ impl<'a> Builder<'a> {
         let needed = count(members.iter().filter(|member| member.known_id.is_none()));
         let free = self.backend_ids.free();
         if needed > free {
-            return Err(map_full(limits::BACKENDS, needed, free, self.actual.capacity.backends));
+            return Err(map_full(
+                limits::BACKENDS,
+                needed,
+                free,
+                self.actual.capacity.backends,
+            ));
         }
         let mut identified = Vec::with_capacity(members.len());
         for member in members {
@@ -214,12 +242,20 @@ impl<'a> Builder<'a> {
         // cut short: then one that needs no change is what that pass was about to switch the
         // others to; and failing that, the last port has the oldest table, as ports are switched
         // in their order, and the older table knows the flows that the newer one did not store.
-        let mut planned = formers.iter().map(|former| next_tables(Some(former), &next));
+        let mut planned = formers
+            .iter()
+            .map(|former| next_tables(Some(former), &next));
         let tables = match planned.clone().find(Tables::is_kept) {
             Some(kept) => kept,
-            None => planned.next_back().unwrap_or_else(|| next_tables(None, &next)),
+            None => planned
+                .next_back()
+                .unwrap_or_else(|| next_tables(None, &next)),
         };
-        FamilyDraft { members, tables, is_new: formers.is_empty() }
+        FamilyDraft {
+            members,
+            tables,
+            is_new: formers.is_empty(),
+        }
     }
 
     /// The different tables that the group's ports name, in the order of the ports.
@@ -231,7 +267,9 @@ impl<'a> Builder<'a> {
     ) -> Vec<Former<'a>> {
         let mut formers: Vec<Former<'a>> = Vec::new();
         for key in of_family(ports, family) {
-            let Some(entry) = self.actual.vips.get(key) else { continue };
+            let Some(entry) = self.actual.vips.get(key) else {
+                continue;
+            };
             if entry.service_group != *group.as_bytes() {
                 continue;
             }
@@ -241,7 +279,10 @@ impl<'a> Builder<'a> {
             let previous = previous_region(entry).and_then(|region| self.slots(region));
             let regions = |former: &Former<'_>| (former.table.0, former.previous.map(|p| p.0));
             let former = Former { table, previous };
-            if !formers.iter().any(|known| regions(known) == regions(&former)) {
+            if !formers
+                .iter()
+                .any(|known| regions(known) == regions(&former))
+            {
                 formers.push(former);
             }
         }
@@ -283,8 +324,14 @@ impl<'a> Builder<'a> {
     ) -> Result<(Regions, BTreeMap<Family, [Option<Region>; 2]>), Reason> {
         let mut regions = self.regions.clone();
         let mut placed = BTreeMap::new();
-        let spare = if drafts.values().any(|draft| draft.is_new) { self.spare } else { 0 };
-        let needed = drafts.values().flat_map(|draft| [&draft.tables.table, &draft.tables.previous]);
+        let spare = if drafts.values().any(|draft| draft.is_new) {
+            self.spare
+        } else {
+            0
+        };
+        let needed = drafts
+            .values()
+            .flat_map(|draft| [&draft.tables.table, &draft.tables.previous]);
         let needed: u32 = needed.map(new_len).sum();
         let full = || {
             let (needed, free) = (needed.saturating_add(spare), self.regions.free());
@@ -294,9 +341,10 @@ impl<'a> Builder<'a> {
             let mut place = |contents: &Option<Contents>| match contents {
                 None => Ok(None),
                 Some(Contents::Kept(region)) => Ok(Some(*region)),
-                Some(Contents::New(slots)) => {
-                    regions.allocate(count(slots.iter())).map(Some).ok_or_else(full)
-                }
+                Some(Contents::New(slots)) => regions
+                    .allocate(count(slots.iter()))
+                    .map(Some)
+                    .ok_or_else(full),
             };
             placed.insert(*family, [place(&tables.table)?, place(&tables.previous)?]);
         }
@@ -323,10 +371,14 @@ impl<'a> Builder<'a> {
         [table, previous]: &[Region; 2],
         members: &[(BackendId, Member)],
     ) {
-        self.target.backends.extend(members.iter().map(|(id, member)| (*id, member.entry)));
+        self.target
+            .backends
+            .extend(members.iter().map(|(id, member)| (*id, member.entry)));
         for key in of_family(ports, family) {
             let known = self.known_vip_id(group, key);
-            let Some(vip_id) = known.or_else(|| self.vip_ids.allocate()) else { continue };
+            let Some(vip_id) = known.or_else(|| self.vip_ids.allocate()) else {
+                continue;
+            };
             self.claimed_vip_ids.insert(vip_id);
             let entry = VipEntry {
                 vip_id,
@@ -354,8 +406,12 @@ impl<'a> Builder<'a> {
     ) {
         for (backend_id, backend) in backends {
             let key = ReturnKey::new(backend.addr, entry.destination_port, vip.protocol);
-            let candidate =
-                Candidate { vip, vip_id: entry.vip_id, backend_id, source: backend.source };
+            let candidate = Candidate {
+                vip,
+                vip_id: entry.vip_id,
+                backend_id,
+                source: backend.source,
+            };
             self.candidates.entry(key).or_default().push(candidate);
         }
     }
@@ -366,14 +422,23 @@ impl<'a> Builder<'a> {
         let mut ids: BTreeSet<BackendId> = self.members.known_ids(group).collect();
         let mut kept = Vec::new();
         for key in ports.keys() {
-            let Some(entry) = self.actual.vips.get(key) else { continue };
+            let Some(entry) = self.actual.vips.get(key) else {
+                continue;
+            };
             if entry.service_group == *group.as_bytes() {
                 self.claimed_vip_ids.insert(entry.vip_id);
                 self.target.vips.insert(*key, *entry);
                 kept.push((*key, *entry));
-                for region in [table_region(entry), previous_region(entry)].into_iter().flatten() {
+                for region in [table_region(entry), previous_region(entry)]
+                    .into_iter()
+                    .flatten()
+                {
                     let slots = self.slots(region).map_or(&[][..], |(_, slots)| slots);
-                    ids.extend(slots.iter().flat_map(|slot| [slot.current, slot.previous()]));
+                    ids.extend(
+                        slots
+                            .iter()
+                            .flat_map(|slot| [slot.current, slot.previous()]),
+                    );
                 }
             }
         }
@@ -389,8 +454,10 @@ impl<'a> Builder<'a> {
         }
         for (key, entry) in kept {
             let family = Family::of_addr(&key.addr);
-            let of_family =
-                backends.iter().copied().filter(|(_, b)| Family::of_addr(&b.addr) == family);
+            let of_family = backends
+                .iter()
+                .copied()
+                .filter(|(_, b)| Family::of_addr(&b.addr) == family);
             self.add_candidates(key, &entry, of_family.collect::<Vec<_>>().into_iter());
         }
     }
@@ -405,7 +472,9 @@ impl<'a> Builder<'a> {
                 conditions.push(Condition::new(Object::ServiceGroup(group), reason));
             }
             for member in members.iter().filter(|member| !member.has_path) {
-                let reason = Reason::NoRoute { address: member.address };
+                let reason = Reason::NoRoute {
+                    address: member.address,
+                };
                 conditions.push(Condition::new(Object::Instance(member.instance), reason));
             }
             for (instance, _) in self.members.instances(group) {
@@ -427,21 +496,34 @@ impl<'a> Builder<'a> {
                 self.target.conditions.push(condition);
             }
         }
-        self.target.returns =
-            returns::resolve(&self.candidates, &self.actual.returns, &mut self.target.vips);
-        self.target.cursor =
-            IdCursor { vip: self.vip_ids.cursor(), backend: self.backend_ids.cursor() };
+        self.target.returns = returns::resolve(
+            &self.candidates,
+            &self.actual.returns,
+            &mut self.target.vips,
+        );
+        self.target.cursor = IdCursor {
+            vip: self.vip_ids.cursor(),
+            backend: self.backend_ids.cursor(),
+        };
         self.target
     }
 }
 
 /// Owner of every slot: the active members' Maglev table; empty when there is none.
 fn owners(members: &[(BackendId, Member)], seed: u64) -> Vec<BackendId> {
-    let active: Vec<_> = members.iter().filter(|(_, member)| member.is_active).collect();
-    let weights: Vec<(Uuid, u16)> =
-        active.iter().map(|(_, member)| (member.instance, member.entry.weight)).collect();
+    let active: Vec<_> = members
+        .iter()
+        .filter(|(_, member)| member.is_active)
+        .collect();
+    let weights: Vec<(Uuid, u16)> = active
+        .iter()
+        .map(|(_, member)| (member.instance, member.entry.weight))
+        .collect();
     let table = maglev::build(&weights, seed, table_len(active.len())).unwrap_or_default();
-    table.into_iter().map(|index| active[index as usize].0).collect()
+    table
+        .into_iter()
+        .map(|index| active[index as usize].0)
+        .collect()
 }
 
 fn wanted_len(members: &[Member]) -> u32 {
@@ -456,7 +538,9 @@ fn families(ports: &BTreeMap<VipKey, u16>) -> BTreeSet<Family> {
 }
 
 fn of_family(ports: &BTreeMap<VipKey, u16>, family: Family) -> impl Iterator<Item = &VipKey> {
-    ports.keys().filter(move |key| Family::of_addr(&key.addr) == family)
+    ports
+        .keys()
+        .filter(move |key| Family::of_addr(&key.addr) == family)
 }
 
 fn new_len(contents: &Option<Contents>) -> u32 {
@@ -475,5 +559,10 @@ fn room(capacity: u32, used: usize) -> u32 {
 }
 
 const fn map_full(map: &'static str, needed: u32, free: u32, capacity: u32) -> Reason {
-    Reason::MapFull { map, needed, free, capacity }
+    Reason::MapFull {
+        map,
+        needed,
+        free,
+        capacity,
+    }
 }

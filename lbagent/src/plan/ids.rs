@@ -25,14 +25,24 @@ impl Ids {
     /// is about to go. After a restart, without a cursor, the search begins behind the highest.
     pub(super) fn new(actual: impl Iterator<Item = u32>, capacity: u32, cursor: u32) -> Self {
         let taken: BTreeSet<u32> = actual.collect();
-        let last = if cursor == 0 { taken.last().copied().unwrap_or(0) } else { cursor };
-        Self { taken, capacity, last }
+        let last = if cursor == 0 {
+            taken.last().copied().unwrap_or(0)
+        } else {
+            cursor
+        };
+        Self {
+            taken,
+            capacity,
+            last,
+        }
     }
 
     /// How many may still be handed out.
     pub(super) fn free(&self) -> u32 {
         let used = self.taken.range(1..self.capacity.max(1)).count();
-        self.capacity.saturating_sub(1).saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
+        self.capacity
+            .saturating_sub(1)
+            .saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
     }
 
     /// Hands out the next free id.

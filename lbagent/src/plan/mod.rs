@@ -186,11 +186,19 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     let target = groups::build_target(input, &published);
     let steps = diff::steps(input.actual, &target);
     let frees = !input.retired.is_empty() || steps.iter().any(diff::is_deletion);
-    let awaits_room =
-        frees && target.conditions.iter().any(|condition| condition.reason.is_capacity());
+    let awaits_room = frees
+        && target
+            .conditions
+            .iter()
+            .any(|condition| condition.reason.is_capacity());
     let mut conditions = target.conditions;
     conditions.extend(published.conditions);
     conditions.sort();
     conditions.dedup();
-    Plan { steps, conditions, awaits_room, cursor: target.cursor }
+    Plan {
+        steps,
+        conditions,
+        awaits_room,
+        cursor: target.cursor,
+    }
 }

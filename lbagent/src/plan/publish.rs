@@ -44,7 +44,9 @@ pub(super) fn publish(desired: &DesiredState, gateway: &GatewaySettings) -> Publ
                         continue;
                     }
                 };
-                published.conditions.push(Condition::new(Object::ServiceGroup(group.uuid), reason));
+                published
+                    .conditions
+                    .push(Condition::new(Object::ServiceGroup(group.uuid), reason));
             }
         }
         published.groups.push((group.uuid, keys));
@@ -60,5 +62,9 @@ fn vips_of(service: &Service, gateway: &GatewaySettings) -> Vec<IpAddr> {
 }
 
 fn vip_key(vip: IpAddr, service: &Service) -> VipKey {
-    VipKey::new(vip.into(), Port::new(service.port), protocol(service.protocol))
+    VipKey::new(
+        vip.into(),
+        Port::new(service.port),
+        protocol(service.protocol),
+    )
 }

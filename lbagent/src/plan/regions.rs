@@ -8,19 +8,27 @@ use crate::dataplane::{ActualState, Region};
 
 /// The region of a VIP's table; `None` while it has no slots.
 pub fn table_region(entry: &VipEntry) -> Option<Region> {
-    (entry.table_len > 0).then_some(Region { offset: entry.table_offset, len: entry.table_len })
+    (entry.table_len > 0).then_some(Region {
+        offset: entry.table_offset,
+        len: entry.table_len,
+    })
 }
 
 /// The region of the table before the last change of size; `None` when there is none.
 pub fn previous_region(entry: &VipEntry) -> Option<Region> {
-    (entry.previous_len > 0)
-        .then_some(Region { offset: entry.previous_offset, len: entry.previous_len })
+    (entry.previous_len > 0).then_some(Region {
+        offset: entry.previous_offset,
+        len: entry.previous_len,
+    })
 }
 
 /// Every region that a VIP entry names, the former tables included.
 pub fn named_regions(actual: &ActualState) -> BTreeSet<Region> {
     let entries = actual.vips.values();
-    entries.flat_map(|entry| [table_region(entry), previous_region(entry)]).flatten().collect()
+    entries
+        .flat_map(|entry| [table_region(entry), previous_region(entry)])
+        .flatten()
+        .collect()
 }
 
 /// The gaps between the regions in use.
@@ -39,12 +47,18 @@ impl Regions {
         for region in used {
             let end = region.offset.saturating_add(region.len).min(capacity);
             if region.offset.min(capacity) > free_from {
-                gaps.push(Region { offset: free_from, len: region.offset.min(capacity) - free_from });
+                gaps.push(Region {
+                    offset: free_from,
+                    len: region.offset.min(capacity) - free_from,
+                });
             }
             free_from = free_from.max(end);
         }
         if free_from < capacity {
-            gaps.push(Region { offset: free_from, len: capacity - free_from });
+            gaps.push(Region {
+                offset: free_from,
+                len: capacity - free_from,
+            });
         }
         Self { gaps }
     }
@@ -53,7 +67,10 @@ impl Regions {
     pub(super) fn allocate(&mut self, len: u32) -> Option<Region> {
         let index = self.gaps.iter().position(|gap| gap.len >= len)?;
         let gap = &mut self.gaps[index];
-        let region = Region { offset: gap.offset, len };
+        let region = Region {
+            offset: gap.offset,
+            len,
+        };
         gap.offset += len;
         gap.len -= len;
         if gap.len == 0 {
@@ -95,12 +112,22 @@ mod tests {
         check(100, &[region(20, 10)], 20, Some(region(0, 20)));
         check(100, &[region(20, 10)], 21, Some(region(30, 21)));
         check(100, &[region(20, 60), region(30, 10)], 21, None);
-        check(100, &[region(20, 60), region(30, 10)], 20, Some(region(0, 20)));
+        check(
+            100,
+            &[region(20, 60), region(30, 10)],
+            20,
+            Some(region(0, 20)),
+        );
     }
 
     #[test]
     fn regions_beyond_the_capacity_take_no_room() {
-        check(100, &[region(90, 50), region(u32::MAX, u32::MAX)], 90, Some(region(0, 90)));
+        check(
+            100,
+            &[region(90, 50), region(u32::MAX, u32::MAX)],
+            90,
+            Some(region(0, 90)),
+        );
         check(100, &[region(0, u32::MAX)], 1, None);
     }
 
@@ -109,8 +136,17 @@ mod tests {
         let mut regions = Regions::new(100, &[region(30, 5)].into());
         assert_eq!(regions.free(), 95);
         let taken: Vec<_> = std::iter::from_fn(|| regions.allocate(15)).collect();
-        assert_eq!(taken, [region(0, 15), region(15, 15), region(35, 15), region(50, 15),
-            region(65, 15), region(80, 15)]);
+        assert_eq!(
+            taken,
+            [
+                region(0, 15),
+                region(15, 15),
+                region(35, 15),
+                region(50, 15),
+                region(65, 15),
+                region(80, 15)
+            ]
+        );
         assert_eq!(regions.free(), 5);
     }
 }

@@ -26,7 +26,9 @@ pub(super) fn resolve(
     let mut tracked = BTreeSet::new();
     let mut entries = BTreeMap::new();
     for (key, candidates) in candidates {
-        let Some(holder) = holder(candidates, actual.get(key)) else { continue };
+        let Some(holder) = holder(candidates, actual.get(key)) else {
+            continue;
+        };
         let is_ambiguous = candidates.iter().any(|other| other.vip != holder.vip);
         if is_ambiguous {
             tracked.extend(candidates.iter().map(|candidate| candidate.vip));
@@ -37,23 +39,28 @@ pub(super) fn resolve(
             vip_id: holder.vip_id,
             backend_id: holder.backend_id,
             vip_port: holder.vip.port,
-            flags: if is_ambiguous { ReturnEntry::FLAG_AMBIGUOUS } else { 0 },
+            flags: if is_ambiguous {
+                ReturnEntry::FLAG_AMBIGUOUS
+            } else {
+                0
+            },
             ..ReturnEntry::default()
         };
         entries.insert(*key, entry);
     }
     for (key, entry) in vips {
-        entry.flags = if tracked.contains(key) { VipEntry::FLAG_TRACK_RETURN } else { 0 };
+        entry.flags = if tracked.contains(key) {
+            VipEntry::FLAG_TRACK_RETURN
+        } else {
+            0
+        };
     }
     entries
 }
 
 /// The VIP that replies without a stored flow belong to: the one that had the port before others
 /// came, because only its flows can be older than the storing.
-fn holder<'a>(
-    candidates: &'a [Candidate],
-    actual: Option<&ReturnEntry>,
-) -> Option<&'a Candidate> {
+fn holder<'a>(candidates: &'a [Candidate], actual: Option<&ReturnEntry>) -> Option<&'a Candidate> {
     let had_it = |candidate: &&Candidate| {
         actual.is_some_and(|entry| {
             (entry.vip_id, entry.vip, entry.vip_port)

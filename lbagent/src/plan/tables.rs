@@ -59,15 +59,26 @@ impl Tables {
 /// plane has stored it.
 pub(super) fn next_tables(former: Option<&Former<'_>>, next: &Ownership<'_>) -> Tables {
     let Some(former) = former.filter(|_| next.has_survivors) else {
-        let fresh: Vec<Slot> = next.owners.iter().map(|owner| Slot::settled(*owner)).collect();
+        let fresh: Vec<Slot> = next
+            .owners
+            .iter()
+            .map(|owner| Slot::settled(*owner))
+            .collect();
         let table = (!fresh.is_empty()).then_some(Contents::New(fresh));
-        return Tables { table, previous: None };
+        return Tables {
+            table,
+            previous: None,
+        };
     };
     let (region, slots) = former.table;
     // Without owners the size stays, so that whoever comes back finds its slots.
     let resized = !next.owners.is_empty() && next.owners.len() != slots.len();
     if resized {
-        let fresh = next.owners.iter().map(|owner| Slot::settled(*owner)).collect();
+        let fresh = next
+            .owners
+            .iter()
+            .map(|owner| Slot::settled(*owner))
+            .collect();
         let (region, slots, remembered) = match former.previous {
             None => (region, slots, slots.to_vec()),
             Some((region, older)) => (region, older, marked(older, slots)),
@@ -79,7 +90,10 @@ pub(super) fn next_tables(former: Option<&Former<'_>>, next: &Ownership<'_>) -> 
         };
     }
     let owners = next.owners.iter().copied().chain(std::iter::repeat(0));
-    let changed = slots.iter().zip(owners).map(|(slot, owner)| next_slot(*slot, owner, next.alive));
+    let changed = slots
+        .iter()
+        .zip(owners)
+        .map(|(slot, owner)| next_slot(*slot, owner, next.alive));
     Tables {
         table: Some(kept_or_new(region, slots, changed.collect())),
         previous: former.previous.map(|(region, slots)| {
@@ -89,7 +103,11 @@ pub(super) fn next_tables(former: Option<&Former<'_>>, next: &Ownership<'_>) -> 
 }
 
 fn kept_or_new(region: Region, slots: &[Slot], wanted: Vec<Slot>) -> Contents {
-    if slots == wanted { Contents::Kept(region) } else { Contents::New(wanted) }
+    if slots == wanted {
+        Contents::Kept(region)
+    } else {
+        Contents::New(wanted)
+    }
 }
 
 /// A slot under its new owner (0 for none). Once changed, a slot stays so: flows of every owner
@@ -98,7 +116,9 @@ fn next_slot(slot: Slot, owner: BackendId, alive: &BTreeSet<BackendId>) -> Slot 
     if slot == Slot::settled(owner) {
         return slot;
     }
-    let previous = Some(slot.previous()).filter(|id| alive.contains(id)).unwrap_or(0);
+    let previous = Some(slot.previous())
+        .filter(|id| alive.contains(id))
+        .unwrap_or(0);
     Slot::changed(owner, previous)
 }
 
@@ -156,7 +176,10 @@ mod tests {
 
     #[track_caller]
     fn check(was: Slot, owner: BackendId, alive: &[BackendId], want: Slot) {
-        assert_eq!(next_slot(was, owner, &alive.iter().copied().collect()), want);
+        assert_eq!(
+            next_slot(was, owner, &alive.iter().copied().collect()),
+            want
+        );
     }
 
     #[test]
@@ -201,32 +224,71 @@ mod tests {
     ) -> Tables {
         let former = Former {
             table: (REGION, table),
-            previous: previous.map(|slots| (Region { offset: 100, len: slots.len() as u32 }, slots)),
+            previous: previous.map(|slots| {
+                (
+                    Region {
+                        offset: 100,
+                        len: slots.len() as u32,
+                    },
+                    slots,
+                )
+            }),
         };
         let alive = alive.iter().copied().collect();
-        next_tables(Some(&former), &Ownership { owners, alive: &alive, has_survivors })
+        next_tables(
+            Some(&former),
+            &Ownership {
+                owners,
+                alive: &alive,
+                has_survivors,
+            },
+        )
     }
 
     #[test]
     fn nothing_changed_nothing_written() {
         let table = [S::settled(1), S::changed(2, 1)];
         let next = tables(&table, None, &[1, 2], &[1, 2], true);
-        assert_eq!(next, Tables { table: Some(Contents::Kept(REGION)), previous: None });
+        assert_eq!(
+            next,
+            Tables {
+                table: Some(Contents::Kept(REGION)),
+                previous: None
+            }
+        );
     }
 
     #[test]
     fn a_group_that_was_empty_starts_without_history() {
-        let next = tables(&[S::settled(0), S::changed(1, 2)], None, &[7, 7], &[7], false);
+        let next = tables(
+            &[S::settled(0), S::changed(1, 2)],
+            None,
+            &[7, 7],
+            &[7],
+            false,
+        );
         let fresh = vec![Slot::settled(7); 2];
-        assert_eq!(next, Tables { table: Some(Contents::New(fresh)), previous: None });
-        assert_eq!(tables(&[S::settled(1)], None, &[], &[], false), Tables::default());
+        assert_eq!(
+            next,
+            Tables {
+                table: Some(Contents::New(fresh)),
+                previous: None
+            }
+        );
+        assert_eq!(
+            tables(&[S::settled(1)], None, &[], &[], false),
+            Tables::default()
+        );
     }
 
     #[test]
     fn a_change_of_size_names_the_former_table() {
         let table = [S::settled(1), S::settled(2)];
         let next = tables(&table, None, &[1, 1, 2], &[1, 2], true);
-        assert_eq!(next.table, Some(Contents::New([1, 1, 2].map(Slot::settled).to_vec())));
+        assert_eq!(
+            next.table,
+            Some(Contents::New([1, 1, 2].map(Slot::settled).to_vec()))
+        );
         assert_eq!(next.previous, Some(Contents::Kept(REGION)));
     }
 
@@ -247,10 +309,16 @@ mod tests {
         let (table, previous) = ([S::settled(1); 2], [S::settled(5)]);
         assert!(!is_settled(0, &table, Some(&previous)));
         let next = tables(&table, Some(&previous), &[5, 5, 5], &[1, 5], true);
-        let Some(Contents::New(remembered)) = next.previous else { panic!("{next:?}") };
+        let Some(Contents::New(remembered)) = next.previous else {
+            panic!("{next:?}")
+        };
         assert_eq!(remembered, [S::changed(5, 5)]);
         for hash in [0, u64::MAX / 2, u64::MAX] {
-            assert!(!is_settled(hash, &[5, 5, 5].map(Slot::settled), Some(&remembered)));
+            assert!(!is_settled(
+                hash,
+                &[5, 5, 5].map(Slot::settled),
+                Some(&remembered)
+            ));
         }
     }
 

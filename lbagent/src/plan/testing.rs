@@ -8,12 +8,12 @@ use ipnetwork::IpNetwork;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{GatewaySettings, IdCursor, Plan, PlanInput, UnpublishedPorts, backend_addresses, plan};
+use super::{
+    GatewaySettings, IdCursor, Plan, PlanInput, UnpublishedPorts, backend_addresses, plan,
+};
 use crate::dataplane::fake::FakeDataplane;
 use crate::dataplane::{ActualState, Dataplane, Path, Region};
-use crate::desired::{
-    DesiredState, Instance, InstanceState, Service, ServiceGroup, Transport,
-};
+use crate::desired::{DesiredState, Instance, InstanceState, Service, ServiceGroup, Transport};
 
 /// The moment that tests begin at.
 pub(crate) const START: OffsetDateTime = time::macros::datetime!(2026-01-01 00:00 UTC);
@@ -27,7 +27,10 @@ pub(crate) fn v6(host: u8) -> IpAddr {
 }
 
 pub(crate) fn draining(seconds: i64) -> InstanceState {
-    InstanceState::Draining { since: START, deadline: START + time::Duration::seconds(seconds) }
+    InstanceState::Draining {
+        since: START,
+        deadline: START + time::Duration::seconds(seconds),
+    }
 }
 
 pub(crate) fn group_uuid(number: u8) -> Uuid {
@@ -41,8 +44,16 @@ pub(crate) fn instance_uuid(number: u8) -> Uuid {
 }
 
 pub(crate) fn path_to(address: IpAddr) -> Path {
-    let (source, onlink_prefix) = if address.is_ipv4() { (v4(254), 24) } else { (v6(254), 64) };
-    Path { ifindex: 3, source, onlink_prefix }
+    let (source, onlink_prefix) = if address.is_ipv4() {
+        (v4(254), 24)
+    } else {
+        (v6(254), 64)
+    };
+    Path {
+        ifindex: 3,
+        source,
+        onlink_prefix,
+    }
 }
 
 /// Desired state, gateway and data plane together.
@@ -86,7 +97,11 @@ impl World {
             services: services.collect(),
             domains: Vec::new(),
         };
-        self.desired.service_groups.entry(uuid).insert_entry(group).into_mut()
+        self.desired
+            .service_groups
+            .entry(uuid)
+            .insert_entry(group)
+            .into_mut()
     }
 
     /// Adds a running instance, with a path to it.
@@ -106,11 +121,16 @@ impl World {
     }
 
     pub(crate) fn instance(&mut self, number: u8) -> &mut Instance {
-        self.desired.instances.get_mut(&instance_uuid(number)).expect("an instance that was added")
+        self.desired
+            .instances
+            .get_mut(&instance_uuid(number))
+            .expect("an instance that was added")
     }
 
     pub(crate) fn read(&mut self) -> ActualState {
-        self.dataplane.read(&backend_addresses(&self.desired)).expect("readable")
+        self.dataplane
+            .read(&backend_addresses(&self.desired))
+            .expect("readable")
     }
 
     pub(crate) fn plan(&mut self) -> Plan {

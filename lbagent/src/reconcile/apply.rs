@@ -33,10 +33,16 @@ impl Report {
     pub(super) fn conditions(&self) -> impl Iterator<Item = Condition> {
         self.failures.iter().filter_map(|failure| {
             let reason = match failure.error.as_ref()? {
-                DataplaneError::MapFull { map, capacity } => {
-                    Reason::MapFull { map, needed: 1, free: 0, capacity: *capacity }
-                }
-                error => Reason::StepFailed { step: failure.step.clone(), error: chain(error) },
+                DataplaneError::MapFull { map, capacity } => Reason::MapFull {
+                    map,
+                    needed: 1,
+                    free: 0,
+                    capacity: *capacity,
+                },
+                error => Reason::StepFailed {
+                    step: failure.step.clone(),
+                    error: chain(error),
+                },
             };
             Some(Condition::new(failure.object, reason))
         })
@@ -45,7 +51,11 @@ impl Report {
     /// The pass's error: the first failure, and how many there are.
     pub(super) fn error(&self) -> Option<String> {
         let first = self.failures.iter().find_map(|failure| {
-            Some(format!("{}: {}", failure.step, chain(failure.error.as_ref()?)))
+            Some(format!(
+                "{}: {}",
+                failure.step,
+                chain(failure.error.as_ref()?)
+            ))
         })?;
         Some(match self.failures.len() {
             1 => first,
@@ -70,7 +80,11 @@ pub(super) fn apply(dataplane: &mut dyn Dataplane, plan: &Plan) -> Report {
                 tracing::debug!(?error, "not done: {}", describe(step));
                 missing.add(step);
                 let (object, step) = (object_of(step, &plan.steps), describe(step));
-                report.failures.push(Failure { object, step, error });
+                report.failures.push(Failure {
+                    object,
+                    step,
+                    error,
+                });
             }
         }
     }
@@ -118,7 +132,10 @@ impl Missing {
             Step::PutVip(_, entry) => {
                 let regions = [table_region(entry), previous_region(entry)];
                 self.settings
-                    || regions.into_iter().flatten().any(|region| self.regions.contains(&region))
+                    || regions
+                        .into_iter()
+                        .flatten()
+                        .any(|region| self.regions.contains(&region))
                     || self.vip_ids.contains(&entry.vip_id)
             }
             Step::DeleteBackend(_) | Step::DeleteReturn(_) => self.switch,
@@ -155,10 +172,9 @@ fn object_of(step: &Step, steps: &[Step]) -> Object {
             group_where(&|entry| entry.vip_id == returned.vip_id).unwrap_or(Object::Gateway)
         }
         Step::AddHostAddress(address) | Step::DeleteHostAddress(address) => Object::Vip(*address),
-        Step::PutSettings(_)
-        | Step::DeleteBackend(_)
-        | Step::DeleteReturn(_)
-        | Step::Probe(..) => Object::Gateway,
+        Step::PutSettings(_) | Step::DeleteBackend(_) | Step::DeleteReturn(_) | Step::Probe(..) => {
+            Object::Gateway
+        }
     }
 }
 
@@ -173,20 +189,35 @@ fn describe(step: &Step) -> String {
         if key.is_address() {
             format!("VIP {address}")
         } else {
-            format!("VIP {address} port {} protocol {}", key.port.get(), key.protocol.0)
+            format!(
+                "VIP {address} port {} protocol {}",
+                key.port.get(),
+                key.protocol.0
+            )
         }
     };
     let source = |key: &lbagent_common::ReturnKey| {
-        format!("{} port {}", std::net::IpAddr::from(key.backend), key.port.get())
+        format!(
+            "{} port {}",
+            std::net::IpAddr::from(key.backend),
+            key.port.get()
+        )
     };
     match step {
         Step::PutSettings(_) => "write the settings".into(),
         Step::PutBackend(id, entry) => {
-            format!("write backend {id} ({})", std::net::IpAddr::from(entry.addr))
+            format!(
+                "write backend {id} ({})",
+                std::net::IpAddr::from(entry.addr)
+            )
         }
         Step::DeleteBackend(id) => format!("clear backend {id}"),
         Step::PutTable(region, _) => {
-            format!("fill slots {} to {}", region.offset, region.offset + region.len - 1)
+            format!(
+                "fill slots {} to {}",
+                region.offset,
+                region.offset + region.len - 1
+            )
         }
         Step::PutVip(key, _) => format!("switch {}", vip(key)),
         Step::DeleteVip(key, _) => format!("remove {}", vip(key)),

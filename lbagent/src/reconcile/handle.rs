@@ -54,7 +54,9 @@ pub struct ReconcileResult {
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {
     /// The time is over.
-    #[error("generation {generation} was not applied within {timeout:?}; the data plane is at {applied}")]
+    #[error(
+        "generation {generation} was not applied within {timeout:?}; the data plane is at {applied}"
+    )]
     Timeout {
         /// Generation waited for.
         generation: u64,
@@ -125,9 +127,11 @@ impl ReconcilerHandle {
         match tokio::time::timeout(timeout, applied).await {
             Ok(Ok(result)) => Ok(result.clone()),
             Ok(Err(_)) => Err(WaitError::Stopped),
-            Err(_) => {
-                Err(WaitError::Timeout { generation, applied: self.latest().generation, timeout })
-            }
+            Err(_) => Err(WaitError::Timeout {
+                generation,
+                applied: self.latest().generation,
+                timeout,
+            }),
         }
     }
 
@@ -137,8 +141,12 @@ impl ReconcilerHandle {
     pub async fn observe(&self, addresses: BTreeSet<IpAddr>) -> Result<Observation, ObserveError> {
         let read = move |dataplane: &mut dyn crate::dataplane::Dataplane| {
             let actual = dataplane.read(&addresses)?;
-            let vips: Vec<u32> =
-                actual.vips.values().map(|entry| entry.vip_id).filter(|id| *id != 0).collect();
+            let vips: Vec<u32> = actual
+                .vips
+                .values()
+                .map(|entry| entry.vip_id)
+                .filter(|id| *id != 0)
+                .collect();
             let backends: Vec<u32> = actual.backends.keys().copied().collect();
             let counters = dataplane.counters(&vips, &backends)?;
             Ok(Observation { actual, counters })

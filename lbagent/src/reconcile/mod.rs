@@ -88,7 +88,11 @@ impl Reconciler {
             conditions: Vec::new(),
             error: None,
         }));
-        let handle = ReconcilerHandle { wake, results: latest, owner: owner.clone() };
+        let handle = ReconcilerHandle {
+            wake,
+            results: latest,
+            owner: owner.clone(),
+        };
         let reconciler = Self {
             gateway: Arc::new(gateway),
             desired,
@@ -107,7 +111,9 @@ impl Reconciler {
     pub async fn run(mut self) {
         let mut reason = WakeReason::Start;
         loop {
-            let Some(due) = self.pass(reason).await else { return };
+            let Some(due) = self.pass(reason).await else {
+                return;
+            };
             match self.wait(due).await {
                 Some(next) => reason = next,
                 None => return,
@@ -158,7 +164,10 @@ impl Reconciler {
             // Nothing was looked at, so what the last pass found stands.
             Err(error) => (0, previous.conditions.clone(), Some(chain(&error))),
         };
-        for condition in conditions.iter().filter(|known| !previous.conditions.contains(known)) {
+        for condition in conditions
+            .iter()
+            .filter(|known| !previous.conditions.contains(known))
+        {
             warn!(object = ?condition.object, "{}", condition.reason);
         }
         match &error {
@@ -181,7 +190,10 @@ impl Reconciler {
         let now = Instant::now();
         let mut due = (now + self.timing.periodic, WakeReason::Periodic);
         if wants_retry {
-            let wait = self.timing.retry_min.saturating_mul(1 << self.failures.min(16));
+            let wait = self
+                .timing
+                .retry_min
+                .saturating_mul(1 << self.failures.min(16));
             self.failures += 1;
             let wait = wait.min(self.timing.retry_max).max(self.timing.grace);
             due = due.min_by_time((now + wait, WakeReason::Retry));

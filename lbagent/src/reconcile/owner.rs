@@ -17,11 +17,13 @@ impl DataplaneOwner {
     /// Starts the thread.
     pub(super) fn start(mut dataplane: Box<dyn Dataplane>) -> std::io::Result<Self> {
         let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
-        std::thread::Builder::new().name("dataplane".into()).spawn(move || {
-            while let Some(job) = queue.blocking_recv() {
-                job(dataplane.as_mut());
-            }
-        })?;
+        std::thread::Builder::new()
+            .name("dataplane".into())
+            .spawn(move || {
+                while let Some(job) = queue.blocking_recv() {
+                    job(dataplane.as_mut());
+                }
+            })?;
         Ok(Self { jobs })
     }
 

@@ -1,0 +1,344 @@
+//! The loop against the data plane in memory: what wakes it, what it survives, what it tells.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Mutex;
+
+use super::*;
+use crate::dataplane::fake::FakeDataplane;
+use crate::dataplane::{ActualState, Capacity, CounterSnapshot, Step};
+use crate::desired::InstanceState;
+use crate::plan::testing::{World, v4};
+use crate::plan::{Condition, Object, Reason};
+
+/// The data plane in memory, looked at while the reconciler has it.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<FakeDataplane>>);
+
+impl Shared {
+    fn with<T>(&self, look: impl FnOnce(&mut FakeDataplane) -> T) -> T {
+        look(&mut self.0.lock().expect("no test panics while it looks"))
+    }
+}
+
+impl Dataplane for Shared {
+    fn read(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<ActualState, DataplaneError> {
+        self.with(|fake| fake.read(addresses))
+    }
+
+    fn apply(&mut self, step: &Step) -> Result<(), DataplaneError> {
+        self.with(|fake| fake.apply(step))
+    }
+
+    fn counters(
+        &mut self,
+        vips: &[u32],
+        backends: &[u32],
+    ) -> Result<CounterSnapshot, DataplaneError> {
+        self.with(|fake| fake.counters(vips, backends))
+    }
+}
+
+struct Running {
+    world: World,
+    dataplane: Shared,
+    desired: watch::Sender<Arc<DesiredState>>,
+    handle: ReconcilerHandle,
+    task: tokio::task::JoinHandle<()>,
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// No pass without a cause, quick retries.
+const TIMING: Timing = Timing {
+    periodic: Duration::from_secs(3600),
+    retry_min: Duration::from_millis(5),
+    retry_max: Duration::from_millis(20),
+    grace: Duration::from_millis(5),
+};
+
+fn start(world: World, timing: Timing) -> Running {
+    let dataplane = Shared(Arc::new(Mutex::new(world.dataplane.clone())));
+    let (desired, watched) = watch::channel(Arc::new(world.desired.clone()));
+    let gateway = world.gateway.clone();
+    let made = Reconciler::new(Box::new(dataplane.clone()), gateway, watched, timing);
+    let (reconciler, handle) = made.expect("a thread");
+    let task = tokio::spawn(reconciler.run());
+    Running {
+        world,
+        dataplane,
+        desired,
+        handle,
+        task,
+    }
+}
+
+/// A group on port 80 with one instance.
+fn world() -> World {
+    let mut world = World::new(&[v4(250)]);
+    world.add_group(1, &[(80, 80)]);
+    world.add_instance(1, 1, v4(1));
+    world
+}
+
+impl Running {
+    /// Publishes what the world now desires, as the next generation.
+    fn publish(&mut self) -> u64 {
+        self.world.desired.generation += 1;
+        self.desired
+            .send_replace(Arc::new(self.world.desired.clone()));
+        self.world.desired.generation
+    }
+
+    async fn wait_for(&self, what: impl Fn(&ReconcileResult) -> bool) -> Arc<ReconcileResult> {
+        let mut results = self.handle.subscribe();
+        let found = tokio::time::timeout(SOON, results.wait_for(|result| what(result))).await;
+        found.expect("in time").expect("running").clone()
+    }
+}
+
+fn fails_on_tables(step: &Step) -> bool {
+    matches!(step, Step::PutTable(..))
+}
+
+#[tokio::test]
+async fn the_first_pass_makes_what_is_asked_for() {
+    let running = start(world(), TIMING);
+    let result = running.wait_for(|result| result.pass == 1).await;
+    assert_eq!(
+        (result.wake_reason, &result.error),
+        (WakeReason::Start, &None)
+    );
+    assert_eq!(running.dataplane.with(|fake| fake.vips.len()), 2);
+    assert_eq!(result.steps, running.dataplane.with(|fake| fake.steps));
+}
+
+#[tokio::test]
+async fn a_new_generation_is_applied_and_waited_for() {
+    let mut running = start(world(), TIMING);
+    running.world.add_group(2, &[(81, 81)]);
+    let generation = running.publish();
+    let result = running
+        .handle
+        .wait_applied(generation, SOON)
+        .await
+        .expect("applied");
+    assert_eq!(result.generation, 1);
+    assert_eq!(running.dataplane.with(|fake| fake.vips.len()), 3);
+    let latest = running.handle.latest();
+    assert_eq!(
+        latest.conditions.len(),
+        1,
+        "the new group has no instance: {latest:?}"
+    );
+}
+
+#[tokio::test]
+async fn waiting_ends_with_the_time_and_with_the_agent() {
+    let running = start(world(), TIMING);
+    let early = running
+        .handle
+        .wait_applied(99, Duration::from_millis(1))
+        .await;
+    assert!(
+        matches!(early, Err(WaitError::Timeout { generation: 99, .. })),
+        "{early:?}"
+    );
+    running.wait_for(|result| result.pass == 1).await;
+    drop(running.desired);
+    running.task.await.expect("ends by itself");
+    let late = running.handle.wait_applied(99, SOON).await;
+    assert!(matches!(late, Err(WaitError::Stopped)), "{late:?}");
+}
+
+#[tokio::test]
+async fn a_failed_step_is_told_and_tried_again() {
+    let running = start(world(), TIMING);
+    running.wait_for(|result| result.pass == 1).await;
+    running.dataplane.with(|fake| {
+        fake.vips.clear();
+        fake.fail(Some(fails_on_tables));
+    });
+    running.handle.notify(WakeReason::Requested);
+    let failed = running.wait_for(|result| result.error.is_some()).await;
+    let group = Object::ServiceGroup(crate::plan::testing::group_uuid(1));
+    let [
+        Condition {
+            object,
+            reason: Reason::StepFailed { error, .. },
+        },
+    ] = &failed.conditions[..]
+    else {
+        panic!("{failed:?}");
+    };
+    assert_eq!(*object, group);
+    assert!(
+        error.contains("asked to fail"),
+        "the cause is told: {error}"
+    );
+    // The VIP's address does not rely on the table; its port does.
+    assert_eq!(running.dataplane.with(|fake| fake.vips.len()), 1);
+    running.dataplane.with(|fake| fake.fail(None));
+    let healed = running.wait_for(|result| result.pass > failed.pass && result.error.is_none());
+    assert_eq!(healed.await.wake_reason, WakeReason::Retry);
+    assert_eq!(running.dataplane.with(|fake| fake.vips.len()), 2);
+}
+
+#[tokio::test]
+async fn a_data_plane_that_cannot_be_read_is_tried_again() {
+    let mut world = world();
+    world.dataplane.failing_reads = 2;
+    let running = start(world, TIMING);
+    let result = running
+        .wait_for(|result| result.error.is_none() && result.pass > 0)
+        .await;
+    assert_eq!((result.pass, result.wake_reason), (3, WakeReason::Retry));
+}
+
+#[tokio::test]
+async fn a_switch_that_fails_keeps_the_backends_of_the_old_table() {
+    let mut running = start(world(), TIMING);
+    running.wait_for(|result| result.pass == 1).await;
+    running
+        .dataplane
+        .with(|fake| fake.fail(Some(|step| matches!(step, Step::PutVip(..)))));
+    running.world.add_instance(2, 1, v4(2));
+    running.world.instance(1).state = InstanceState::Stopped;
+    running
+        .dataplane
+        .with(|fake| fake.paths = running.world.dataplane.paths.clone());
+    let generation = running.publish();
+    let result = running
+        .handle
+        .wait_applied(generation, SOON)
+        .await
+        .expect("a pass");
+    assert!(
+        result
+            .error
+            .as_ref()
+            .is_some_and(|error| error.starts_with("switch VIP 10.0.0.250"))
+    );
+    assert_eq!(running.dataplane.with(|fake| fake.backends.len()), 2);
+    running.dataplane.with(|fake| fake.fail(None));
+    running
+        .wait_for(|result| result.generation == generation && result.error.is_none())
+        .await;
+    assert_eq!(running.dataplane.with(|fake| fake.backends.len()), 1);
+}
+
+#[tokio::test]
+async fn a_drain_deadline_wakes_the_loop() {
+    let mut world = world();
+    let now = OffsetDateTime::now_utc();
+    let deadline = now + Duration::from_millis(50);
+    world.instance(1).state = InstanceState::Draining {
+        since: now,
+        deadline,
+    };
+    let running = start(world, TIMING);
+    running
+        .wait_for(|result| result.wake_reason == WakeReason::DrainDeadline)
+        .await;
+    running
+        .wait_for(|_| running.dataplane.with(|fake| fake.backends.is_empty()))
+        .await;
+}
+
+#[tokio::test]
+async fn what_is_changed_behind_the_agents_back_is_put_right() {
+    let running = start(
+        world(),
+        Timing {
+            periodic: Duration::from_millis(20),
+            ..TIMING
+        },
+    );
+    running.wait_for(|result| result.pass == 1).await;
+    running.dataplane.with(|fake| fake.vips.clear());
+    running
+        .wait_for(|_| running.dataplane.with(|fake| fake.vips.len() == 2))
+        .await;
+}
+
+#[tokio::test]
+async fn room_that_a_retired_table_holds_is_used_after_the_grace() {
+    let mut world = world();
+    let capacity = Capacity {
+        slots: 509 * 2,
+        ..Capacity::default()
+    };
+    let paths = world.dataplane.paths.clone();
+    world.dataplane = FakeDataplane::new(capacity);
+    world.dataplane.paths = paths;
+    let mut running = start(world, TIMING);
+    for number in 2..=5 {
+        running.world.add_instance(number, 1, v4(number));
+        let generation = running.publish();
+        running
+            .handle
+            .wait_applied(generation, SOON)
+            .await
+            .expect("a pass");
+    }
+    running
+        .wait_for(|_| running.dataplane.with(|fake| fake.backends.len() == 5))
+        .await;
+}
+
+#[tokio::test]
+async fn observing_goes_through_the_same_thread() {
+    let running = start(world(), TIMING);
+    running.wait_for(|result| result.pass == 1).await;
+    let observation = running
+        .handle
+        .observe([v4(1)].into())
+        .await
+        .expect("readable");
+    assert_eq!(
+        (
+            observation.actual.vips.len(),
+            observation.actual.paths.len()
+        ),
+        (2, 1)
+    );
+    assert_eq!(
+        observation.counters.backends.keys().collect::<Vec<_>>(),
+        [&1]
+    );
+    let counters = running
+        .handle
+        .counters(vec![1], vec![])
+        .await
+        .expect("readable");
+    assert_eq!(counters.vips.len(), 1);
+    running.dataplane.with(|fake| fake.failing_reads = 1);
+    assert!(matches!(
+        running.handle.observe(BTreeSet::new()).await,
+        Err(ObserveError::Dataplane(_))
+    ));
+}
+
+#[test]
+fn regions_rest_for_the_grace_period() {
+    let start = std::time::Instant::now();
+    let mut world = world();
+    world.converge();
+    let before = world.read();
+    let mut grace = Grace::new(Duration::from_millis(100));
+    assert!(grace.retired(&before, start).is_empty());
+    grace.switched(&before, start);
+    world.add_instance(2, 1, v4(2));
+    world.converge();
+    let after = world.read();
+    let resting = plan::named_regions(&before);
+    assert_eq!(
+        grace.retired(&after, start + Duration::from_millis(99)),
+        resting
+    );
+    assert!(
+        grace
+            .retired(&after, start + Duration::from_millis(100))
+            .is_empty()
+    );
+}
