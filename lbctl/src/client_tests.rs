@@ -1,4 +1,3 @@
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::thread::{self, JoinHandle};
@@ -6,49 +5,15 @@ use std::thread::{self, JoinHandle};
 use lbagent_api::envelope::{Reference, ServiceGroups};
 
 use super::*;
+use crate::stub;
 
-/// Reads one request and answers it; returns its head and body.
-fn serve(mut stream: impl Read + Write, status: &str, answer: &str) -> (String, String) {
-    let mut reader = BufReader::new(&mut stream);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        assert_ne!(
-            reader.read_line(&mut head).unwrap(),
-            0,
-            "the request ended in its head"
-        );
-    }
-    let lower = head.to_lowercase();
-    let mut body = String::new();
-    if let Some((_, rest)) = lower.split_once("content-length: ") {
-        let mut bytes = vec![0; rest.split("\r\n").next().unwrap().parse().unwrap()];
-        reader.read_exact(&mut bytes).unwrap();
-        body = String::from_utf8(bytes).unwrap();
-    } else if lower.contains("transfer-encoding: chunked") {
-        while !body.ends_with("0\r\n\r\n") {
-            assert_ne!(
-                reader.read_line(&mut body).unwrap(),
-                0,
-                "the request ended in its body"
-            );
-        }
-    }
-    let length = answer.len();
-    write!(
-        stream,
-        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
-    stream.write_all(answer.as_bytes()).unwrap();
-    (head, body)
-}
-
-/// A server on loopback for one request.
+/// A server for one request.
 fn stub(status: &'static str, answer: &'static str) -> (Endpoint, JoinHandle<(String, String)>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = Endpoint::Http(format!("http://{}", listener.local_addr().unwrap()));
-    let server = thread::spawn(move || serve(listener.accept().unwrap().0, status, answer));
-    (endpoint, server)
+    let (endpoint, server) = stub::start(vec![(status, answer.to_owned())]);
+    (
+        endpoint,
+        thread::spawn(move || server.join().unwrap().remove(0)),
+    )
 }
 
 fn names(answer: ServiceGroups<Reference>) -> Result<Vec<String>, CtlError> {
@@ -197,7 +162,7 @@ fn a_unix_socket_carries_requests_with_bodies() {
     let listener = UnixListener::bind(&path).unwrap();
     let server = thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
-        serve(
+        stub::serve(
             stream,
             "200 OK",
             r#"{"status":"success","data":{"service_groups":[]}}"#,

@@ -4,6 +4,8 @@ mod client;
 mod cmd;
 mod error;
 mod output;
+#[cfg(test)]
+mod stub;
 mod unix_socket;
 
 use std::path::PathBuf;
@@ -40,8 +42,8 @@ struct Cli {
     /// The agent's token
     #[arg(long, global = true, env = "LBCTL_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// A file that holds the agent's token
-    #[arg(long, global = true, value_name = "FILE", conflicts_with = "token")]
+    /// A file that holds the agent's token; wins over --token and LBCTL_TOKEN
+    #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Form of what is printed
     #[arg(short, long, global = true, value_enum, default_value_t)]
@@ -131,7 +133,10 @@ fn usage(error: &clap::Error) -> ExitCode {
         error.kind(),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     ) {
-        eprintln!("lbctl: a command is missing; `lbctl --help` lists them");
+        eprintln!(
+            "lbctl: a command is missing; see `{} --help`",
+            command_of(&error.to_string())
+        );
     } else {
         eprintln!("{}", usage_line(&error.to_string()));
     }
@@ -150,13 +155,21 @@ fn usage_line(text: &str) -> String {
             line.push_str(tip);
         }
     }
-    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: "));
-    let command: Vec<&str> = usage
-        .unwrap_or("lbctl")
+    format!("{line}; see `{} --help`", command_of(text))
+}
+
+/// The command that a usage text of clap is about, such as `lbctl service`.
+fn command_of(text: &str) -> String {
+    let usage = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Usage: "))
+        .unwrap_or("lbctl");
+    let word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase());
+    usage
         .split_whitespace()
-        .take_while(|word| word.bytes().all(|byte| byte.is_ascii_lowercase()))
-        .collect();
-    format!("{line}; see `{} --help`", command.join(" "))
+        .take_while(word)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]

@@ -5,8 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use lbagent_api::envelope::{Instances, Reference};
 use lbagent_api::instance::{
-    Instance, InstanceServiceGroupSpec, InstanceSpec, InstanceState, NetworkInterfaceSpec,
-    parse_cidr,
+    Instance, InstanceServiceGroupSpec, InstanceSpec, NetworkInterfaceSpec, parse_cidr,
 };
 use lbagent_api::lifecycle::{DeleteInstanceSpec, MAX_DRAIN_MS, StartSpec, StateChange, StopSpec};
 use lbagent_api::{Selector, paths};

@@ -2,6 +2,8 @@
 
 pub mod counters;
 pub mod instance;
+#[cfg(test)]
+mod mistakes_tests;
 pub mod service;
 pub mod show;
 pub mod state;

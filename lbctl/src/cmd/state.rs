@@ -122,9 +122,7 @@ mod tests {
                  exported it",
             ),
         );
-        check(
-            "",
-            Err("The request body must be a JSON object or an array of objects"),
-        );
+        check("", Err("it holds no document"));
+        check("[1]", Err("it holds no document"));
     }
 }
