@@ -14,6 +14,9 @@ use crate::{build, capabilities, setup, workspace};
 /// such a test has passed.
 const SKIP_LOG: &str = "LBAGENT_SKIP_LOG";
 
+/// The crate of the harness and the rings.
+const HARNESS: &str = "lbagent-tests";
+
 /// Options of `test`.
 #[derive(Args, Default)]
 pub struct Options {
@@ -51,26 +54,37 @@ impl Ring {
         }
     }
 
-    /// The cargo command that runs this ring.
-    fn command(self) -> Command {
-        let mut command = process::cargo();
-        command.args(["test", "--no-fail-fast"]);
-        match self {
-            Self::Unit => {
-                let rest = ["--exclude", workspace::AGENT_OBJECT, "--lib", "--bins"];
-                command.args(["--workspace", "--test", "abi"]).args(rest);
-            }
-            Self::Datapath => {
-                command.args(["--package", "lbagent-tests", "--test", "datapath"]);
-            }
-            Self::Traffic => {
-                command.args(["--package", "lbagent-tests", "--test", "traffic"]);
-            }
-            Self::Api => {
-                command.args(["--package", "lbagent-tests", "--test", "api"]);
-            }
-        }
-        command
+    /// The cargo commands that run this ring.
+    fn commands(self) -> Vec<Command> {
+        let runs: &[&[&str]] = match self {
+            // The harness's own unit tests are apart from the rings that share its crate.
+            Self::Unit => &[
+                &[
+                    "--workspace",
+                    "--exclude",
+                    workspace::AGENT_OBJECT,
+                    "--exclude",
+                    HARNESS,
+                ],
+                &["--package", HARNESS],
+            ],
+            Self::Datapath => &[&["--package", HARNESS, "--test", "datapath"]],
+            Self::Traffic => &[&["--package", HARNESS, "--test", "traffic"]],
+            Self::Api => &[&["--package", HARNESS, "--test", "api"]],
+        };
+        let targets: &[&[&str]] = match self {
+            Self::Unit => &[&["--lib", "--bins", "--tests"], &["--lib", "--bins"]],
+            Self::Datapath | Self::Traffic | Self::Api => &[&[]],
+        };
+        let command = |(run, targets): (&&[&str], &&[&str])| {
+            let mut command = process::cargo();
+            command
+                .args(["test", "--no-fail-fast"])
+                .args(*run)
+                .args(*targets);
+            command
+        };
+        runs.iter().zip(targets).map(command).collect()
     }
 }
 
@@ -162,19 +176,21 @@ pub fn run(options: &Options) -> Result<()> {
 fn run_ring(ring: Ring, filter: Option<&str>) -> Result<Tally> {
     progress(ring.title());
     let log = skip_log()?;
-    let mut command = ring.command();
-    command.env(SKIP_LOG, &log);
-    if let Some(filter) = filter {
-        command.args(["--", filter]);
-    }
     let mut tally = Tally::default();
-    let succeeded = process::run_watched(&mut command, |line| tally.see(line))?;
-    if !succeeded && tally.failed == 0 {
-        // It did not compile, or a test killed its whole process.
-        tally.failed = 1;
-        tally
-            .failures
-            .push(format!("{} (did not build or did not end)", ring.title()));
+    for mut command in ring.commands() {
+        command.env(SKIP_LOG, &log);
+        if let Some(filter) = filter {
+            command.args(["--", filter]);
+        }
+        let failed_before = tally.failed;
+        let succeeded = process::run_watched(&mut command, |line| tally.see(line))?;
+        if !succeeded && tally.failed == failed_before {
+            // It did not compile, or a test killed its whole process.
+            tally.failed += 1;
+            tally
+                .failures
+                .push(format!("{} (did not build or did not end)", ring.title()));
+        }
     }
     let skips = fs::read_to_string(&log).with_context(|| format!("{}", log.display()))?;
     for line in skips.lines() {

@@ -24,6 +24,10 @@ const UNSAFE_HOMES: &[(&str, &str)] = &[
     ),
     ("lbagent-common/src/pod.rs", "plain-old-data marks"),
     (
+        "lbagent-common/tests/abi.rs",
+        "looks at the bytes of the types",
+    ),
+    (
         "lbagent/src/dataplane/",
         "mmapped map values and system calls",
     ),
@@ -58,12 +62,10 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Numbered lines without comments.
-    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.text.lines().enumerate().map(|(index, line)| {
-            let code = line.split("//").next().unwrap_or_default();
-            (index + 1, code)
-        })
+    /// Numbered lines without comments and without what string literals say.
+    fn code(&self) -> impl Iterator<Item = (usize, String)> {
+        let lines = self.text.lines().enumerate();
+        lines.map(|(index, line)| (index + 1, code_of(line)))
     }
 
     fn is_test(&self) -> bool {
@@ -131,7 +133,7 @@ fn check_unsafe(source: &Source<'_>, findings: &mut Vec<String>) {
     }
     for (line, code) in source.code() {
         let code = code.replace(UNSAFE_ATTRIBUTE, "");
-        if words(&code).any(|word| word == "unsafe") && !is_quoted(&code, "unsafe") {
+        if words(&code).any(|word| word == "unsafe") {
             findings.push(format!(
                 "{}:{line}: unsafe outside its homes (xtask/src/tidy.rs lists them)",
                 source.path
@@ -172,9 +174,10 @@ fn check_boundaries(source: &Source<'_>, findings: &mut Vec<String>) {
     let agent = source.path.starts_with("lbagent/src/");
     let dataplane = source.path.starts_with("lbagent/src/dataplane/");
     let plan = source.path.starts_with("lbagent/src/plan/");
+    let mut in_tests = source.is_test();
     for (line, code) in source.code() {
         let at = format!("{}:{line}", source.path);
-        if agent && !dataplane && words(code).any(|word| word == "aya" || word == "rtnetlink") {
+        if agent && !dataplane && words(&code).any(|word| word == "aya" || word == "rtnetlink") {
             findings.push(format!(
                 "{at}: only lbagent/src/dataplane/ uses aya and netlink"
             ));
@@ -186,7 +189,9 @@ fn check_boundaries(source: &Source<'_>, findings: &mut Vec<String>) {
             "std::process",
             "tokio::",
         ];
-        if plan && impure.iter().any(|word| code.contains(word)) {
+        // A unit test may measure how long planning takes.
+        in_tests |= code.contains("#[cfg(test)]");
+        if plan && !in_tests && impure.iter().any(|word| code.contains(word)) {
             findings.push(format!("{at}: plan/ is pure: no clock, no I/O"));
         }
     }
@@ -242,10 +247,25 @@ fn words(code: &str) -> impl Iterator<Item = &str> {
     code.split(|c: char| !c.is_alphanumeric() && c != '_')
 }
 
-/// Whether a word stands inside a string literal: an odd number of quotes comes before it.
-fn is_quoted(code: &str, word: &str) -> bool {
-    code.find(word)
-        .is_some_and(|at| code[..at].matches('"').count() % 2 == 1)
+/// A line up to its comment, its string literals emptied. Literals of several lines are taken for
+/// code, which at worst asks for other words in them.
+fn code_of(line: &str) -> String {
+    let line = line.replace("'\"'", "''").replace("\\\"", "");
+    let mut code = String::new();
+    for (index, piece) in line.split('"').enumerate() {
+        if index % 2 == 1 {
+            code.push_str("\"\"");
+            continue;
+        }
+        match piece.split_once("//") {
+            Some((before, _comment)) => {
+                code.push_str(before);
+                break;
+            }
+            None => code.push_str(piece),
+        }
+    }
+    code
 }
 
 #[cfg(test)]
@@ -271,7 +291,16 @@ mod tests {
         );
         finds("lbagent-ebpf/src/maps.rs", "unsafe { x() }", &[]);
         finds("lbagent/src/config.rs", "// unsafe, they say", &[]);
-        finds("lbagent/src/config.rs", "let x = \"unsafe\";", &[]);
+        finds(
+            "lbagent/src/config.rs",
+            "let x = (\"//\", \"unsafe\"); // unsafe",
+            &[],
+        );
+        finds(
+            "lbagent/src/config.rs",
+            "f(\"\\\"\", '\"', unsafe { x() })",
+            &["unsafe outside"],
+        );
         finds("lbagent-ebpf/src/main.rs", "#[unsafe(no_mangle)]", &[]);
     }
 
