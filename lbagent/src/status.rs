@@ -29,10 +29,18 @@ pub struct Inputs<'a> {
 
 /// The status of the gateway, with what does not work first.
 pub fn agent_status(inputs: &Inputs<'_>) -> AgentStatus {
-    let Inputs { agent, gateway, desired, result, interfaces, observation } = inputs;
+    let Inputs {
+        agent,
+        gateway,
+        desired,
+        result,
+        interfaces,
+        observation,
+    } = inputs;
     let found = result.conditions.iter();
-    let mut conditions: Vec<Condition> =
-        found.map(|condition| observe::condition(desired, condition)).collect();
+    let mut conditions: Vec<Condition> = found
+        .map(|condition| observe::condition(desired, condition))
+        .collect();
     conditions.extend(incomplete(result));
     conditions.extend(interfaces.iter().filter_map(interface_condition));
     conditions.extend(draining(desired));
@@ -51,7 +59,9 @@ pub fn agent_status(inputs: &Inputs<'_>) -> AgentStatus {
         },
         vips: gateway.vips.iter().copied().collect(),
         interfaces: interfaces.iter().map(interface_row).collect(),
-        maps: observation.map(|observed| observe::maps(&observed.actual)).unwrap_or_default(),
+        maps: observation
+            .map(|observed| observe::maps(&observed.actual))
+            .unwrap_or_default(),
         conditions,
     }
 }
@@ -80,20 +90,41 @@ fn incomplete(result: &ReconcileResult) -> Option<Condition> {
 }
 
 fn interface_condition(interface: &dataplane::InterfaceStatus) -> Option<Condition> {
-    let dataplane::InterfaceStatus { interface: name, mode, reason, .. } = interface;
+    let dataplane::InterfaceStatus {
+        interface: name,
+        mode,
+        reason,
+        ..
+    } = interface;
     let (severity, code) = match (mode, reason) {
         (None, _) => (Severity::Error, "not_attached"),
         (Some(_), Some(_)) => (Severity::Info, "other_mode"),
         (Some(_), None) => return None,
     };
-    let message = reason.clone().unwrap_or_else(|| "the program is not attached".to_owned());
+    let message = reason
+        .clone()
+        .unwrap_or_else(|| "the program is not attached".to_owned());
     let (object, name) = (ObjectKind::Interface, name.clone());
     let reason = code.to_owned();
-    Some(Condition { severity, object, name, uuid: None, reason, message, since: None })
+    Some(Condition {
+        severity,
+        object,
+        name,
+        uuid: None,
+        reason,
+        message,
+        since: None,
+    })
 }
 
 fn interface_row(interface: &dataplane::InterfaceStatus) -> InterfaceStatus {
-    let dataplane::InterfaceStatus { interface, hook, ifindex, mode, reason } = interface;
+    let dataplane::InterfaceStatus {
+        interface,
+        hook,
+        ifindex,
+        mode,
+        reason,
+    } = interface;
     InterfaceStatus {
         name: interface.clone(),
         role: match hook {
@@ -114,7 +145,9 @@ fn interface_row(interface: &dataplane::InterfaceStatus) -> InterfaceStatus {
 
 fn draining(desired: &DesiredState) -> impl Iterator<Item = Condition> {
     desired.instances.values().filter_map(|instance| {
-        let InstanceState::Draining { since, deadline } = instance.state else { return None };
+        let InstanceState::Draining { since, deadline } = instance.state else {
+            return None;
+        };
         let deadline = deadline.replace_nanosecond(0).unwrap_or(deadline);
         Some(Condition {
             severity: Severity::Info,
@@ -122,7 +155,9 @@ fn draining(desired: &DesiredState) -> impl Iterator<Item = Condition> {
             name: instance.name.clone(),
             uuid: Some(instance.uuid),
             reason: "draining".to_owned(),
-            message: format!("takes no new connections; the established ones stay until {deadline}"),
+            message: format!(
+                "takes no new connections; the established ones stay until {deadline}"
+            ),
             since: Some(since),
         })
     })

@@ -25,13 +25,20 @@ pub(super) async fn require_token(
 }
 
 fn shows(request: &Request, token: &str) -> bool {
-    let Some(value) = request.headers().get(header::AUTHORIZATION) else { return false };
-    let Some((scheme, shown)) = value.as_bytes().split_at_checked(7) else { return false };
+    let Some(value) = request.headers().get(header::AUTHORIZATION) else {
+        return false;
+    };
+    let Some((scheme, shown)) = value.as_bytes().split_at_checked(7) else {
+        return false;
+    };
     scheme.eq_ignore_ascii_case(b"bearer ") && is_equal(shown.trim_ascii(), token.as_bytes())
 }
 
 /// Takes as long for a token that is almost right as for any other of its length.
 fn is_equal(a: &[u8], b: &[u8]) -> bool {
-    let differences = a.iter().zip(b).fold(0, |bits, (a, b)| std::hint::black_box(bits | (a ^ b)));
+    let differences = a
+        .iter()
+        .zip(b)
+        .fold(0, |bits, (a, b)| std::hint::black_box(bits | (a ^ b)));
     a.len() == b.len() && differences == 0
 }

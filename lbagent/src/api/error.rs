@@ -52,22 +52,27 @@ impl IntoResponse for ApiError {
                  agent's api.token_file"
                     .to_owned(),
             ),
-            Self::NoSuchPath(path) => {
-                (StatusCode::NOT_FOUND, format!("No API endpoint with path '{path}'"))
-            }
+            Self::NoSuchPath(path) => (
+                StatusCode::NOT_FOUND,
+                format!("No API endpoint with path '{path}'"),
+            ),
             Self::WrongMethod(text) => (StatusCode::METHOD_NOT_ALLOWED, text),
             Self::NotSupported(text) => (StatusCode::NOT_IMPLEMENTED, text),
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "The request body is too large; send fewer objects at a time".to_owned(),
             ),
-            Self::Body(text) => {
-                (StatusCode::BAD_REQUEST, format!("The request body cannot be read: {text}"))
-            }
+            Self::Body(text) => (
+                StatusCode::BAD_REQUEST,
+                format!("The request body cannot be read: {text}"),
+            ),
             Self::Desired(error) => {
                 let error = anyhow::Error::from(error);
                 tracing::error!("the desired state was not written: {error:#}");
-                (StatusCode::SERVICE_UNAVAILABLE, format!("Nothing was changed: {error:#}"))
+                (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    format!("Nothing was changed: {error:#}"),
+                )
             }
             Self::Observe(error) => {
                 let error = anyhow::Error::from(error);
@@ -81,7 +86,9 @@ impl IntoResponse for ApiError {
         let body = Envelope::<()>::request_error(status.as_u16(), message);
         let mut response = (status, Json(body)).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
     }
@@ -89,7 +96,12 @@ impl IntoResponse for ApiError {
 
 /// An item of a request for new objects, by the name that it asked for.
 fn item(name: Option<&str>, error: ErrorCode, message: String) -> ItemError {
-    ItemError { uuid: None, name: name.map(str::to_owned), message, error }
+    ItemError {
+        uuid: None,
+        name: name.map(str::to_owned),
+        message,
+        error,
+    }
 }
 
 /// A request for an object that this version cannot serve is an item's failure; any other broken

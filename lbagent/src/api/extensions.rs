@@ -39,18 +39,25 @@ pub(super) async fn status(State(context): State<Shared>) -> Answer {
     answer(Envelope::success(StatusData { status }))
 }
 
-async fn observe(
-    context: &Shared,
-    desired: &DesiredState,
-) -> Result<Observation, ObserveError> {
-    context.reconciler.observe(plan::backend_addresses(desired)).await
+async fn observe(context: &Shared, desired: &DesiredState) -> Result<Observation, ObserveError> {
+    context
+        .reconciler
+        .observe(plan::backend_addresses(desired))
+        .await
 }
 
 pub(super) async fn table(State(context): State<Shared>) -> Answer {
     let desired = context.desired.current();
-    let observation = observe(&context, &desired).await.map_err(ApiError::Observe)?;
+    let observation = observe(&context, &desired)
+        .await
+        .map_err(ApiError::Observe)?;
     let generation = context.reconciler.latest().generation;
-    let table = observe::table(&desired, &observation, generation, OffsetDateTime::now_utc());
+    let table = observe::table(
+        &desired,
+        &observation,
+        generation,
+        OffsetDateTime::now_utc(),
+    );
     answer(Envelope::success(TableData { table }))
 }
 
@@ -63,14 +70,27 @@ pub(super) async fn counters(State(context): State<Shared>) -> Answer {
 
 pub(super) async fn export(State(context): State<Shared>) -> Answer {
     let desired = context.desired.current();
-    let observation = observe(&context, &desired).await.map_err(ApiError::Observe)?;
+    let observation = observe(&context, &desired)
+        .await
+        .map_err(ApiError::Observe)?;
     let paths: BTreeMap<_, _> = observation
         .actual
         .paths
         .into_iter()
         .map(|(address, path)| {
-            let crate::dataplane::Path { ifindex, source, onlink_prefix } = path;
-            (address, StatePath { ifindex, source, onlink_prefix })
+            let crate::dataplane::Path {
+                ifindex,
+                source,
+                onlink_prefix,
+            } = path;
+            (
+                address,
+                StatePath {
+                    ifindex,
+                    source,
+                    onlink_prefix,
+                },
+            )
         })
         .collect();
     let state = document::export(&desired, &context.gateway, Some(paths));
@@ -82,14 +102,25 @@ pub(super) async fn import(State(context): State<Shared>, body: Body) -> Answer 
     let wanted = document::import(&wanted, &context.gateway.vips)?;
     let (service_groups, instances) = (wanted.service_groups.len(), wanted.instances.len());
     let (written, warnings) = change(&context, move |desired| desired.replace(&wanted)).await?;
-    let imported = Imported { generation: written.generation, service_groups, instances };
-    answer(Envelope { warnings, ..Envelope::success(ImportData { imported }) })
+    let imported = Imported {
+        generation: written.generation,
+        service_groups,
+        instances,
+    };
+    answer(Envelope {
+        warnings,
+        ..Envelope::success(ImportData { imported })
+    })
 }
 
 pub(super) async fn healthz(State(context): State<Shared>) -> Answer {
     let result = context.reconciler.latest();
     let word = |healthy: bool| if healthy { "healthy" } else { "degraded" };
-    let attached = context.interfaces.borrow().iter().all(|interface| interface.mode.is_some());
+    let attached = context
+        .interfaces
+        .borrow()
+        .iter()
+        .all(|interface| interface.mode.is_some());
     let reconciled = match result.pass {
         0 => "unknown",
         _ => word(result.error.is_none()),

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use axum::extract::State;
 use lbagent_api::envelope::{Instances, Item, Reference, Warning};
-use lbagent_api::instance::{self as contract, InstanceServiceGroup, InstanceSpec, NetworkInterface};
+use lbagent_api::instance::{
+    self as contract, InstanceServiceGroup, InstanceSpec, NetworkInterface,
+};
 use lbagent_api::lifecycle::{self, DeleteInstanceSpec, StartSpec, StopSpec};
 use lbagent_api::request::{ListQuery, parse_one_or_many};
 use lbagent_api::{ContractError, Envelope, ErrorCode, ItemError, Selector};
@@ -48,23 +50,33 @@ pub(super) async fn create(State(context): State<Shared>, body: Body) -> Answer 
         }
     }
     let now = OffsetDateTime::now_utc();
-    let (written, mut warnings) =
-        change(&context, move |desired| desired.create_instances(&valid, &checks, now)).await?;
+    let (written, mut warnings) = change(&context, move |desired| {
+        desired.create_instances(&valid, &checks, now)
+    })
+    .await?;
     warnings.extend(specs.iter().filter_map(without_effect));
     let created = written.outcome.iter().flatten();
     warnings.extend(created.flat_map(|instance| unreachable_now(&context, instance)));
     let mut outcomes = written.outcome.into_iter();
     let state = context.desired.current();
-    let items = specs.iter().zip(refused).map(|(spec, refused)| match refused {
-        Some(error) => Item::Failed(error),
-        None => match outcomes.next() {
-            Some(Ok(instance)) => Item::Done(whole(&state, &instance)),
-            Some(Err(error)) => Item::Failed(error::create_instance(spec.name.as_deref(), &error)),
-            None => unreachable!("every valid request has an outcome"),
-        },
-    });
+    let items = specs
+        .iter()
+        .zip(refused)
+        .map(|(spec, refused)| match refused {
+            Some(error) => Item::Failed(error),
+            None => match outcomes.next() {
+                Some(Ok(instance)) => Item::Done(whole(&state, &instance)),
+                Some(Err(error)) => {
+                    Item::Failed(error::create_instance(spec.name.as_deref(), &error))
+                }
+                None => unreachable!("every valid request has an outcome"),
+            },
+        });
     let envelope = Envelope::of_items(items.collect(), |instances| Instances { instances });
-    answer(Envelope { warnings, ..envelope })
+    answer(Envelope {
+        warnings,
+        ..envelope
+    })
 }
 
 fn without_effect(spec: &InstanceSpec) -> Option<Warning> {
@@ -106,7 +118,11 @@ pub(super) async fn get_one(
     body.empty()?;
     Body::without_selector(query.selectors.first().cloned())?;
     let state = context.desired.current();
-    let query = ListQuery { selectors: vec![selector], details: query.details, ..ListQuery::default() };
+    let query = ListQuery {
+        selectors: vec![selector],
+        details: query.details,
+        ..ListQuery::default()
+    };
     answer(found(&state, &query)?)
 }
 
@@ -140,7 +156,10 @@ async fn delete_these(context: Shared, selectors: Vec<Selector>) -> Answer {
     let named = selectors.clone();
     let (written, warnings) =
         change(&context, move |desired| desired.delete_instances(&named)).await?;
-    answer(Envelope { warnings, ..changed(&selectors, written.outcome, |reference| reference) })
+    answer(Envelope {
+        warnings,
+        ..changed(&selectors, written.outcome, |reference| reference)
+    })
 }
 
 pub(super) async fn stop(State(context): State<Shared>, body: Body) -> Answer {
@@ -167,15 +186,27 @@ pub(super) async fn stop_one(
 
 fn stop_request(selector: Selector, spec: &StopSpec) -> Result<StopRequest, ContractError> {
     let drain = Duration::from_millis(spec.drain_ms()?);
-    Ok(StopRequest { selector, drain, only_if: spec.ifstate.map(|state| state.as_str().to_owned()) })
+    Ok(StopRequest {
+        selector,
+        drain,
+        only_if: spec.ifstate.map(|state| state.as_str().to_owned()),
+    })
 }
 
 async fn stop_these(context: Shared, requests: Vec<StopRequest>) -> Answer {
-    let selectors: Vec<_> = requests.iter().map(|request| request.selector.clone()).collect();
+    let selectors: Vec<_> = requests
+        .iter()
+        .map(|request| request.selector.clone())
+        .collect();
     let now = OffsetDateTime::now_utc();
-    let (written, warnings) =
-        change(&context, move |desired| desired.stop_instances(&requests, now)).await?;
-    answer(Envelope { warnings, ..changed(&selectors, written.outcome, state_change) })
+    let (written, warnings) = change(&context, move |desired| {
+        desired.stop_instances(&requests, now)
+    })
+    .await?;
+    answer(Envelope {
+        warnings,
+        ..changed(&selectors, written.outcome, state_change)
+    })
 }
 
 pub(super) async fn start(State(context): State<Shared>, body: Body) -> Answer {
@@ -203,7 +234,10 @@ async fn start_these(context: Shared, selectors: Vec<Selector>) -> Answer {
     let named = selectors.clone();
     let (written, warnings) =
         change(&context, move |desired| desired.start_instances(&named)).await?;
-    answer(Envelope { warnings, ..changed(&selectors, written.outcome, state_change) })
+    answer(Envelope {
+        warnings,
+        ..changed(&selectors, written.outcome, state_change)
+    })
 }
 
 /// The body of a request whose path names the object.
@@ -224,10 +258,13 @@ fn changed<T, U>(
     outcomes: Vec<Result<T, ChangeInstanceError>>,
     show: impl Fn(T) -> U,
 ) -> Envelope<Instances<U>> {
-    let items = selectors.iter().zip(outcomes).map(|(selector, outcome)| match outcome {
-        Ok(done) => Item::Done(show(done)),
-        Err(error) => Item::Failed(error::change_instance(selector, &error)),
-    });
+    let items = selectors
+        .iter()
+        .zip(outcomes)
+        .map(|(selector, outcome)| match outcome {
+            Ok(done) => Item::Done(show(done)),
+            Err(error) => Item::Failed(error::change_instance(selector, &error)),
+        });
     Envelope::of_items(items.collect(), |instances| Instances { instances })
 }
 
@@ -254,12 +291,17 @@ type Found = Envelope<Instances<Shown>>;
 fn found(state: &DesiredState, query: &ListQuery) -> Result<Found, ContractError> {
     let show = |instance: &desired::Instance| match query.details {
         true => Shown::Whole(Box::new(whole(state, instance))),
-        false => Shown::Names(Reference { uuid: instance.uuid, name: instance.name.clone() }),
+        false => Shown::Names(Reference {
+            uuid: instance.uuid,
+            name: instance.name.clone(),
+        }),
     };
     let items = if query.selectors.is_empty() {
         let identity = |instance: &desired::Instance| (instance.created_at, instance.uuid);
         let page = page(state.instances.values(), identity, query)?;
-        page.into_iter().map(|instance| Item::Done(show(instance))).collect()
+        page.into_iter()
+            .map(|instance| Item::Done(show(instance)))
+            .collect()
     } else {
         let find = |selector| match state.instance(selector) {
             Some(instance) => Item::Done(show(instance)),
@@ -267,13 +309,22 @@ fn found(state: &DesiredState, query: &ListQuery) -> Result<Found, ContractError
         };
         query.selectors.iter().map(find).collect()
     };
-    Ok(Envelope::of_items(items, |instances| Instances { instances }))
+    Ok(Envelope::of_items(items, |instances| Instances {
+        instances,
+    }))
 }
 
 /// The contract's form of an instance.
 fn whole(state: &DesiredState, instance: &desired::Instance) -> contract::Instance {
-    let desired::Instance { uuid, name, created_at, state: word, service_group, addresses, image } =
-        instance;
+    let desired::Instance {
+        uuid,
+        name,
+        created_at,
+        state: word,
+        service_group,
+        addresses,
+        image,
+    } = instance;
     let group = service_group.and_then(|uuid| state.service_groups.get(&uuid));
     let interface = |address: &ipnetwork::IpNetwork| NetworkInterface {
         uuid: None,

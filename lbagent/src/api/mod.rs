@@ -59,7 +59,10 @@ pub struct Context {
 impl Context {
     /// What requests are checked against.
     fn checks(&self) -> Gateway {
-        Gateway { vips: self.gateway.vips.clone(), metro_domain: self.metro_domain.clone() }
+        Gateway {
+            vips: self.gateway.vips.clone(),
+            metro_domain: self.metro_domain.clone(),
+        }
     }
 }
 
@@ -103,7 +106,9 @@ pub fn router(context: Context) -> Router {
         .route("/v1/healthz", get(extensions::healthz));
     unsupported::PATHS
         .iter()
-        .fold(router, |router, path| router.route(path, axum::routing::any(unsupported::endpoint)))
+        .fold(router, |router, path| {
+            router.route(path, axum::routing::any(unsupported::endpoint))
+        })
         .fallback(unsupported::no_such_path)
         .method_not_allowed_fallback(unsupported::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))

@@ -20,13 +20,16 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        Bytes::from_request(request, state).await.map(Self).map_err(|error: BytesRejection| {
-            if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                ApiError::TooLarge
-            } else {
-                ApiError::Body(error.body_text())
-            }
-        })
+        Bytes::from_request(request, state)
+            .await
+            .map(Self)
+            .map_err(|error: BytesRejection| {
+                if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                    ApiError::TooLarge
+                } else {
+                    ApiError::Body(error.body_text())
+                }
+            })
     }
 }
 
@@ -44,7 +47,9 @@ impl Body {
 
     /// For endpoints whose body can say nothing but which object, on a path that names it.
     pub(super) fn empty(&self) -> Result<(), ContractError> {
-        parse_selectors(&self.0)?.pop().map_or(Ok(()), |one| Self::without_selector(Some(one)))
+        parse_selectors(&self.0)?
+            .pop()
+            .map_or(Ok(()), |one| Self::without_selector(Some(one)))
     }
 }
 
@@ -72,7 +77,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Listing {
         let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
             .await
             .map_err(|error| ContractError::invalid(error.body_text()))?;
-        let pairs = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let pairs = pairs
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()));
         Ok(Self(ListQuery::parse(pairs)?))
     }
 }
@@ -121,5 +128,11 @@ fn matcher(cursor: &str, query: &ListQuery) -> Result<Matcher, ContractError> {
         ))
     })?;
     let descending = query.order == lbagent_api::request::Order::Desc;
-    Ok(Box::new(move |(created, _)| if descending { created <= time } else { created >= time }))
+    Ok(Box::new(move |(created, _)| {
+        if descending {
+            created <= time
+        } else {
+            created >= time
+        }
+    }))
 }

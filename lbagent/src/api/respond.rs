@@ -45,7 +45,11 @@ pub(super) async fn change<T: Send + 'static>(
 }
 
 async fn applied(context: &Context, generation: u64) -> Vec<Warning> {
-    let message = match context.reconciler.wait_applied(generation, APPLY_TIMEOUT).await {
+    let message = match context
+        .reconciler
+        .wait_applied(generation, APPLY_TIMEOUT)
+        .await
+    {
         Ok(result) => match &result.error {
             None => return Vec::new(),
             Some(error) => format!(

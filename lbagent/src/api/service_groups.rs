@@ -47,22 +47,30 @@ pub(super) async fn create(State(context): State<Shared>, body: Body) -> Answer 
     .await?;
     let mut outcomes = written.outcome.into_iter();
     let state = context.desired.current();
-    let items = specs.iter().zip(refused).map(|(spec, refused)| match refused {
-        Some(error) => Item::Failed(error),
-        None => match outcomes.next() {
-            Some(Ok(group)) => Item::Done(whole(&state, &group)),
-            Some(Err(error)) => {
-                Item::Failed(error::create_service_group(spec.name.as_deref(), &error))
-            }
-            None => unreachable!("every valid request has an outcome"),
-        },
+    let items = specs
+        .iter()
+        .zip(refused)
+        .map(|(spec, refused)| match refused {
+            Some(error) => Item::Failed(error),
+            None => match outcomes.next() {
+                Some(Ok(group)) => Item::Done(whole(&state, &group)),
+                Some(Err(error)) => {
+                    Item::Failed(error::create_service_group(spec.name.as_deref(), &error))
+                }
+                None => unreachable!("every valid request has an outcome"),
+            },
+        });
+    let envelope = Envelope::of_items(items.collect(), |service_groups| ServiceGroups {
+        service_groups,
     });
-    let envelope = Envelope::of_items(items.collect(), |service_groups| ServiceGroups { service_groups });
     if specs.iter().any(|spec| spec.dns_name.is_some()) {
         let message = "'dns_name' is the form of 2024; use 'domains'".to_owned();
         warnings.push(Warning { message });
     }
-    answer(Envelope { warnings, ..envelope })
+    answer(Envelope {
+        warnings,
+        ..envelope
+    })
 }
 
 pub(super) async fn list(State(context): State<Shared>, query: Listing, body: Body) -> Answer {
@@ -80,13 +88,20 @@ pub(super) async fn get_one(
     body.empty()?;
     Body::without_selector(query.selectors.first().cloned())?;
     let state = context.desired.current();
-    let query = ListQuery { selectors: vec![selector], details: query.details, ..ListQuery::default() };
+    let query = ListQuery {
+        selectors: vec![selector],
+        details: query.details,
+        ..ListQuery::default()
+    };
     answer(found(&state, &query)?)
 }
 
 /// The listing of 2024: names only.
 pub(super) async fn names(State(context): State<Shared>, query: Listing, body: Body) -> Answer {
-    let query = ListQuery { details: false, ..query.with_body(&body)? };
+    let query = ListQuery {
+        details: false,
+        ..query.with_body(&body)?
+    };
     let state = context.desired.current();
     answer(found(&state, &query)?)
 }
@@ -122,14 +137,25 @@ pub(super) fn missing_selector() -> ContractError {
 
 async fn delete_these(context: Shared, selectors: Vec<Selector>) -> Answer {
     let named = selectors.clone();
-    let (written, warnings) =
-        change(&context, move |desired| desired.delete_service_groups(&named)).await?;
-    let items = selectors.iter().zip(written.outcome).map(|(selector, outcome)| match outcome {
-        Ok(reference) => Item::Done(reference),
-        Err(error) => Item::Failed(error::delete_service_group(selector, &error)),
+    let (written, warnings) = change(&context, move |desired| {
+        desired.delete_service_groups(&named)
+    })
+    .await?;
+    let items = selectors
+        .iter()
+        .zip(written.outcome)
+        .map(|(selector, outcome)| match outcome {
+            Ok(reference) => Item::Done(reference),
+            Err(error) => Item::Failed(error::delete_service_group(selector, &error)),
+        });
+    let envelope = Envelope::of_items(items.collect(), |service_groups| ServiceGroups {
+        service_groups,
     });
-    let envelope = Envelope::of_items(items.collect(), |service_groups| ServiceGroups { service_groups });
-    answer(Envelope { warnings, ..envelope }).map(IntoResponse::into_response)
+    answer(Envelope {
+        warnings,
+        ..envelope
+    })
+    .map(IntoResponse::into_response)
 }
 
 type Found = Envelope<ServiceGroups<Shown>>;
@@ -137,12 +163,17 @@ type Found = Envelope<ServiceGroups<Shown>>;
 fn found(state: &DesiredState, query: &ListQuery) -> Result<Found, ContractError> {
     let show = |group: &desired::ServiceGroup| match query.details {
         true => Shown::Whole(Box::new(whole(state, group))),
-        false => Shown::Names(Reference { uuid: group.uuid, name: group.name.clone() }),
+        false => Shown::Names(Reference {
+            uuid: group.uuid,
+            name: group.name.clone(),
+        }),
     };
     let items = if query.selectors.is_empty() {
         let identity = |group: &desired::ServiceGroup| (group.created_at, group.uuid);
         let page = page(state.service_groups.values(), identity, query)?;
-        page.into_iter().map(|group| Item::Done(show(group))).collect()
+        page.into_iter()
+            .map(|group| Item::Done(show(group)))
+            .collect()
     } else {
         let find = |selector| match state.service_group(selector) {
             Some(group) => Item::Done(show(group)),
@@ -150,7 +181,9 @@ fn found(state: &DesiredState, query: &ListQuery) -> Result<Found, ContractError
         };
         query.selectors.iter().map(find).collect()
     };
-    Ok(Envelope::of_items(items, |service_groups| ServiceGroups { service_groups }))
+    Ok(Envelope::of_items(items, |service_groups| ServiceGroups {
+        service_groups,
+    }))
 }
 
 /// The contract's form of a group.
@@ -165,8 +198,10 @@ fn whole(state: &DesiredState, group: &desired::ServiceGroup) -> ServiceGroup {
         services,
         domains,
     } = group;
-    let member =
-        |instance: &desired::Instance| Reference { uuid: instance.uuid, name: instance.name.clone() };
+    let member = |instance: &desired::Instance| Reference {
+        uuid: instance.uuid,
+        name: instance.name.clone(),
+    };
     ServiceGroup {
         uuid: *uuid,
         name: name.clone(),
@@ -184,5 +219,8 @@ fn whole(state: &DesiredState, group: &desired::ServiceGroup) -> ServiceGroup {
 }
 
 pub(super) fn domains(fqdns: &[String]) -> Vec<Domain> {
-    fqdns.iter().map(|fqdn| Domain { fqdn: fqdn.clone() }).collect()
+    fqdns
+        .iter()
+        .map(|fqdn| Domain { fqdn: fqdn.clone() })
+        .collect()
 }

@@ -1,0 +1,220 @@
+//! The endpoints in process, on a store in a file, the real reconciler and the data plane's twin.
+
+mod contract;
+mod extensions;
+mod lifecycle;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, header};
+use serde_json::Value;
+use tower::ServiceExt;
+
+use super::*;
+use crate::dataplane::fake::FakeDataplane;
+use crate::dataplane::{AttachedMode, Capacity, Hook, Path};
+use crate::plan::UnpublishedPorts;
+use crate::reconcile::{Reconciler, Timing};
+use crate::store::RedbStore;
+
+/// A running agent without a kernel.
+struct Server {
+    router: Router,
+    desired: Arc<Desired>,
+    _directory: tempfile::TempDir,
+    _interfaces: watch::Sender<Vec<InterfaceStatus>>,
+}
+
+/// Instances 10.0.0.1 to 10.0.0.99 are reachable, others are not.
+fn fake_dataplane() -> FakeDataplane {
+    let capacity = Capacity {
+        slots: 8192,
+        ..Capacity::default()
+    };
+    let mut dataplane = FakeDataplane::new(capacity);
+    dataplane.paths = (1..100)
+        .map(|host| {
+            let address = IpAddr::from([10, 0, 0, host]);
+            let source = IpAddr::from([10, 0, 0, 254]);
+            (
+                address,
+                Path {
+                    ifindex: 2,
+                    source,
+                    onlink_prefix: 24,
+                },
+            )
+        })
+        .collect();
+    dataplane
+}
+
+fn vips() -> BTreeSet<IpAddr> {
+    ["192.0.2.1", "192.0.2.2"]
+        .iter()
+        .map(|vip| vip.parse().unwrap())
+        .collect()
+}
+
+impl Server {
+    fn start() -> Self {
+        Self::with_token(None)
+    }
+
+    fn with_token(token: Option<&str>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = RedbStore::open(&directory.path().join("state.redb")).unwrap();
+        let desired = Arc::new(Desired::load(Arc::new(store)).unwrap());
+        let gateway = GatewaySettings {
+            vips: vips(),
+            unpublished_ports: UnpublishedPorts::Pass,
+            hash_seed: desired.hash_seed(),
+            udp_idle: Duration::from_secs(60),
+            source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
+            source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+        };
+        let (reconciler, handle) = Reconciler::new(
+            Box::new(fake_dataplane()),
+            gateway.clone(),
+            desired.subscribe(),
+            Timing::default(),
+        )
+        .unwrap();
+        tokio::spawn(reconciler.run());
+        let interfaces = watch::Sender::new(vec![InterfaceStatus {
+            interface: "eth0".into(),
+            hook: Hook::Client,
+            ifindex: Some(1),
+            mode: Some(AttachedMode::Native),
+            reason: None,
+        }]);
+        let router = router(Context {
+            gateway,
+            metro_domain: "lb.internal".into(),
+            token: token.map(str::to_owned),
+            desired: desired.clone(),
+            reconciler: handle,
+            interfaces: interfaces.subscribe(),
+            started_at: OffsetDateTime::now_utc(),
+        });
+        Self {
+            router,
+            desired,
+            _directory: directory,
+            _interfaces: interfaces,
+        }
+    }
+
+    /// Sends a request as `"METHOD PATH"`; returns HTTP status and body.
+    async fn call(&self, request: &str, body: impl Into<Body>) -> (u16, Value) {
+        self.call_as(None, request, body).await
+    }
+
+    async fn call_as(
+        &self,
+        authorization: Option<&str>,
+        request: &str,
+        body: impl Into<Body>,
+    ) -> (u16, Value) {
+        let (method, path) = request.split_once(' ').unwrap();
+        let mut builder = Request::builder().method(method).uri(path);
+        if let Some(value) = authorization {
+            builder = builder.header(header::AUTHORIZATION, value);
+        }
+        let request = builder.body(body.into()).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let body = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| panic!("{path}: {status}, no JSON: {bytes:?}"));
+        (status, body)
+    }
+
+    /// Sends a request that must succeed as a whole; returns the items of its answer.
+    async fn items(&self, request: &str, body: Value) -> Vec<Value> {
+        let (status, answer) = self.call(request, body.to_string()).await;
+        assert_eq!(
+            (status, &answer["status"]),
+            (200, &"success".into()),
+            "{request}: {answer}"
+        );
+        let data = answer["data"].as_object().unwrap();
+        assert_eq!(data.len(), 1, "data has one member: {answer}");
+        data.values().next().unwrap().as_array().unwrap().clone()
+    }
+
+    /// As [`items`](Self::items), for a single object.
+    async fn item(&self, request: &str, body: Value) -> Value {
+        let mut items = self.items(request, body).await;
+        assert_eq!(items.len(), 1, "{items:?}");
+        items.remove(0)
+    }
+
+    /// A request that the contract refuses as a whole.
+    #[track_caller]
+    fn refuses(
+        &self,
+        request: &'static str,
+        body: &'static str,
+        status: u16,
+        message: &'static str,
+    ) -> impl Future<Output = ()> {
+        let place = std::panic::Location::caller();
+        async move {
+            let before = self.desired.current();
+            let (found, answer) = self.call(request, body).await;
+            assert_eq!(found, status, "{place}: {answer}");
+            let text = answer["message"].as_str().unwrap_or_default();
+            assert!(
+                text.contains(message),
+                "{place}: expected {message:?} in {answer}"
+            );
+            assert_eq!(answer["status"], "error", "{place}");
+            assert_eq!(answer["errors"][0]["status"], status, "{place}");
+            assert_eq!(
+                before,
+                self.desired.current(),
+                "{place}: something was changed"
+            );
+        }
+    }
+
+    /// A request for one object that fails as an item, and with it the whole.
+    #[track_caller]
+    fn fails(
+        &self,
+        request: &'static str,
+        body: Value,
+        code: u16,
+        message: &'static str,
+    ) -> impl Future<Output = ()> {
+        let place = std::panic::Location::caller();
+        async move {
+            let before = self.desired.current();
+            let (status, answer) = self.call(request, body.to_string()).await;
+            assert_eq!(status, 200, "{place}: {answer}");
+            assert_eq!(answer["status"], "error", "{place}: {answer}");
+            assert_eq!(
+                answer["message"], "Failed to perform all operations",
+                "{place}"
+            );
+            let data = answer["data"].as_object().unwrap().values().next().unwrap();
+            let item = &data[0];
+            assert_eq!(item["status"], "error", "{place}: {answer}");
+            assert_eq!(item["error"], code, "{place}: {answer}");
+            let text = item["message"].as_str().unwrap_or_default();
+            assert!(
+                text.contains(message),
+                "{place}: expected {message:?} in {item}"
+            );
+            assert_eq!(
+                before,
+                self.desired.current(),
+                "{place}: something was changed"
+            );
+        }
+    }
+}

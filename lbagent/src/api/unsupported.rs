@@ -31,7 +31,9 @@ pub(super) const PATHS: &[&str] = &[
 
 pub(super) async fn endpoint(method: Method, uri: Uri) -> ApiError {
     let path = uri.path();
-    ApiError::NotSupported(format!("{method} {path} is not supported by this version of lbagent"))
+    ApiError::NotSupported(format!(
+        "{method} {path} is not supported by this version of lbagent"
+    ))
 }
 
 pub(super) async fn no_such_path(uri: Uri) -> ApiError {

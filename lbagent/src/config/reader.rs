@@ -27,7 +27,10 @@ impl Source<'_> {
     pub(super) fn origin(&self, span: &Range<usize>) -> Origin {
         let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-        Origin::Line { file: self.file.to_owned(), line }
+        Origin::Line {
+            file: self.file.to_owned(),
+            line,
+        }
     }
 }
 
@@ -42,7 +45,12 @@ pub(super) struct Table<'a, 'i> {
 
 impl<'a, 'i> Table<'a, 'i> {
     pub(super) fn root(source: Source<'a>, values: &'a DeTable<'i>) -> Self {
-        Self { source, prefix: String::new(), values: Some(values), known: Vec::new() }
+        Self {
+            source,
+            prefix: String::new(),
+            values: Some(values),
+            known: Vec::new(),
+        }
     }
 
     /// A table inside; an empty one when the file has none.
@@ -55,7 +63,12 @@ impl<'a, 'i> Table<'a, 'i> {
             }
         });
         let prefix = format!("{}{key}.", self.prefix);
-        Self { source: self.source, prefix, values, known: Vec::new() }
+        Self {
+            source: self.source,
+            prefix,
+            values,
+            known: Vec::new(),
+        }
     }
 
     pub(super) fn string(
@@ -111,8 +124,15 @@ impl<'a, 'i> Table<'a, 'i> {
             }
         };
         if number.is_none() {
-            let text = format!("{}{key}: expected a whole number from 0 to {}", self.prefix, u64::MAX);
-            problems.push(Problem { origin: self.source.origin(&value.span()), text });
+            let text = format!(
+                "{}{key}: expected a whole number from 0 to {}",
+                self.prefix,
+                u64::MAX
+            );
+            problems.push(Problem {
+                origin: self.source.origin(&value.span()),
+                text,
+            });
         }
         number.map(|number| self.located(value, number))
     }
@@ -127,7 +147,10 @@ impl<'a, 'i> Table<'a, 'i> {
                     None => format!("; known here: {}", self.known.join(", ")),
                 };
                 let text = format!("unknown key `{}{name}`{hint}", self.prefix);
-                problems.push(Problem { origin: self.source.origin(&key.span()), text });
+                problems.push(Problem {
+                    origin: self.source.origin(&key.span()),
+                    text,
+                });
             }
         }
     }
@@ -138,7 +161,10 @@ impl<'a, 'i> Table<'a, 'i> {
     }
 
     fn located<T>(&self, at: &Spanned<DeValue<'_>>, value: T) -> Located<T> {
-        Located { value, origin: self.source.origin(&at.span()) }
+        Located {
+            value,
+            origin: self.source.origin(&at.span()),
+        }
     }
 
     fn wrong_type(
@@ -149,9 +175,15 @@ impl<'a, 'i> Table<'a, 'i> {
         expected: &str,
         problems: &mut Vec<Problem>,
     ) {
-        let text =
-            format!("{}{key}: expected {expected}, found {}", self.prefix, found.type_str());
-        problems.push(Problem { origin: self.source.origin(&at.span()), text });
+        let text = format!(
+            "{}{key}: expected {expected}, found {}",
+            self.prefix,
+            found.type_str()
+        );
+        problems.push(Problem {
+            origin: self.source.origin(&at.span()),
+            text,
+        });
     }
 }
 
@@ -164,8 +196,10 @@ fn parse_number(text: &str) -> Option<u64> {
 
 /// The known word that was most likely meant.
 pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    let (distance, best) =
-        known.iter().map(|candidate| (distance(word, candidate), *candidate)).min()?;
+    let (distance, best) = known
+        .iter()
+        .map(|candidate| (distance(word, candidate), *candidate))
+        .min()?;
     (distance <= 1 + word.len() / 5).then_some(best)
 }
 

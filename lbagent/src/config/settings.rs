@@ -23,7 +23,12 @@ pub struct Overrides {
           value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub backend_interfaces: Vec<String>,
     /// Address that services are published on; repeat it or separate several with commas
-    #[arg(long = "vip", value_name = "ADDRESS", env = "LBAGENT_VIPS", value_delimiter = ',')]
+    #[arg(
+        long = "vip",
+        value_name = "ADDRESS",
+        env = "LBAGENT_VIPS",
+        value_delimiter = ','
+    )]
     pub vips: Vec<IpAddr>,
     /// How the host comes to answer for VIPs: l2 or routed
     #[arg(long, value_name = "MODE", env = "LBAGENT_VIP_MODE")]
@@ -96,9 +101,13 @@ pub(super) struct Limits {
 pub(super) fn read(file: &str, text: &str, problems: &mut Vec<Problem>) -> Settings {
     let source = Source { file, text };
     let (table, errors) = DeTable::parse_recoverable(text);
-    problems.extend(errors.iter().map(|error| Problem {
-        origin: error.span().map_or_else(|| Origin::File(file.into()), |span| source.origin(&span)),
-        text: error.message().to_owned(),
+    problems.extend(errors.iter().map(|error| {
+        Problem {
+            origin: error
+                .span()
+                .map_or_else(|| Origin::File(file.into()), |span| source.origin(&span)),
+            text: error.message().to_owned(),
+        }
     }));
     let mut root = Table::root(source, table.get_ref());
     let client_interfaces = root.strings("client_interfaces", problems);
@@ -169,19 +178,47 @@ impl Settings {
             api_token_file,
             metro_domain,
         } = overrides;
-        replace_list(&mut self.client_interfaces, "--client-interface", client_interfaces);
-        replace_list(&mut self.backend_interfaces, "--backend-interface", backend_interfaces);
+        replace_list(
+            &mut self.client_interfaces,
+            "--client-interface",
+            client_interfaces,
+        );
+        replace_list(
+            &mut self.backend_interfaces,
+            "--backend-interface",
+            backend_interfaces,
+        );
         replace_list(&mut self.vips, "--vip", vips);
         replace(&mut self.vip_mode, "--vip-mode", vip_mode.clone());
         replace(&mut self.xdp_mode, "--xdp-mode", xdp_mode.clone());
-        replace(&mut self.unpublished_ports, "--unpublished-ports", unpublished_ports.clone());
+        replace(
+            &mut self.unpublished_ports,
+            "--unpublished-ports",
+            unpublished_ports.clone(),
+        );
         replace(&mut self.state_dir, "--state-dir", path_text(state_dir));
         replace(&mut self.bpffs_dir, "--bpffs-dir", path_text(bpffs_dir));
         replace(&mut self.bpf_object, "--bpf-object", path_text(bpf_object));
-        replace(&mut self.listen, "--api-listen", api_listen.map(|listen| listen.to_string()));
-        replace(&mut self.unix_socket, "--api-unix-socket", path_text(api_unix_socket));
-        replace(&mut self.token_file, "--api-token-file", path_text(api_token_file));
-        replace(&mut self.metro_domain, "--metro-domain", metro_domain.clone());
+        replace(
+            &mut self.listen,
+            "--api-listen",
+            api_listen.map(|listen| listen.to_string()),
+        );
+        replace(
+            &mut self.unix_socket,
+            "--api-unix-socket",
+            path_text(api_unix_socket),
+        );
+        replace(
+            &mut self.token_file,
+            "--api-token-file",
+            path_text(api_token_file),
+        );
+        replace(
+            &mut self.metro_domain,
+            "--metro-domain",
+            metro_domain.clone(),
+        );
     }
 }
 
@@ -191,7 +228,10 @@ fn path_text(path: &Option<PathBuf>) -> Option<String> {
 
 fn replace(setting: &mut Value<String>, flag: &'static str, given: Option<String>) {
     if let Some(value) = given {
-        *setting = Some(Located { value, origin: Origin::Flag(flag) });
+        *setting = Some(Located {
+            value,
+            origin: Origin::Flag(flag),
+        });
     }
 }
 
@@ -201,7 +241,10 @@ fn replace_list<T: ToString>(
     given: &[T],
 ) {
     if !given.is_empty() {
-        let located = |value: &T| Located { value: value.to_string(), origin: Origin::Flag(flag) };
+        let located = |value: &T| Located {
+            value: value.to_string(),
+            origin: Origin::Flag(flag),
+        };
         *setting = Some(given.iter().map(located).collect());
     }
 }

@@ -21,7 +21,11 @@ fn problems(text: &str) -> String {
 /// `text` follows a configuration without problems, from line 4.
 #[track_caller]
 fn check(text: &str, expected: &[&str]) {
-    assert_eq!(problems(&format!("{MINIMAL}{text}")), expected.join("\n"), "\n{text}");
+    assert_eq!(
+        problems(&format!("{MINIMAL}{text}")),
+        expected.join("\n"),
+        "\n{text}"
+    );
 }
 
 #[test]
@@ -35,13 +39,19 @@ fn the_minimum_is_enough() {
     assert_eq!(config.unpublished_ports, UnpublishedPorts::Pass);
     assert_eq!(config.limits, Capacity::default());
     assert_eq!(config.udp_idle, Duration::from_secs(60));
-    assert_eq!(config.store_path(), Path::new("/var/lib/lbagent/state.redb"));
+    assert_eq!(
+        config.store_path(),
+        Path::new("/var/lib/lbagent/state.redb")
+    );
     assert_eq!(config.gateway_settings(7).hash_seed, 7);
 }
 
 #[test]
 fn the_shipped_file_is_valid_and_names_the_defaults() {
-    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/lbagent.toml"));
+    let path = Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../packaging/lbagent.toml"
+    ));
     let text = fs::read_to_string(path).unwrap();
     let shipped = Config::parse(path, &text, &Overrides::default()).unwrap();
     // Every commented-out setting is the default, so that uncommenting one changes nothing.
@@ -53,20 +63,29 @@ fn the_shipped_file_is_valid_and_names_the_defaults() {
         })
         .collect();
     assert_ne!(uncommented.trim(), text.trim());
-    assert_eq!(Config::parse(path, &uncommented, &Overrides::default()).unwrap(), shipped);
+    assert_eq!(
+        Config::parse(path, &uncommented, &Overrides::default()).unwrap(),
+        shipped
+    );
 }
 
 #[test]
 fn missing_settings_are_all_named() {
     let text = problems("");
     for key in ["client_interfaces", "backend_interfaces", "vips"] {
-        assert!(text.contains(&format!("test.toml: {key}: name at least one")), "{text}");
+        assert!(
+            text.contains(&format!("test.toml: {key}: name at least one")),
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn unknown_keys_are_named_with_their_line() {
-    check("vip_mod = 'l2'", &["test.toml:4: unknown key `vip_mod`; did you mean `vip_mode`?"]);
+    check(
+        "vip_mod = 'l2'",
+        &["test.toml:4: unknown key `vip_mod`; did you mean `vip_mode`?"],
+    );
     check(
         "[api]\nlisten = '127.0.0.1:1'\nunix_sokcet = '/a'\n[flow]\nzzz = 1",
         &[
@@ -74,14 +93,26 @@ fn unknown_keys_are_named_with_their_line() {
             "test.toml:8: unknown key `flow.zzz`; known here: hash_seed, udp_idle_s",
         ],
     );
-    check("[limit]\nvips = 1", &["test.toml:4: unknown key `limit`; did you mean `limits`?"]);
+    check(
+        "[limit]\nvips = 1",
+        &["test.toml:4: unknown key `limit`; did you mean `limits`?"],
+    );
 }
 
 #[test]
 fn wrong_types_are_named_with_their_line() {
-    check("vip_mode = 3", &["test.toml:4: vip_mode: expected a string, found integer"]);
-    check("[limits]\nslots = true", &["test.toml:5: limits.slots: expected a whole number, found boolean"]);
-    check("api = 'x'", &["test.toml:4: api: expected a table, found string"]);
+    check(
+        "vip_mode = 3",
+        &["test.toml:4: vip_mode: expected a string, found integer"],
+    );
+    check(
+        "[limits]\nslots = true",
+        &["test.toml:5: limits.slots: expected a whole number, found boolean"],
+    );
+    check(
+        "api = 'x'",
+        &["test.toml:4: api: expected a table, found string"],
+    );
     check(
         "[flow]\nhash_seed = -1",
         &["test.toml:5: flow.hash_seed: expected a whole number from 0 to 18446744073709551615"],
@@ -90,25 +121,47 @@ fn wrong_types_are_named_with_their_line() {
 
 #[test]
 fn values_that_make_no_sense_are_refused() {
-    check("vip_mode = 'L2'", &["test.toml:4: vip_mode: `L2` is none of l2, routed; did you mean `l2`?"]);
-    check("state_dir = 'state'", &["test.toml:4: state_dir: `state` must be an absolute path"]);
-    check("[flow]\nudp_idle_s = 0", &["test.toml:5: flow.udp_idle_s: 0 is not in the range 1 to 86400"]);
-    check("[limits]\nslots = 100", &["test.toml:5: limits.slots: 100 is not in the range 1018 to 67108864"]);
-    check("[limits]\nvips = 2", &["test.toml:5: limits.vips: 2 is not in the range 3 to 67108864"]);
+    check(
+        "vip_mode = 'L2'",
+        &["test.toml:4: vip_mode: `L2` is none of l2, routed; did you mean `l2`?"],
+    );
+    check(
+        "state_dir = 'state'",
+        &["test.toml:4: state_dir: `state` must be an absolute path"],
+    );
+    check(
+        "[flow]\nudp_idle_s = 0",
+        &["test.toml:5: flow.udp_idle_s: 0 is not in the range 1 to 86400"],
+    );
+    check(
+        "[limits]\nslots = 100",
+        &["test.toml:5: limits.slots: 100 is not in the range 1018 to 67108864"],
+    );
+    check(
+        "[limits]\nvips = 2",
+        &["test.toml:5: limits.vips: 2 is not in the range 3 to 67108864"],
+    );
     check(
         "[limits]\nconns = 99999999999",
         &["test.toml:5: limits.conns: 99999999999 is not in the range 1 to 67108864"],
     );
-    check("[api]\nmetro_domain = 'a b'", &["test.toml:5: api.metro_domain: `a b` is no valid domain name"]);
+    check(
+        "[api]\nmetro_domain = 'a b'",
+        &["test.toml:5: api.metro_domain: `a b` is no valid domain name"],
+    );
     check(
         "[api]\nlisten = '0.0.0.0:7480'",
-        &["test.toml:5: api.listen: 0.0.0.0:7480 can be reached from other hosts, so \
-           api.token_file must name a file with the token that clients show"],
+        &[
+            "test.toml:5: api.listen: 0.0.0.0:7480 can be reached from other hosts, so \
+           api.token_file must name a file with the token that clients show",
+        ],
     );
     check(
         "[api]\nlisten = 'localhost'",
-        &["test.toml:5: api.listen: `localhost` is no address with port, such as 127.0.0.1:7480 \
-           or [::1]:7480"],
+        &[
+            "test.toml:5: api.listen: `localhost` is no address with port, such as 127.0.0.1:7480 \
+           or [::1]:7480",
+        ],
     );
 }
 
@@ -116,20 +169,44 @@ fn values_that_make_no_sense_are_refused() {
 fn vips_and_interfaces_are_checked_one_by_one() {
     #[track_caller]
     fn check(vips: &str, expected: &[&str]) {
-        let text = format!("client_interfaces = ['eth0']\nbackend_interfaces = ['eth0']\nvips = {vips}");
+        let text =
+            format!("client_interfaces = ['eth0']\nbackend_interfaces = ['eth0']\nvips = {vips}");
         assert_eq!(problems(&text), expected.join("\n"), "{vips}");
     }
-    check("['192.0.2.1', '192.0.2.1']", &["test.toml:3: vips: `192.0.2.1` is named twice"]);
-    check("['2001:db8::1', '2001:DB8:0::1']", &["test.toml:3: vips: `2001:DB8:0::1` is named twice"]);
-    check("['0.0.0.0']", &["test.toml:3: vips: `0.0.0.0` is the unspecified address and cannot be a VIP"]);
-    check("['ff02::1']", &["test.toml:3: vips: `ff02::1` is a multicast address and cannot be a VIP"]);
-    check("['127.0.0.2']", &["test.toml:3: vips: `127.0.0.2` is a loopback address and cannot be a VIP"]);
-    check("['192.0.2.0/24']", &["test.toml:3: vips: `192.0.2.0/24` is a prefix; name single addresses"]);
-    check("[\n'web'\n]", &["test.toml:4: vips: `web` is no IPv4 or IPv6 address"]);
+    check(
+        "['192.0.2.1', '192.0.2.1']",
+        &["test.toml:3: vips: `192.0.2.1` is named twice"],
+    );
+    check(
+        "['2001:db8::1', '2001:DB8:0::1']",
+        &["test.toml:3: vips: `2001:DB8:0::1` is named twice"],
+    );
+    check(
+        "['0.0.0.0']",
+        &["test.toml:3: vips: `0.0.0.0` is the unspecified address and cannot be a VIP"],
+    );
+    check(
+        "['ff02::1']",
+        &["test.toml:3: vips: `ff02::1` is a multicast address and cannot be a VIP"],
+    );
+    check(
+        "['127.0.0.2']",
+        &["test.toml:3: vips: `127.0.0.2` is a loopback address and cannot be a VIP"],
+    );
+    check(
+        "['192.0.2.0/24']",
+        &["test.toml:3: vips: `192.0.2.0/24` is a prefix; name single addresses"],
+    );
+    check(
+        "[\n'web'\n]",
+        &["test.toml:4: vips: `web` is no IPv4 or IPv6 address"],
+    );
     check(
         "['::ffff:192.0.2.1']",
-        &["test.toml:3: vips: `::ffff:192.0.2.1` is an IPv4 address in its IPv6-mapped form and \
-           cannot be a VIP"],
+        &[
+            "test.toml:3: vips: `::ffff:192.0.2.1` is an IPv4 address in its IPv6-mapped form and \
+           cannot be a VIP",
+        ],
     );
     let text = "client_interfaces = ['eth0', 'eth0', 'a/b']\nbackend_interfaces = ['br0']\nvips = ['192.0.2.1']";
     assert_eq!(
@@ -157,20 +234,32 @@ fn overrides_win_and_are_named_in_problems() {
     let config = Config::parse(Path::new("test.toml"), MINIMAL, &overrides).unwrap();
     assert_eq!(config.client_interfaces, ["eth7"]);
     assert_eq!(config.backend_interfaces, ["br0"]);
-    assert_eq!(config.vips, BTreeSet::from(["198.51.100.1".parse().unwrap()]));
+    assert_eq!(
+        config.vips,
+        BTreeSet::from(["198.51.100.1".parse().unwrap()])
+    );
     assert_eq!(config.xdp_mode, XdpMode::Generic);
     assert_eq!(config.api.listen, None);
 
-    let overrides = Overrides { xdp_mode: Some("fast".into()), ..overrides };
+    let overrides = Overrides {
+        xdp_mode: Some("fast".into()),
+        ..overrides
+    };
     let error = Config::parse(Path::new("test.toml"), MINIMAL, &overrides).unwrap_err();
-    assert_eq!(error.to_string(), "--xdp-mode: xdp_mode: `fast` is none of auto, native, generic");
+    assert_eq!(
+        error.to_string(),
+        "--xdp-mode: xdp_mode: `fast` is none of auto, native, generic"
+    );
 }
 
 #[test]
 fn the_token_must_be_secret_and_whole() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("token");
-    let text = format!("{MINIMAL}[api]\nlisten = '[::]:7480'\ntoken_file = '{}'", file.display());
+    let text = format!(
+        "{MINIMAL}[api]\nlisten = '[::]:7480'\ntoken_file = '{}'",
+        file.display()
+    );
     let check = |token: Option<(&str, u32)>, expected: &str| {
         if let Some((token, mode)) = token {
             fs::write(&file, token).unwrap();
@@ -189,7 +278,10 @@ fn the_token_must_be_secret_and_whole() {
 
 #[test]
 fn numbers_may_be_hexadecimal_or_too_large_for_toml() {
-    let config = parse(&format!("{MINIMAL}[flow]\nhash_seed = '0xffffffffffffffff'")).unwrap();
+    let config = parse(&format!(
+        "{MINIMAL}[flow]\nhash_seed = '0xffffffffffffffff'"
+    ))
+    .unwrap();
     assert_eq!(config.hash_seed, Some(u64::MAX));
     assert_eq!(config.gateway_settings(7).hash_seed, u64::MAX);
 }

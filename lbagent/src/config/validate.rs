@@ -34,7 +34,10 @@ struct Checker<'a> {
 /// The configuration, with every problem reported. `None` when a value is missing that has no
 /// default, which is a problem too.
 pub(super) fn validate(settings: Settings, problems: &mut Vec<Problem>) -> Option<Config> {
-    let mut check = Checker { file: settings.file.clone(), problems };
+    let mut check = Checker {
+        file: settings.file.clone(),
+        problems,
+    };
     let client_interfaces = check.interfaces(
         settings.client_interfaces,
         "client_interfaces: name at least one interface that clients' packets come in on, \
@@ -47,7 +50,12 @@ pub(super) fn validate(settings: Settings, problems: &mut Vec<Problem>) -> Optio
     );
     let vips = check.vips(settings.vips);
     let limits = check.limits(settings.limits, &vips);
-    let api = check.api(settings.listen, settings.unix_socket, settings.token_file, settings.metro_domain);
+    let api = check.api(
+        settings.listen,
+        settings.unix_socket,
+        settings.token_file,
+        settings.metro_domain,
+    );
     Some(Config {
         client_interfaces,
         backend_interfaces,
@@ -60,12 +68,19 @@ pub(super) fn validate(settings: Settings, problems: &mut Vec<Problem>) -> Optio
         xdp_mode: check.choice(
             "xdp_mode",
             settings.xdp_mode,
-            &[("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)],
+            &[
+                ("auto", XdpMode::Auto),
+                ("native", XdpMode::Native),
+                ("generic", XdpMode::Generic),
+            ],
         ),
         unpublished_ports: check.choice(
             "unpublished_ports",
             settings.unpublished_ports,
-            &[("pass", UnpublishedPorts::Pass), ("drop", UnpublishedPorts::Drop)],
+            &[
+                ("pass", UnpublishedPorts::Pass),
+                ("drop", UnpublishedPorts::Drop),
+            ],
         ),
         state_dir: check.directory("state_dir", settings.state_dir, "/var/lib/lbagent"),
         bpffs_dir: check.directory("bpffs_dir", settings.bpffs_dir, "/sys/fs/bpf/lbagent"),
@@ -79,7 +94,10 @@ pub(super) fn validate(settings: Settings, problems: &mut Vec<Problem>) -> Optio
 
 impl Checker<'_> {
     fn problem(&mut self, origin: &Origin, text: impl Into<String>) {
-        self.problems.push(Problem { origin: origin.clone(), text: text.into() });
+        self.problems.push(Problem {
+            origin: origin.clone(),
+            text: text.into(),
+        });
     }
 
     fn interfaces(&mut self, names: Option<Vec<Located<String>>>, missing: &str) -> Vec<String> {
@@ -88,7 +106,10 @@ impl Checker<'_> {
         for Located { value, origin } in names.unwrap_or_default() {
             let strange = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
             if value.is_empty() || value.len() > MAX_INTERFACE_NAME || value.contains(strange) {
-                self.problem(&origin, format!("{key}: `{value}` cannot be an interface's name"));
+                self.problem(
+                    &origin,
+                    format!("{key}: `{value}` cannot be an interface's name"),
+                );
             } else if valid.contains(&value) {
                 self.problem(&origin, format!("{key}: `{value}` is named twice"));
             }
@@ -132,7 +153,9 @@ impl Checker<'_> {
         word: Option<Located<String>>,
         choices: &[(&str, T)],
     ) -> T {
-        let Some(Located { value, origin }) = word else { return T::default() };
+        let Some(Located { value, origin }) = word else {
+            return T::default();
+        };
         if let Some((_, choice)) = choices.iter().find(|(known, _)| *known == value) {
             return *choice;
         }
@@ -145,16 +168,23 @@ impl Checker<'_> {
     }
 
     fn directory(&mut self, key: &str, path: Option<Located<String>>, default: &str) -> PathBuf {
-        let Some(Located { value, origin }) = path else { return PathBuf::from(default) };
+        let Some(Located { value, origin }) = path else {
+            return PathBuf::from(default);
+        };
         let path = PathBuf::from(&value);
         if !path.is_absolute() {
-            self.problem(&origin, format!("{key}: `{value}` must be an absolute path"));
+            self.problem(
+                &origin,
+                format!("{key}: `{value}` must be an absolute path"),
+            );
         }
         path
     }
 
     fn udp_idle(&mut self, seconds: Option<Located<u64>>) -> Duration {
-        let Some(Located { value, origin }) = seconds else { return Duration::from_secs(60) };
+        let Some(Located { value, origin }) = seconds else {
+            return Duration::from_secs(60);
+        };
         if !(1..=86_400).contains(&value) {
             let text = format!("flow.udp_idle_s: {value} is not in the range 1 to 86400");
             self.problem(&origin, text);
@@ -187,9 +217,8 @@ impl Checker<'_> {
         match u32::try_from(value) {
             Ok(entries) if (min..=MAX_ENTRIES).contains(&value) => entries,
             _ => {
-                let text = format!(
-                    "limits.{key}: {value} is not in the range {min} to {MAX_ENTRIES}"
-                );
+                let text =
+                    format!("limits.{key}: {value} is not in the range {min} to {MAX_ENTRIES}");
                 self.problem(&origin, text);
                 default
             }
@@ -258,9 +287,10 @@ impl Checker<'_> {
         let Located { value, origin } = file;
         let refusal = match (std::fs::metadata(value), std::fs::read_to_string(value)) {
             (Err(error), _) | (_, Err(error)) => Some(format!("cannot be read: {error}")),
-            (_, Ok(token)) if token.trim().is_empty() => {
-                Some("is empty; write a token into it, such as the output of `openssl rand -hex 32`".into())
-            }
+            (_, Ok(token)) if token.trim().is_empty() => Some(
+                "is empty; write a token into it, such as the output of `openssl rand -hex 32`"
+                    .into(),
+            ),
             (_, Ok(token)) if token.trim().contains(|c: char| !c.is_ascii_graphic()) => {
                 Some("must hold one token of visible ASCII characters on one line".into())
             }

@@ -115,7 +115,11 @@ fn import_group(
     validate_name(&group.name)?;
     let (soft, hard) = (i64::from(group.soft_limit), i64::from(group.hard_limit));
     let (soft_limit, hard_limit) = contract::validate_limits(Some(soft), Some(hard))?;
-    let specs: Vec<_> = group.services.iter().map(contract::ServiceSpec::from).collect();
+    let specs: Vec<_> = group
+        .services
+        .iter()
+        .map(contract::ServiceSpec::from)
+        .collect();
     let services = contract::validate_services(&specs)?
         .iter()
         .map(|service| validate::raw_service(service, vips))
@@ -139,10 +143,18 @@ fn check_clashes(state: &DesiredState, group: &ServiceGroup) -> Result<(), Contr
         if other.uuid == group.uuid || other.name == group.name {
             return twice(format!("Service group '{}'", group.name));
         }
-        if let Some(fqdn) = group.domains.iter().find(|fqdn| other.domains.contains(fqdn)) {
+        if let Some(fqdn) = group
+            .domains
+            .iter()
+            .find(|fqdn| other.domains.contains(fqdn))
+        {
             return twice(format!("Domain '{fqdn}'"));
         }
-        if let Some(service) = group.services.iter().find(|service| has_collision(other, service)) {
+        if let Some(service) = group
+            .services
+            .iter()
+            .find(|service| has_collision(other, service))
+        {
             let (port, protocol) = (service.port, service.protocol.name());
             return Err(ContractError::invalid(format!(
                 "Port {port}/{protocol} is published by the service groups '{}' and '{}'",
@@ -162,7 +174,9 @@ fn import_instance(
     if let Some(group) = instance.service_group
         && !state.service_groups.contains_key(&group)
     {
-        return Err(ContractError::invalid(format!("No service group with uuid '{group}'")));
+        return Err(ContractError::invalid(format!(
+            "No service group with uuid '{group}'"
+        )));
     }
     let address = |text: &String| {
         let (address, prefix) = parse_cidr(text)?;
@@ -180,7 +194,11 @@ fn import_instance(
             StateInstanceState::Stopped => InstanceState::Stopped,
         },
         service_group: instance.service_group,
-        addresses: instance.addresses.iter().map(address).collect::<Result<_, _>>()?,
+        addresses: instance
+            .addresses
+            .iter()
+            .map(address)
+            .collect::<Result<_, _>>()?,
         image: instance.image.clone(),
     })
 }
@@ -190,8 +208,10 @@ impl Desired {
     pub fn replace(&self, wanted: &DesiredState) -> Result<Written<()>, DesiredError> {
         self.transact(|draft| {
             let old = draft.state().clone();
-            let is_kept = |group: &&ServiceGroup| wanted.service_groups.get(&group.uuid) == Some(group);
-            let is_same = |instance: &&Instance| wanted.instances.get(&instance.uuid) == Some(instance);
+            let is_kept =
+                |group: &&ServiceGroup| wanted.service_groups.get(&group.uuid) == Some(group);
+            let is_same =
+                |instance: &&Instance| wanted.instances.get(&instance.uuid) == Some(instance);
             // What goes releases its names and ports before others claim them.
             for instance in old.instances.values().filter(|instance| !is_same(instance)) {
                 instance::remove(draft, instance.uuid);

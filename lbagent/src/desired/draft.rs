@@ -24,12 +24,17 @@ pub(super) struct Snapshot {
 impl Snapshot {
     pub(super) fn from_range(range: Range) -> Result<Self, DesiredError> {
         let mut snapshot = Self::default();
-        let mut state = DesiredState { generation: range.revision, ..DesiredState::default() };
+        let mut state = DesiredState {
+            generation: range.revision,
+            ..DesiredState::default()
+        };
         for item in range.items {
-            snapshot.read(&mut state, &item).map_err(|source| DesiredError::Unreadable {
-                key: item.key.clone(),
-                source,
-            })?;
+            snapshot
+                .read(&mut state, &item)
+                .map_err(|source| DesiredError::Unreadable {
+                    key: item.key.clone(),
+                    source,
+                })?;
             snapshot.revisions.insert(item.key, item.mod_revision);
         }
         snapshot.state = Arc::new(state);
@@ -47,7 +52,8 @@ impl Snapshot {
             let instance: Instance = serde_json::from_slice(&item.value)?;
             state.instances.insert(instance.uuid, instance);
         } else if is_claim {
-            self.claims.insert(item.key.clone(), serde_json::from_slice(&item.value)?);
+            self.claims
+                .insert(item.key.clone(), serde_json::from_slice(&item.value)?);
         } else if item.key == keys::HASH_SEED {
             self.hash_seed = Some(serde_json::from_slice(&item.value)?);
         }
@@ -68,7 +74,11 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn new(snapshot: Snapshot) -> Self {
-        Self { snapshot, writes: BTreeMap::new(), expects: BTreeSet::new() }
+        Self {
+            snapshot,
+            writes: BTreeMap::new(),
+            expects: BTreeSet::new(),
+        }
     }
 
     pub(super) fn state(&self) -> &DesiredState {
@@ -151,7 +161,10 @@ impl Draft {
             mod_revision: self.snapshot.revisions.get(*key).copied().unwrap_or(0),
         };
         let op = |(key, value): (&String, &Option<Vec<u8>>)| match value.clone() {
-            Some(value) => Op::Put { key: key.clone(), value },
+            Some(value) => Op::Put {
+                key: key.clone(),
+                value,
+            },
             None => Op::Delete { key: key.clone() },
         };
         Some(Transaction {

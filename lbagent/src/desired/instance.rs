@@ -89,14 +89,20 @@ impl Desired {
         now: OffsetDateTime,
     ) -> Result<Written<Vec<Result<Instance, CreateInstanceError>>>, DesiredError> {
         self.transact(|draft| {
-            instances.iter().map(|new| create(draft, new, gateway, now)).collect()
+            instances
+                .iter()
+                .map(|new| create(draft, new, gateway, now))
+                .collect()
         })
     }
 
     /// Deletes instances at once; a group that is not persistent goes with its last one.
     pub fn delete_instances(&self, selectors: &[Selector]) -> Changes<Reference> {
         self.transact(|draft| {
-            selectors.iter().map(|selector| delete(draft, selector)).collect()
+            selectors
+                .iter()
+                .map(|selector| delete(draft, selector))
+                .collect()
         })
     }
 
@@ -117,7 +123,12 @@ impl Desired {
         requests: &[StopRequest],
         now: OffsetDateTime,
     ) -> Changes<StateChange> {
-        self.transact(|draft| requests.iter().map(|request| stop(draft, request, now)).collect())
+        self.transact(|draft| {
+            requests
+                .iter()
+                .map(|request| stop(draft, request, now))
+                .collect()
+        })
     }
 }
 
@@ -143,7 +154,11 @@ fn create(
         uuid: Uuid::new_v4(),
         name,
         created_at: now,
-        state: if new.running { InstanceState::Running } else { InstanceState::Stopped },
+        state: if new.running {
+            InstanceState::Running
+        } else {
+            InstanceState::Stopped
+        },
         service_group,
         addresses: new.addresses.clone(),
         image: new.image.clone(),
@@ -165,7 +180,10 @@ fn join(
     for member in draft.state().members(group.uuid) {
         has_members = true;
         let is_same = |ours: &&ipnetwork::IpNetwork| {
-            member.addresses.iter().any(|theirs| theirs.ip() == ours.ip())
+            member
+                .addresses
+                .iter()
+                .any(|theirs| theirs.ip() == ours.ip())
         };
         if let Some(address) = new.addresses.iter().find(is_same) {
             return Err(CreateInstanceError::AddressTaken {
@@ -177,7 +195,10 @@ fn join(
     }
     let uuid = group.uuid;
     // A group that was made for one instance outlives it from the second one on.
-    draft.put_group(ServiceGroup { persistent: group.persistent || has_members, ..group });
+    draft.put_group(ServiceGroup {
+        persistent: group.persistent || has_members,
+        ..group
+    });
     Ok(uuid)
 }
 
@@ -195,7 +216,9 @@ pub(super) fn remove(draft: &mut Draft, uuid: Uuid) {
 }
 
 fn find(draft: &mut Draft, selector: &Selector) -> Result<Instance, ChangeInstanceError> {
-    draft.find_instance(selector).ok_or_else(|| ChangeInstanceError::NotFound(selector.clone()))
+    draft
+        .find_instance(selector)
+        .ok_or_else(|| ChangeInstanceError::NotFound(selector.clone()))
 }
 
 fn delete(draft: &mut Draft, selector: &Selector) -> Result<Reference, ChangeInstanceError> {
@@ -208,7 +231,10 @@ fn delete(draft: &mut Draft, selector: &Selector) -> Result<Reference, ChangeIns
     {
         service_group::remove(draft, uuid);
     }
-    Ok(Reference { uuid: instance.uuid, name: instance.name })
+    Ok(Reference {
+        uuid: instance.uuid,
+        name: instance.name,
+    })
 }
 
 fn stop(
@@ -221,17 +247,28 @@ fn stop(
         && *expected != instance.state.name()
     {
         let (name, state) = (instance.name, instance.state);
-        return Err(ChangeInstanceError::OtherState { name, state, expected: expected.clone() });
+        return Err(ChangeInstanceError::OtherState {
+            name,
+            state,
+            expected: expected.clone(),
+        });
     }
     let deadline = now + request.drain;
     let state = match instance.state {
         _ if request.drain.is_zero() => InstanceState::Stopped,
-        InstanceState::Running => InstanceState::Draining { since: now, deadline },
+        InstanceState::Running => InstanceState::Draining {
+            since: now,
+            deadline,
+        },
         InstanceState::Draining { since, .. } => InstanceState::Draining { since, deadline },
         InstanceState::Stopped => InstanceState::Stopped,
     };
     // Without a group there is nothing to drain.
-    let state = if instance.service_group.is_some() { state } else { InstanceState::Stopped };
+    let state = if instance.service_group.is_some() {
+        state
+    } else {
+        InstanceState::Stopped
+    };
     Ok(set_state(draft, instance, state))
 }
 
@@ -246,11 +283,14 @@ fn set_state(draft: &mut Draft, instance: Instance, state: InstanceState) -> Sta
 
 /// Stops what has drained; returns how many.
 pub(super) fn expire_drains(draft: &mut Draft, now: OffsetDateTime) -> usize {
-    let is_over = |instance: &&Instance| {
-        matches!(instance.state, InstanceState::Draining { deadline, .. } if deadline <= now)
-    };
-    let over: Vec<Instance> =
-        draft.state().instances.values().filter(is_over).cloned().collect();
+    let is_over = |instance: &&Instance| matches!(instance.state, InstanceState::Draining { deadline, .. } if deadline <= now);
+    let over: Vec<Instance> = draft
+        .state()
+        .instances
+        .values()
+        .filter(is_over)
+        .cloned()
+        .collect();
     let count = over.len();
     for instance in over {
         set_state(draft, instance, InstanceState::Stopped);

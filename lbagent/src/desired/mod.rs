@@ -121,7 +121,10 @@ pub struct Instance {
 impl Instance {
     /// The address that packets of a family go to.
     pub fn address(&self, v4: bool) -> Option<IpAddr> {
-        self.addresses.iter().map(IpNetwork::ip).find(|address| address.is_ipv4() == v4)
+        self.addresses
+            .iter()
+            .map(IpNetwork::ip)
+            .find(|address| address.is_ipv4() == v4)
     }
 }
 
@@ -158,14 +161,19 @@ impl InstanceState {
 impl DesiredState {
     /// The instances of a service group.
     pub fn members(&self, group: Uuid) -> impl Iterator<Item = &Instance> {
-        self.instances.values().filter(move |instance| instance.service_group == Some(group))
+        self.instances
+            .values()
+            .filter(move |instance| instance.service_group == Some(group))
     }
 
     /// The service group that a selector names.
     pub fn service_group(&self, selector: &Selector) -> Option<&ServiceGroup> {
         match selector {
             Selector::Uuid(uuid) => self.service_groups.get(uuid),
-            Selector::Name(name) => self.service_groups.values().find(|group| group.name == *name),
+            Selector::Name(name) => self
+                .service_groups
+                .values()
+                .find(|group| group.name == *name),
         }
     }
 
@@ -173,9 +181,10 @@ impl DesiredState {
     pub fn instance(&self, selector: &Selector) -> Option<&Instance> {
         match selector {
             Selector::Uuid(uuid) => self.instances.get(uuid),
-            Selector::Name(name) => {
-                self.instances.values().find(|instance| instance.name == *name)
-            }
+            Selector::Name(name) => self
+                .instances
+                .values()
+                .find(|instance| instance.name == *name),
         }
     }
 }

@@ -19,7 +19,12 @@ pub(super) fn random_name() -> String {
     let chance = Uuid::new_v4();
     let [a, b, ..] = *chance.as_bytes();
     let word = |words: &[&'static str; 32], byte: u8| words[usize::from(byte % 32)];
-    format!("{}-{}-{}", word(&FIRST, a), word(&SECOND, b), random_suffix())
+    format!(
+        "{}-{}-{}",
+        word(&FIRST, a),
+        word(&SECOND, b),
+        random_suffix()
+    )
 }
 
 /// Eight lower-case letters or digits.
@@ -33,7 +38,9 @@ pub(super) fn random_suffix() -> String {
         chance /= 36;
         char::from(letter)
     };
-    std::array::from_fn::<char, 8, _>(|_| letter()).iter().collect()
+    std::array::from_fn::<char, 8, _>(|_| letter())
+        .iter()
+        .collect()
 }
 
 /// A domain label for a group of this name: as much of it as fits, and a suffix.

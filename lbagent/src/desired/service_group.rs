@@ -76,7 +76,10 @@ impl Desired {
         now: OffsetDateTime,
     ) -> Result<Written<Vec<Result<ServiceGroup, CreateServiceGroupError>>>, DesiredError> {
         self.transact(|draft| {
-            groups.iter().map(|new| create(draft, new, gateway, now, true)).collect()
+            groups
+                .iter()
+                .map(|new| create(draft, new, gateway, now, true))
+                .collect()
         })
     }
 
@@ -86,7 +89,10 @@ impl Desired {
         selectors: &[Selector],
     ) -> Result<Written<Vec<Result<Reference, DeleteServiceGroupError>>>, DesiredError> {
         self.transact(|draft| {
-            selectors.iter().map(|selector| delete(draft, selector)).collect()
+            selectors
+                .iter()
+                .map(|selector| delete(draft, selector))
+                .collect()
         })
     }
 }
@@ -108,7 +114,10 @@ pub(super) fn create(
     for fqdn in &domains {
         if let Some(owner) = draft.owner(&keys::domain(fqdn)) {
             let by = group_name(draft, owner);
-            return Err(CreateServiceGroupError::DomainTaken { fqdn: fqdn.clone(), by });
+            return Err(CreateServiceGroupError::DomainTaken {
+                fqdn: fqdn.clone(),
+                by,
+            });
         }
     }
     for service in &new.services {
@@ -149,11 +158,18 @@ fn delete(draft: &mut Draft, selector: &Selector) -> Result<Reference, DeleteSer
     let mut members = draft.state().members(group.uuid);
     if let Some(first) = members.next() {
         let (first, count) = (first.name.clone(), 1 + members.count());
-        return Err(DeleteServiceGroupError::Attached { name: group.name, first, count });
+        return Err(DeleteServiceGroupError::Attached {
+            name: group.name,
+            first,
+            count,
+        });
     }
     drop(members);
     remove(draft, group.uuid);
-    Ok(Reference { uuid: group.uuid, name: group.name })
+    Ok(Reference {
+        uuid: group.uuid,
+        name: group.name,
+    })
 }
 
 /// Removes a group with its claims.
@@ -168,7 +184,10 @@ pub(super) fn remove(draft: &mut Draft, uuid: Uuid) {
 fn claims(group: &ServiceGroup) -> Vec<String> {
     let domains = group.domains.iter().map(|fqdn| keys::domain(fqdn));
     let ports = group.services.iter().map(keys::service);
-    std::iter::once(keys::group_name(&group.name)).chain(domains).chain(ports).collect()
+    std::iter::once(keys::group_name(&group.name))
+        .chain(domains)
+        .chain(ports)
+        .collect()
 }
 
 /// Whether a group publishes the port of a service on a VIP that the service wants too.
@@ -195,7 +214,10 @@ fn port_owner(draft: &mut Draft, service: &Service, vips: &BTreeSet<IpAddr>) -> 
 
 fn has_free_vip(draft: &mut Draft, service: &Service, vips: &BTreeSet<IpAddr>) -> bool {
     vips.iter().any(|vip| {
-        let elsewhere = Service { ip: Some(*vip), ..service.clone() };
+        let elsewhere = Service {
+            ip: Some(*vip),
+            ..service.clone()
+        };
         port_owner(draft, &elsewhere, vips).is_none()
     })
 }

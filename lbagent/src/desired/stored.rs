@@ -20,7 +20,9 @@ pub enum DesiredError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// An object is not what this version writes.
-    #[error("the store's key {key} is not readable by this lbagent; use the version that wrote it, or export the state there and import it here")]
+    #[error(
+        "the store's key {key} is not readable by this lbagent; use the version that wrote it, or export the state there and import it here"
+    )]
     Unreadable {
         /// Its key.
         key: String,
@@ -29,7 +31,9 @@ pub enum DesiredError {
         source: serde_json::Error,
     },
     /// Others write all the time.
-    #[error("the desired state kept changing while {ATTEMPTS} attempts to write it were made; try again")]
+    #[error(
+        "the desired state kept changing while {ATTEMPTS} attempts to write it were made; try again"
+    )]
     Contended,
 }
 
@@ -55,7 +59,11 @@ impl Desired {
     pub fn load(store: Arc<dyn Store>) -> Result<Self, DesiredError> {
         let snapshot = Snapshot::from_range(store.range("/")?)?;
         let published = watch::Sender::new(snapshot.state.clone());
-        let desired = Self { store, cache: Mutex::new(snapshot), published };
+        let desired = Self {
+            store,
+            cache: Mutex::new(snapshot),
+            published,
+        };
         desired.transact(|draft| {
             if draft.hash_seed().is_none() {
                 let (seed, _) = Uuid::new_v4().as_u64_pair();
@@ -97,19 +105,28 @@ impl Desired {
             let mut draft = Draft::new(cache.clone());
             let outcome = change(&mut draft);
             let Some(transaction) = draft.transaction() else {
-                return Ok(Written { outcome, generation: cache.state.generation });
+                return Ok(Written {
+                    outcome,
+                    generation: cache.state.generation,
+                });
             };
             match self.store.txn(&transaction) {
                 Ok(revision) if revision == cache.state.generation + 1 => {
                     *cache = draft.committed(revision);
                     self.published.send_replace(cache.state.clone());
-                    return Ok(Written { outcome, generation: revision });
+                    return Ok(Written {
+                        outcome,
+                        generation: revision,
+                    });
                 }
                 Ok(revision) => {
                     // Others wrote keys that this change does not touch.
                     *cache = Snapshot::from_range(self.store.range("/")?)?;
                     self.published.send_replace(cache.state.clone());
-                    return Ok(Written { outcome, generation: revision });
+                    return Ok(Written {
+                        outcome,
+                        generation: revision,
+                    });
                 }
                 Err(TxnError::Conflict { .. }) => {
                     *cache = Snapshot::from_range(self.store.range("/")?)?;

@@ -1,0 +1,261 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use lbagent_api::Selector;
+use proptest::prelude::*;
+use time::macros::datetime;
+
+use super::validate::{Gateway, NewInstance, NewInstanceGroup, NewServiceGroup};
+use super::*;
+use crate::store::{Op, RedbStore, Store, Transaction};
+
+const NOW: OffsetDateTime = datetime!(2026-01-02 03:04:05 UTC);
+
+fn gateway() -> Gateway {
+    let vips = ["192.0.2.1", "2001:db8::1"]
+        .iter()
+        .map(|vip| vip.parse().unwrap())
+        .collect();
+    Gateway {
+        vips,
+        metro_domain: "lb.internal".into(),
+    }
+}
+
+fn open(directory: &Path) -> (Arc<RedbStore>, Desired) {
+    let store = Arc::new(RedbStore::open(&directory.join("state.redb")).unwrap());
+    let desired = Desired::load(store.clone()).unwrap();
+    (store, desired)
+}
+
+fn group(name: &str, port: u16) -> NewServiceGroup {
+    NewServiceGroup {
+        name: Some(name.into()),
+        services: vec![Service {
+            port,
+            destination_port: port,
+            protocol: Transport::Tcp,
+            ip: None,
+        }],
+        domains: None,
+        soft_limit: 1,
+        hard_limit: 65535,
+    }
+}
+
+fn instance(name: &str, host: u8, group: NewInstanceGroup) -> NewInstance {
+    NewInstance {
+        name: Some(name.into()),
+        addresses: vec![IpNetwork::from(IpAddr::from([10, 0, 0, host]))],
+        group,
+        running: true,
+        image: None,
+    }
+}
+
+#[test]
+fn everything_survives_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, desired) = open(directory.path());
+    desired
+        .create_service_groups(&[group("a", 80)], &gateway(), NOW)
+        .unwrap();
+    let join = NewInstanceGroup::Join(Selector::Name("a".into()));
+    desired
+        .create_instances(&[instance("i", 1, join)], &gateway(), NOW)
+        .unwrap();
+    let (before, seed) = (desired.current(), desired.hash_seed());
+    assert_ne!(seed, 0);
+    drop(desired);
+    let (_, desired) = open(directory.path());
+    assert_eq!(*desired.current(), *before);
+    assert_eq!(desired.hash_seed(), seed);
+    let again = desired
+        .create_service_groups(&[group("b", 80)], &gateway(), NOW)
+        .unwrap();
+    assert!(matches!(
+        again.outcome[0],
+        Err(CreateServiceGroupError::PortTaken { .. })
+    ));
+}
+
+#[test]
+fn each_write_is_one_generation_and_is_published() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, desired) = open(directory.path());
+    let mut published = desired.subscribe();
+    let before = desired.current().generation;
+    let groups: Vec<_> = (1..=50)
+        .map(|port| group(&format!("g{port}"), port))
+        .collect();
+    let written = desired
+        .create_service_groups(&groups, &gateway(), NOW)
+        .unwrap();
+    assert_eq!(written.generation, before + 1);
+    assert_eq!(published.borrow_and_update().generation, before + 1);
+    assert_eq!(published.borrow().service_groups.len(), 50);
+    // Nothing to do is no write.
+    let written = desired
+        .delete_service_groups(&[Selector::Name("no".into())])
+        .unwrap();
+    assert_eq!(written.generation, before + 1);
+    assert!(!published.has_changed().unwrap());
+}
+
+#[test]
+fn what_others_wrote_meanwhile_is_seen() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, desired) = open(directory.path());
+    // A second writer of the same store, as another gateway of an etcd would be.
+    let other = Desired::load(store.clone()).unwrap();
+    other
+        .create_service_groups(&[group("a", 80)], &gateway(), NOW)
+        .unwrap();
+    let clash = desired
+        .create_service_groups(&[group("b", 80)], &gateway(), NOW)
+        .unwrap();
+    assert!(
+        matches!(&clash.outcome[0], Err(CreateServiceGroupError::PortTaken { by, .. }) if by == "a"),
+        "{clash:?}"
+    );
+    desired
+        .create_service_groups(&[group("c", 81)], &gateway(), NOW)
+        .unwrap();
+    assert_eq!(desired.current().service_groups.len(), 2);
+    // The other one does not know that `c` got an instance, and must not delete it.
+    let selector = Selector::Name("a".into());
+    let member = instance("i", 1, NewInstanceGroup::Join(selector.clone()));
+    desired
+        .create_instances(&[member], &gateway(), NOW)
+        .unwrap();
+    let deleted = other.delete_service_groups(&[selector]).unwrap();
+    assert!(matches!(
+        deleted.outcome[0],
+        Err(DeleteServiceGroupError::Attached { .. })
+    ));
+}
+
+#[test]
+fn an_object_of_another_version_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, desired) = open(directory.path());
+    drop(desired);
+    let op = Op::Put {
+        key: "/groups/x".into(),
+        value: b"{\"colour\":1}".to_vec(),
+    };
+    store
+        .txn(&Transaction {
+            compares: vec![],
+            ops: vec![op],
+        })
+        .unwrap();
+    let error = Desired::load(store).err().unwrap();
+    assert!(error.to_string().contains("/groups/x"), "{error}");
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    CreateGroup(u8),
+    DeleteGroup(u8),
+    CreateInstance(u8, Option<u8>),
+    CreateWithGroup(u8, u8),
+    DeleteInstance(u8),
+}
+
+fn any_action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        (0..4_u8).prop_map(Action::CreateGroup),
+        (0..4_u8).prop_map(Action::DeleteGroup),
+        (0..4_u8, prop::option::of(0..4_u8)).prop_map(|(i, g)| Action::CreateInstance(i, g)),
+        (0..4_u8, 4..6_u8).prop_map(|(i, port)| Action::CreateWithGroup(i, port)),
+        (0..4_u8).prop_map(Action::DeleteInstance),
+    ]
+}
+
+/// Group `g0` publishes port 1, and so on.
+fn act(desired: &Desired, action: &Action) {
+    let (gateway, group_name) = (gateway(), |g: u8| format!("g{g}"));
+    match action {
+        Action::CreateGroup(g) => {
+            let new = group(&group_name(*g), u16::from(*g) + 1);
+            desired
+                .create_service_groups(&[new], &gateway, NOW)
+                .unwrap();
+        }
+        Action::DeleteGroup(g) => {
+            desired
+                .delete_service_groups(&[Selector::Name(group_name(*g))])
+                .unwrap();
+        }
+        Action::CreateInstance(i, g) => {
+            let join = g.map(|g| NewInstanceGroup::Join(Selector::Name(group_name(g))));
+            let new = instance(
+                &format!("i{i}"),
+                i + 1,
+                join.unwrap_or(NewInstanceGroup::None),
+            );
+            desired.create_instances(&[new], &gateway, NOW).unwrap();
+        }
+        Action::CreateWithGroup(i, port) => {
+            let made = NewServiceGroup {
+                name: None,
+                ..group("x", u16::from(*port) + 1)
+            };
+            let new = instance(&format!("i{i}"), i + 1, NewInstanceGroup::Create(made));
+            desired.create_instances(&[new], &gateway, NOW).unwrap();
+        }
+        Action::DeleteInstance(i) => {
+            desired
+                .delete_instances(&[Selector::Name(format!("i{i}"))])
+                .unwrap();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn no_history_leads_to_a_clash_or_a_leak(
+        actions in prop::collection::vec(any_action(), 1..40),
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, desired) = open(directory.path());
+        for action in &actions {
+            act(&desired, action);
+        }
+        let state = desired.current();
+        let groups: Vec<_> = state.service_groups.values().collect();
+        let unique = |words: Vec<String>| words.iter().collect::<BTreeSet<_>>().len() == words.len();
+        prop_assert!(unique(groups.iter().map(|g| g.name.clone()).collect()));
+        prop_assert!(unique(groups.iter().map(|g| g.services[0].port.to_string()).collect()));
+        prop_assert!(unique(groups.iter().flat_map(|g| g.domains.clone()).collect()));
+        prop_assert!(unique(state.instances.values().map(|i| i.name.clone()).collect()));
+        for instance in state.instances.values() {
+            let group = instance.service_group;
+            prop_assert!(group.is_none_or(|group| state.service_groups.contains_key(&group)));
+        }
+        for group in &groups {
+            prop_assert!(group.persistent || state.members(group.uuid).count() == 1);
+        }
+        // Three claims and one object for a group, one of each for an instance, and the seed.
+        let keys = store.range("/").unwrap().items.len();
+        prop_assert_eq!(keys, 4 * groups.len() + 2 * state.instances.len() + 1);
+        // Reading it anew gives the same.
+        let read = Desired::load(store).unwrap();
+        prop_assert_eq!(&*read.current(), &*state);
+    }
+}
+
+#[test]
+fn made_up_names_are_valid() {
+    for _ in 0..200 {
+        let name = names::random_name();
+        lbagent_api::request::validate_name(&name).unwrap();
+        assert_eq!(name.split('-').next_back().unwrap().len(), 8, "{name}");
+        let long = names::domain_label(&"x-".repeat(40));
+        lbagent_api::request::qualify_domain(&long, "lb.internal").unwrap();
+    }
+}

@@ -83,10 +83,18 @@ pub fn service_group(
     let services = services(spec.services.as_deref().unwrap_or_default(), gateway)?;
     let (soft_limit, hard_limit) = validate_limits(spec.soft_limit, spec.hard_limit)?;
     if spec.autokill.is_some_and(|autokill| autokill.time_ms > 0) {
-        return Err(not_supported("'autokill' is not supported by this version of lbagent"));
+        return Err(not_supported(
+            "'autokill' is not supported by this version of lbagent",
+        ));
     }
     let domains = domains(spec, gateway)?;
-    Ok(NewServiceGroup { name: spec.name.clone(), services, domains, soft_limit, hard_limit })
+    Ok(NewServiceGroup {
+        name: spec.name.clone(),
+        services,
+        domains,
+        soft_limit,
+        hard_limit,
+    })
 }
 
 fn not_supported(text: impl Into<String>) -> ContractError {
@@ -97,7 +105,10 @@ fn services(
     specs: &[contract::ServiceSpec],
     gateway: &Gateway,
 ) -> Result<Vec<Service>, ContractError> {
-    validate_services(specs)?.iter().map(|service| raw_service(service, &gateway.vips)).collect()
+    validate_services(specs)?
+        .iter()
+        .map(|service| raw_service(service, &gateway.vips))
+        .collect()
 }
 
 /// A port that the data plane can serve by itself.
@@ -105,9 +116,18 @@ pub(super) fn raw_service(
     service: &contract::Service,
     vips: &BTreeSet<IpAddr>,
 ) -> Result<Service, ContractError> {
-    let contract::Service { port, destination_port, protocol, ip, handlers } = service;
+    let contract::Service {
+        port,
+        destination_port,
+        protocol,
+        ip,
+        handlers,
+    } = service;
     if !handlers.is_empty() {
-        let words: Vec<String> = handlers.iter().map(|handler| format!("'{handler}'")).collect();
+        let words: Vec<String> = handlers
+            .iter()
+            .map(|handler| format!("'{handler}'"))
+            .collect();
         return Err(not_supported(format!(
             "Service port {port} asks for the handlers {}, which this version of lbagent cannot \
              serve; publish it as a raw port, with \"protocol\" (\"tcp\" or \"udp\") and no handlers",
@@ -164,7 +184,9 @@ fn domains(
             )));
         }
         if valid.contains(&fqdn) {
-            return Err(ContractError::invalid(format!("Domain '{fqdn}' is given twice")));
+            return Err(ContractError::invalid(format!(
+                "Domain '{fqdn}' is given twice"
+            )));
         }
         valid.push(fqdn);
     }
@@ -218,15 +240,18 @@ pub(super) fn instance_address(
     if vips.contains(&address) {
         return refuse("a VIP of this gateway");
     }
-    IpNetwork::new(address, prefix)
-        .map_err(|error| ContractError::invalid(format!("Invalid address '{address}/{prefix}': {error}")))
+    IpNetwork::new(address, prefix).map_err(|error| {
+        ContractError::invalid(format!("Invalid address '{address}/{prefix}': {error}"))
+    })
 }
 
 fn instance_group(
     spec: &InstanceSpec,
     gateway: &Gateway,
 ) -> Result<NewInstanceGroup, ContractError> {
-    let Some(group) = &spec.service_group else { return Ok(NewInstanceGroup::None) };
+    let Some(group) = &spec.service_group else {
+        return Ok(NewInstanceGroup::None);
+    };
     if let Some(selector) = group.joined()? {
         return Ok(NewInstanceGroup::Join(selector));
     }

@@ -31,9 +31,16 @@ struct Recent {
 impl History {
     /// History begins after `revision`.
     pub(super) fn new(revision: u64) -> Self {
-        let recent = Recent { first: revision + 1, commits: VecDeque::new() };
+        let recent = Recent {
+            first: revision + 1,
+            commits: VecDeque::new(),
+        };
         let revision = watch::Sender::new(revision);
-        Self { recent: Mutex::new(recent), revision, writer: Mutex::new(()) }
+        Self {
+            recent: Mutex::new(recent),
+            revision,
+            writer: Mutex::new(()),
+        }
     }
 
     /// To be held from a commit to its [`push`](Self::push).
@@ -44,7 +51,11 @@ impl History {
     /// Adds the changes of the next revision.
     pub(super) fn push(&self, revision: u64, events: Vec<Event>) {
         let mut recent = self.lock();
-        assert_eq!(revision, recent.first + recent.commits.len() as u64, "revisions have no gaps");
+        assert_eq!(
+            revision,
+            recent.first + recent.commits.len() as u64,
+            "revisions have no gaps"
+        );
         recent.commits.push_back(events.into());
         if recent.commits.len() > KEPT {
             recent.commits.pop_front();
@@ -74,11 +85,17 @@ impl History {
         let recent = self.lock();
         let skipped = revision
             .checked_sub(recent.first)
-            .ok_or(WatchError::Compacted { asked: revision, oldest: recent.first })?;
+            .ok_or(WatchError::Compacted {
+                asked: revision,
+                oldest: recent.first,
+            })?;
         let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
         let commits = recent.commits.iter().skip(skipped);
         let events = commits.flat_map(|commit| commit.iter());
-        let events = events.filter(|event| event.key().starts_with(prefix)).cloned().collect();
+        let events = events
+            .filter(|event| event.key().starts_with(prefix))
+            .cloned()
+            .collect();
         let next = revision.max(recent.first + recent.commits.len() as u64);
         Ok((events, next))
     }
@@ -105,7 +122,10 @@ impl Watch for HistoryWatch {
                 if !events.is_empty() {
                     return Ok(events);
                 }
-                self.changed.changed().await.map_err(|_| WatchError::Closed)?;
+                self.changed
+                    .changed()
+                    .await
+                    .map_err(|_| WatchError::Closed)?;
             }
         }
         .boxed()

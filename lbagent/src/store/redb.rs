@@ -35,7 +35,11 @@ impl RedbStore {
     /// Opens the file, or makes an empty one, readable by this user only.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let database = open_database(path)?;
-        let mut store = Self { database, path: path.to_owned(), history: Arc::new(History::new(0)) };
+        let mut store = Self {
+            database,
+            path: path.to_owned(),
+            history: Arc::new(History::new(0)),
+        };
         let revision = store.prepare()?;
         store.history = Arc::new(History::new(revision));
         Ok(store)
@@ -62,7 +66,11 @@ impl RedbStore {
         };
         let (found, revision) = prepare().map_err(|error| self.failed("read", error))?;
         if found != KNOWN_FORMAT {
-            return Err(StoreError::Format { path: self.path.clone(), found, known: KNOWN_FORMAT });
+            return Err(StoreError::Format {
+                path: self.path.clone(),
+                found,
+                known: KNOWN_FORMAT,
+            });
         }
         Ok(revision)
     }
@@ -86,7 +94,11 @@ impl RedbStore {
             let mut meta = write.open_table(META)?;
             let current = meta.get(REVISION)?.map_or(0, |value| value.value());
             events = apply(&mut values, &transaction.ops, current + 1)?;
-            revision = if events.is_empty() { current } else { current + 1 };
+            revision = if events.is_empty() {
+                current
+            } else {
+                current + 1
+            };
             if events.is_empty() {
                 return Ok(Written::Unchanged(revision));
             }
@@ -99,8 +111,15 @@ impl RedbStore {
     fn failed(&self, operation: &'static str, error: redb::Error) -> StoreError {
         let path = self.path.clone();
         match error {
-            redb::Error::Corrupted(_) => StoreError::Corrupted { path, source: error.into() },
-            error => StoreError::Io { path, operation, source: error.into() },
+            redb::Error::Corrupted(_) => StoreError::Corrupted {
+                path,
+                source: error.into(),
+            },
+            error => StoreError::Io {
+                path,
+                operation,
+                source: error.into(),
+            },
         }
     }
 }
@@ -134,7 +153,10 @@ fn apply(
             }
             Op::Delete { key } => {
                 if values.remove(key.as_str())?.is_some() {
-                    events.push(Event::Delete { key: key.clone(), revision });
+                    events.push(Event::Delete {
+                        key: key.clone(),
+                        revision,
+                    });
                 }
             }
         }
@@ -171,10 +193,15 @@ impl Store for RedbStore {
         let mut keys: Vec<&str> = transaction.ops.iter().map(Op::key).collect();
         keys.sort_unstable();
         if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(TxnError::DuplicateKey { key: pair[0].to_owned() });
+            return Err(TxnError::DuplicateKey {
+                key: pair[0].to_owned(),
+            });
         }
         let _order = self.history.writing();
-        match self.write(transaction).map_err(|error| self.failed("write", error))? {
+        match self
+            .write(transaction)
+            .map_err(|error| self.failed("write", error))?
+        {
             Written::Done { revision, events } => {
                 self.history.push(revision, events);
                 Ok(revision)
@@ -198,7 +225,11 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
         }
     };
     if let Some(directory) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io("create"))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(io("create"))?;
     }
     let file = OpenOptions::new()
         .read(true)
@@ -215,11 +246,15 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
         database.check_integrity()?;
         Ok(database)
     }));
-    let corrupted =
-        |source: anyhow::Error| StoreError::Corrupted { path: path.to_owned(), source };
+    let corrupted = |source: anyhow::Error| StoreError::Corrupted {
+        path: path.to_owned(),
+        source,
+    };
     match opened {
         Ok(Ok(database)) => Ok(database),
-        Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(StoreError::InUse { path: path.to_owned() }),
+        Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(StoreError::InUse {
+            path: path.to_owned(),
+        }),
         Ok(Err(DatabaseError::Storage(StorageError::Io(error))))
             if error.kind() != std::io::ErrorKind::InvalidData
                 && error.kind() != std::io::ErrorKind::UnexpectedEof =>
@@ -227,6 +262,8 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
             Err(io("open")(error))
         }
         Ok(Err(error)) => Err(corrupted(error.into())),
-        Err(_) => Err(corrupted(anyhow::anyhow!("the file's structure is damaged"))),
+        Err(_) => Err(corrupted(anyhow::anyhow!(
+            "the file's structure is damaged"
+        ))),
     }
 }

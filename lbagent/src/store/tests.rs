@@ -8,7 +8,10 @@ use proptest::prelude::*;
 use super::*;
 
 fn put(key: &str, value: &str) -> Op {
-    Op::Put { key: key.into(), value: value.into() }
+    Op::Put {
+        key: key.into(),
+        value: value.into(),
+    }
 }
 
 fn delete(key: &str) -> Op {
@@ -16,7 +19,10 @@ fn delete(key: &str) -> Op {
 }
 
 fn expects(key: &str, mod_revision: u64) -> Compare {
-    Compare { key: key.into(), mod_revision }
+    Compare {
+        key: key.into(),
+        mod_revision,
+    }
 }
 
 fn write(store: &RedbStore, compares: Vec<Compare>, ops: Vec<Op>) -> Result<u64, TxnError> {
@@ -38,23 +44,37 @@ struct Model {
 impl Model {
     fn txn(&mut self, transaction: &Transaction) -> Option<u64> {
         let revision_of = |key: &String| self.keys.get(key).map_or(0, |item| item.mod_revision);
-        if transaction.compares.iter().any(|c| revision_of(&c.key) != c.mod_revision) {
+        if transaction
+            .compares
+            .iter()
+            .any(|c| revision_of(&c.key) != c.mod_revision)
+        {
             return None;
         }
         let revision = self.revision + 1;
         for op in &transaction.ops {
             match op {
                 Op::Put { key, value } => {
-                    let create_revision =
-                        self.keys.get(key).map_or(revision, |item| item.create_revision);
+                    let create_revision = self
+                        .keys
+                        .get(key)
+                        .map_or(revision, |item| item.create_revision);
                     let (key, value) = (key.clone(), value.clone());
-                    let item = KeyValue { key, value, create_revision, mod_revision: revision };
+                    let item = KeyValue {
+                        key,
+                        value,
+                        create_revision,
+                        mod_revision: revision,
+                    };
                     self.keys.insert(item.key.clone(), item.clone());
                     self.events.push(Event::Put(item));
                 }
                 Op::Delete { key } => {
                     if self.keys.remove(key).is_some() {
-                        self.events.push(Event::Delete { key: key.clone(), revision });
+                        self.events.push(Event::Delete {
+                            key: key.clone(),
+                            revision,
+                        });
                     }
                 }
             }
@@ -68,8 +88,14 @@ impl Model {
     }
 
     fn range(&self, prefix: &str) -> Range {
-        let items = self.keys.values().filter(|item| item.key.starts_with(prefix));
-        Range { revision: self.revision, items: items.cloned().collect() }
+        let items = self
+            .keys
+            .values()
+            .filter(|item| item.key.starts_with(prefix));
+        Range {
+            revision: self.revision,
+            items: items.cloned().collect(),
+        }
     }
 }
 
@@ -89,13 +115,19 @@ fn any_transaction() -> impl Strategy<Value = Transaction> {
     let op = (any::<bool>(), any::<u8>());
     let ops = prop::collection::btree_map(any_key(), op, 0..3).prop_map(|ops| {
         let op = |(key, (is_put, value)): (String, (bool, u8))| match is_put {
-            true => Op::Put { key, value: vec![value] },
+            true => Op::Put {
+                key,
+                value: vec![value],
+            },
             false => Op::Delete { key },
         };
         ops.into_iter().map(op).collect()
     });
     let compares = prop::collection::vec((any_key(), 0..6_u64), 0..2).prop_map(|pairs| {
-        pairs.into_iter().map(|(key, mod_revision)| Compare { key, mod_revision }).collect()
+        pairs
+            .into_iter()
+            .map(|(key, mod_revision)| Compare { key, mod_revision })
+            .collect()
     });
     (compares, ops).prop_map(|(compares, ops)| Transaction { compares, ops })
 }
@@ -136,9 +168,14 @@ proptest! {
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(10), future).await.expect("nothing happened")
+        tokio::time::timeout(Duration::from_secs(10), future)
+            .await
+            .expect("nothing happened")
     })
 }
 
@@ -146,7 +183,13 @@ fn block_on<F: Future>(future: F) -> F::Output {
 fn a_key_is_claimed_once() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(&directory);
-    let claim = |by| write(&store, vec![expects("/ports/80", 0)], vec![put("/ports/80", by)]);
+    let claim = |by| {
+        write(
+            &store,
+            vec![expects("/ports/80", 0)],
+            vec![put("/ports/80", by)],
+        )
+    };
     assert_eq!(claim("a").unwrap(), 1);
     assert_eq!(
         claim("b").unwrap_err().to_string(),
@@ -166,7 +209,12 @@ fn a_failed_compare_writes_nothing() {
 #[test]
 fn a_key_may_be_written_once_in_a_transaction() {
     let directory = tempfile::tempdir().unwrap();
-    let error = write(&open(&directory), vec![], vec![put("/y", "1"), delete("/y")]).unwrap_err();
+    let error = write(
+        &open(&directory),
+        vec![],
+        vec![put("/y", "1"), delete("/y")],
+    )
+    .unwrap_err();
     assert!(matches!(error, TxnError::DuplicateKey { key } if key == "/y"));
 }
 
@@ -196,7 +244,13 @@ fn a_watch_of_compacted_history_says_so() {
     drop(store);
     let store = open(&directory);
     let mut watch = store.watch("/a", 1);
-    assert_eq!(block_on(watch.next()), Err(WatchError::Compacted { asked: 1, oldest: 2 }));
+    assert_eq!(
+        block_on(watch.next()),
+        Err(WatchError::Compacted {
+            asked: 1,
+            oldest: 2
+        })
+    );
     let mut watch = store.watch("/a", 2);
     drop(store);
     assert_eq!(block_on(watch.next()), Err(WatchError::Closed));
@@ -216,7 +270,9 @@ fn the_file_is_private() {
 fn a_file_in_use_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let _store = open(&directory);
-    let error = RedbStore::open(&directory.path().join("state.redb")).err().unwrap();
+    let error = RedbStore::open(&directory.path().join("state.redb"))
+        .err()
+        .unwrap();
     assert!(matches!(error, StoreError::InUse { .. }), "{error}");
 }
 
@@ -225,7 +281,9 @@ fn a_damaged_file_is_named_with_the_way_out() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state.redb");
     let store = open(&directory);
-    let entries = (0..200).map(|i| put(&format!("/key/{i:03}"), &"x".repeat(200))).collect();
+    let entries = (0..200)
+        .map(|i| put(&format!("/key/{i:03}"), &"x".repeat(200)))
+        .collect();
     write(&store, vec![], entries).unwrap();
     drop(store);
     let healthy = fs::read(&path).unwrap();
@@ -233,8 +291,13 @@ fn a_damaged_file_is_named_with_the_way_out() {
     #[track_caller]
     fn check(path: &std::path::Path, content: &[u8], what: &str) {
         fs::write(path, content).unwrap();
-        let error = RedbStore::open(path).err().unwrap_or_else(|| panic!("{what} was not noticed"));
-        assert!(matches!(error, StoreError::Corrupted { .. }), "{what}: {error:?}");
+        let error = RedbStore::open(path)
+            .err()
+            .unwrap_or_else(|| panic!("{what} was not noticed"));
+        assert!(
+            matches!(error, StoreError::Corrupted { .. }),
+            "{what}: {error:?}"
+        );
         let text = error.to_string();
         assert!(text.contains(&path.display().to_string()), "{text}");
         assert!(text.contains("lbctl state import"), "{text}");
@@ -249,10 +312,20 @@ fn a_damaged_file_is_named_with_the_way_out() {
     check(&path, &flipped, "changed values");
 
     fs::write(&path, &healthy).unwrap();
-    assert_eq!(RedbStore::open(&path).unwrap().range("/key/").unwrap().items.len(), 200);
+    assert_eq!(
+        RedbStore::open(&path)
+            .unwrap()
+            .range("/key/")
+            .unwrap()
+            .items
+            .len(),
+        200
+    );
 }
 
 /// Every place at which `needle` begins.
 fn memchr_all(haystack: &[u8], needle: &[u8]) -> Vec<usize> {
-    (0..haystack.len()).filter(|at| haystack[*at..].starts_with(needle)).collect()
+    (0..haystack.len())
+        .filter(|at| haystack[*at..].starts_with(needle))
+        .collect()
 }
