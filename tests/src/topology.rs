@@ -147,6 +147,9 @@ impl Topology {
                 net.add_bridge("br0")?;
                 net.add_veth("gw0", &self.gateway.net, "eth0")?;
                 net.add_port("br0", "gw0")?;
+                // The wire between switch and gateway: whoever sends through it, offloads on, its
+                // frames have complete checksums.
+                set_offload("gw0", Offload::TxChecksum, false)?;
                 // What the gateway sends by XDP_TX arrives here only with a program.
                 Ok(attach_xdp_pass(interface_index("gw0")?)?)
             })?;
