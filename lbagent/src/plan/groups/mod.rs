@@ -1,9 +1,12 @@
 //! The target, group by group: each is planned whole, or stays as it is when a map has no room.
 
+mod conditions;
+mod layout;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use lbagent_common::{
-    BackendEntry, BackendId, Port, ReturnKey, Slot, VipEntry, VipKey, limits, table_len,
+    BackendEntry, BackendId, Port, ReturnKey, VipEntry, VipKey, limits, table_len,
 };
 use uuid::Uuid;
 
@@ -13,9 +16,9 @@ use super::ids::Ids;
 use super::publish::Published;
 use super::regions::{Regions, named_regions, previous_region, table_region};
 use super::returns::{self, Candidate, Candidates};
-use super::tables::{Contents, Former, Ownership, Tables, next_tables};
-use super::{Condition, Family, IdCursor, Object, PlanInput, Reason, maglev};
+use super::{Condition, Family, IdCursor, Object, PlanInput, Reason};
 use crate::dataplane::{ActualState, Region};
+use layout::FamilyDraft;
 
 /// Plans every group.
 pub(super) fn build_target(input: &PlanInput<'_>, published: &Published) -> Target {
@@ -58,13 +61,6 @@ struct Builder<'a> {
     claimed_vip_ids: BTreeSet<u32>,
     candidates: Candidates,
     target: Target,
-}
-
-/// A group's part of one family, planned but not yet accepted.
-struct FamilyDraft {
-    members: Vec<(BackendId, Member)>,
-    tables: Tables,
-    is_new: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -222,78 +218,6 @@ impl<'a> Builder<'a> {
         Ok(identified)
     }
 
-    /// Plans the tables of one family.
-    fn draft(
-        &self,
-        group: Uuid,
-        family: Family,
-        ports: &BTreeMap<VipKey, u16>,
-        members: Vec<(BackendId, Member)>,
-    ) -> FamilyDraft {
-        let owners = owners(&members, self.input.gateway.hash_seed);
-        let alive = members.iter().map(|(id, _)| *id).collect();
-        let next = Ownership {
-            owners: &owners,
-            alive: &alive,
-            has_survivors: members.iter().any(|(_, member)| member.was_alive),
-        };
-        let formers = self.formers(group, family, ports);
-        // One table serves all ports of the group. They name different ones only when a pass was
-        // cut short: then one that needs no change is what that pass was about to switch the
-        // others to; and failing that, the last port has the oldest table, as ports are switched
-        // in their order, and the older table knows the flows that the newer one did not store.
-        let mut planned = formers
-            .iter()
-            .map(|former| next_tables(Some(former), &next));
-        let tables = match planned.clone().find(Tables::is_kept) {
-            Some(kept) => kept,
-            None => planned
-                .next_back()
-                .unwrap_or_else(|| next_tables(None, &next)),
-        };
-        FamilyDraft {
-            members,
-            tables,
-            is_new: formers.is_empty(),
-        }
-    }
-
-    /// The different tables that the group's ports name, in the order of the ports.
-    fn formers(
-        &self,
-        group: Uuid,
-        family: Family,
-        ports: &BTreeMap<VipKey, u16>,
-    ) -> Vec<Former<'a>> {
-        let mut formers: Vec<Former<'a>> = Vec::new();
-        for key in of_family(ports, family) {
-            let Some(entry) = self.actual.vips.get(key) else {
-                continue;
-            };
-            if entry.service_group != *group.as_bytes() {
-                continue;
-            }
-            let Some(table) = table_region(entry).and_then(|region| self.slots(region)) else {
-                continue;
-            };
-            let previous = previous_region(entry).and_then(|region| self.slots(region));
-            let regions = |former: &Former<'_>| (former.table.0, former.previous.map(|p| p.0));
-            let former = Former { table, previous };
-            if !formers
-                .iter()
-                .any(|known| regions(known) == regions(&former))
-            {
-                formers.push(former);
-            }
-        }
-        formers
-    }
-
-    fn slots(&self, region: Region) -> Option<(Region, &'a [Slot])> {
-        let slots = self.actual.tables.get(&region)?;
-        (slots.len() == region.len as usize).then_some((region, slots.as_slice()))
-    }
-
     /// The reply sources that the group adds, if the map has room for them.
     fn check_returns(
         &self,
@@ -315,52 +239,6 @@ impl<'a> Builder<'a> {
             return Err(map_full(limits::RETURNS, needed, free, capacity));
         }
         Ok(new)
-    }
-
-    /// Finds regions for the tables that are to be written: (table, former table) by family.
-    fn place(
-        &self,
-        drafts: &BTreeMap<Family, FamilyDraft>,
-    ) -> Result<(Regions, BTreeMap<Family, [Option<Region>; 2]>), Reason> {
-        let mut regions = self.regions.clone();
-        let mut placed = BTreeMap::new();
-        let spare = if drafts.values().any(|draft| draft.is_new) {
-            self.spare
-        } else {
-            0
-        };
-        let needed = drafts
-            .values()
-            .flat_map(|draft| [&draft.tables.table, &draft.tables.previous]);
-        let needed: u32 = needed.map(new_len).sum();
-        let full = || {
-            let (needed, free) = (needed.saturating_add(spare), self.regions.free());
-            map_full(limits::SLOTS, needed, free, self.actual.capacity.slots)
-        };
-        for (family, FamilyDraft { tables, .. }) in drafts {
-            let mut place = |contents: &Option<Contents>| match contents {
-                None => Ok(None),
-                Some(Contents::Kept(region)) => Ok(Some(*region)),
-                Some(Contents::New(slots)) => regions
-                    .allocate(count(slots.iter()))
-                    .map(Some)
-                    .ok_or_else(full),
-            };
-            placed.insert(*family, [place(&tables.table)?, place(&tables.previous)?]);
-        }
-        if needed > 0 && !regions.has_gap(spare) {
-            return Err(full());
-        }
-        Ok((regions, placed))
-    }
-
-    fn write_tables(&mut self, tables: Tables, placed: &[Option<Region>; 2]) -> [Region; 2] {
-        for (contents, region) in [tables.table, tables.previous].into_iter().zip(placed) {
-            if let (Some(Contents::New(slots)), Some(region)) = (contents, region) {
-                self.target.tables.push((*region, slots));
-            }
-        }
-        placed.map(|region| region.unwrap_or(Region { offset: 0, len: 0 }))
     }
 
     fn publish(
@@ -462,30 +340,6 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// What an operator should know about a group and its instances.
-    fn add_conditions(&mut self, group: Uuid, ports: &BTreeMap<VipKey, u16>) {
-        let conditions = &mut self.target.conditions;
-        for family in families(ports) {
-            let members = self.members.of(group, family);
-            if !members.iter().any(|member| member.is_active) {
-                let reason = Reason::NoActiveBackend { family };
-                conditions.push(Condition::new(Object::ServiceGroup(group), reason));
-            }
-            for member in members.iter().filter(|member| !member.has_path) {
-                let reason = Reason::NoRoute {
-                    address: member.address,
-                };
-                conditions.push(Condition::new(Object::Instance(member.instance), reason));
-            }
-            for (instance, _) in self.members.instances(group) {
-                if instance.address(family.is_v4()).is_none() {
-                    let reason = Reason::NoAddress { family };
-                    conditions.push(Condition::new(Object::Instance(instance.uuid), reason));
-                }
-            }
-        }
-    }
-
     fn finish(mut self) -> Target {
         for instance in self.input.desired.instances.values() {
             if let Some(group) = instance.service_group
@@ -509,23 +363,6 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Owner of every slot: the active members' Maglev table; empty when there is none.
-fn owners(members: &[(BackendId, Member)], seed: u64) -> Vec<BackendId> {
-    let active: Vec<_> = members
-        .iter()
-        .filter(|(_, member)| member.is_active)
-        .collect();
-    let weights: Vec<(Uuid, u16)> = active
-        .iter()
-        .map(|(_, member)| (member.instance, member.entry.weight))
-        .collect();
-    let table = maglev::build(&weights, seed, table_len(active.len())).unwrap_or_default();
-    table
-        .into_iter()
-        .map(|index| active[index as usize].0)
-        .collect()
-}
-
 fn wanted_len(members: &[Member]) -> u32 {
     match members.iter().filter(|member| member.is_active).count() {
         0 => 0,
@@ -541,13 +378,6 @@ fn of_family(ports: &BTreeMap<VipKey, u16>, family: Family) -> impl Iterator<Ite
     ports
         .keys()
         .filter(move |key| Family::of_addr(&key.addr) == family)
-}
-
-fn new_len(contents: &Option<Contents>) -> u32 {
-    match contents {
-        Some(Contents::New(slots)) => count(slots.iter()),
-        _ => 0,
-    }
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> u32 {

@@ -1,0 +1,171 @@
+//! A group's tables of one family: what they should hold, and where they go.
+
+use std::collections::BTreeMap;
+
+use lbagent_common::{BackendId, Slot, VipKey, limits, table_len};
+use uuid::Uuid;
+
+use super::super::backends::Member;
+use super::super::regions::{Regions, previous_region, table_region};
+use super::super::tables::{Contents, Former, Ownership, Tables, next_tables};
+use super::super::{Family, Reason, maglev};
+use super::{Builder, count, map_full, of_family};
+use crate::dataplane::Region;
+
+/// A group's part of one family, planned but not yet accepted.
+pub(super) struct FamilyDraft {
+    pub(super) members: Vec<(BackendId, Member)>,
+    pub(super) tables: Tables,
+    pub(super) is_new: bool,
+}
+
+/// Regions of the table and of the former table, by family.
+pub(super) type Placement = BTreeMap<Family, [Option<Region>; 2]>;
+
+impl<'a> Builder<'a> {
+    /// Plans the tables of one family.
+    pub(super) fn draft(
+        &self,
+        group: Uuid,
+        family: Family,
+        ports: &BTreeMap<VipKey, u16>,
+        members: Vec<(BackendId, Member)>,
+    ) -> FamilyDraft {
+        let owners = owners(&members, self.input.gateway.hash_seed);
+        let alive = members.iter().map(|(id, _)| *id).collect();
+        let next = Ownership {
+            owners: &owners,
+            alive: &alive,
+            has_survivors: members.iter().any(|(_, member)| member.was_alive),
+        };
+        let formers = self.formers(group, family, ports);
+        // One table serves all ports of the group. They name different ones only when a pass was
+        // cut short: then one that needs no change is what that pass was about to switch the
+        // others to; and failing that, the last port has the oldest table, as ports are switched
+        // in their order, and the older table knows the flows that the newer one did not store.
+        let mut planned = formers
+            .iter()
+            .map(|former| next_tables(Some(former), &next));
+        let tables = match planned.clone().find(Tables::is_kept) {
+            Some(kept) => kept,
+            None => planned
+                .next_back()
+                .unwrap_or_else(|| next_tables(None, &next)),
+        };
+        FamilyDraft {
+            members,
+            tables,
+            is_new: formers.is_empty(),
+        }
+    }
+
+    /// The different tables that the group's ports name, in the order of the ports.
+    fn formers(
+        &self,
+        group: Uuid,
+        family: Family,
+        ports: &BTreeMap<VipKey, u16>,
+    ) -> Vec<Former<'a>> {
+        let mut formers: Vec<Former<'a>> = Vec::new();
+        for key in of_family(ports, family) {
+            let Some(entry) = self.actual.vips.get(key) else {
+                continue;
+            };
+            if entry.service_group != *group.as_bytes() {
+                continue;
+            }
+            let Some(table) = table_region(entry).and_then(|region| self.slots(region)) else {
+                continue;
+            };
+            let previous = previous_region(entry).and_then(|region| self.slots(region));
+            let regions = |former: &Former<'_>| (former.table.0, former.previous.map(|p| p.0));
+            let former = Former { table, previous };
+            if !formers
+                .iter()
+                .any(|known| regions(known) == regions(&former))
+            {
+                formers.push(former);
+            }
+        }
+        formers
+    }
+
+    pub(super) fn slots(&self, region: Region) -> Option<(Region, &'a [Slot])> {
+        let slots = self.actual.tables.get(&region)?;
+        (slots.len() == region.len as usize).then_some((region, slots.as_slice()))
+    }
+
+    /// Finds regions for the tables that are to be written: (table, former table) by family.
+    pub(super) fn place(
+        &self,
+        drafts: &BTreeMap<Family, FamilyDraft>,
+    ) -> Result<(Regions, Placement), Reason> {
+        let mut regions = self.regions.clone();
+        let mut placed = BTreeMap::new();
+        let spare = if drafts.values().any(|draft| draft.is_new) {
+            self.spare
+        } else {
+            0
+        };
+        let needed = drafts
+            .values()
+            .flat_map(|draft| [&draft.tables.table, &draft.tables.previous]);
+        let needed: u32 = needed.map(new_len).sum();
+        let full = || {
+            let (needed, free) = (needed.saturating_add(spare), self.regions.free());
+            map_full(limits::SLOTS, needed, free, self.actual.capacity.slots)
+        };
+        for (family, FamilyDraft { tables, .. }) in drafts {
+            let mut place = |contents: &Option<Contents>| match contents {
+                None => Ok(None),
+                Some(Contents::Kept(region)) => Ok(Some(*region)),
+                Some(Contents::New(slots)) => regions
+                    .allocate(count(slots.iter()))
+                    .map(Some)
+                    .ok_or_else(full),
+            };
+            placed.insert(*family, [place(&tables.table)?, place(&tables.previous)?]);
+        }
+        if needed > 0 && !regions.has_gap(spare) {
+            return Err(full());
+        }
+        Ok((regions, placed))
+    }
+
+    pub(super) fn write_tables(
+        &mut self,
+        tables: Tables,
+        placed: &[Option<Region>; 2],
+    ) -> [Region; 2] {
+        for (contents, region) in [tables.table, tables.previous].into_iter().zip(placed) {
+            if let (Some(Contents::New(slots)), Some(region)) = (contents, region) {
+                self.target.tables.push((*region, slots));
+            }
+        }
+        placed.map(|region| region.unwrap_or(Region { offset: 0, len: 0 }))
+    }
+}
+
+/// Owner of every slot: the active members' Maglev table; empty when there is none.
+fn owners(members: &[(BackendId, Member)], seed: u64) -> Vec<BackendId> {
+    let active: Vec<_> = members
+        .iter()
+        .filter(|(_, member)| member.is_active)
+        .collect();
+    let weights: Vec<(Uuid, u16)> = active
+        .iter()
+        .map(|(_, member)| (member.instance, member.entry.weight))
+        .collect();
+    let table = maglev::build(&weights, seed, table_len(active.len())).unwrap_or_default();
+    table
+        .into_iter()
+        .map(|index| active[index as usize].0)
+        .collect()
+}
+
+fn new_len(contents: &Option<Contents>) -> u32 {
+    match contents {
+        Some(Contents::New(slots)) => count(slots.iter()),
+        _ => 0,
+    }
+}
