@@ -108,7 +108,10 @@ pub fn run(config: Config) -> Result<(), AgentError> {
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|source| AgentError::Host { what: "start the runtime", source })?;
+        .map_err(|source| AgentError::Host {
+            what: "start the runtime",
+            source,
+        })?;
     let outcome = runtime.block_on(serve(config, desired, dataplane));
     // The store is closed before the lock goes, so that the next agent finds it free.
     drop(runtime);
@@ -119,7 +122,11 @@ pub fn run(config: Config) -> Result<(), AgentError> {
 /// Everything that an agent and a detach need from the kernel, by capability.
 pub fn require_privileges() -> Result<(), AgentError> {
     let missing = lock::missing_capabilities();
-    if missing.is_empty() { Ok(()) } else { Err(AgentError::Privileges { missing }) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(AgentError::Privileges { missing })
+    }
 }
 
 async fn serve(
@@ -136,10 +143,15 @@ async fn serve(
         desired.subscribe(),
         Timing::default(),
     )
-    .map_err(|source| AgentError::Host { what: "start the data plane's thread", source })?;
+    .map_err(|source| AgentError::Host {
+        what: "start the data plane's thread",
+        source,
+    })?;
     let reconciling = tokio::spawn(reconciler.run());
-    let changes = network_changes()
-        .map_err(|source| AgentError::Host { what: "watch the host's network", source })?;
+    let changes = network_changes().map_err(|source| AgentError::Host {
+        what: "watch the host's network",
+        source,
+    })?;
     let waking = tokio::spawn(wake_on_changes(changes, handle.clone()));
     let draining = tokio::spawn(drains::run(Arc::clone(&desired)));
     let context = api_context(&config, gateway, desired, handle, interfaces)?;
@@ -181,7 +193,10 @@ fn api_context(
     let token = config.api.token_file.as_ref().map(|path| {
         std::fs::read_to_string(path)
             .map(|text| text.trim().to_owned())
-            .map_err(|source| AgentError::Token { path: path.clone(), source })
+            .map_err(|source| AgentError::Token {
+                path: path.clone(),
+                source,
+            })
     });
     Ok(api::Context {
         gateway,
@@ -204,12 +219,19 @@ async fn serve_api(config: &ApiConfig, context: api::Context) -> Result<(), Agen
         let _ = stopped.wait_for(|stop| *stop).await;
     };
     if let Some(address) = config.listen {
-        let listener = TcpListener::bind(address).await.map_err(|source| {
-            AgentError::Listen { address: address.to_string(), source }
-        })?;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| AgentError::Listen {
+                address: address.to_string(),
+                source,
+            })?;
         info!(%address, "the API listens");
         let serve = axum::serve(listener, router.clone());
-        servers.spawn(serve.with_graceful_shutdown(wait(stopped.clone())).into_future());
+        servers.spawn(
+            serve
+                .with_graceful_shutdown(wait(stopped.clone()))
+                .into_future(),
+        );
     }
     if let Some(path) = &config.unix_socket {
         let listener = listen_on_path(path)?;
@@ -236,7 +258,10 @@ async fn serve_api(config: &ApiConfig, context: api::Context) -> Result<(), Agen
 
 /// Binds a Unix socket, in the place of one that a killed agent left behind.
 fn listen_on_path(path: &std::path::Path) -> Result<UnixListener, AgentError> {
-    let failed = |source| AgentError::Listen { address: path.display().to_string(), source };
+    let failed = |source| AgentError::Listen {
+        address: path.display().to_string(),
+        source,
+    };
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
@@ -253,7 +278,10 @@ fn listen_on_path(path: &std::path::Path) -> Result<UnixListener, AgentError> {
 
 async fn wait_for_signal() -> Result<(), AgentError> {
     let listen = |kind| {
-        signal(kind).map_err(|source| AgentError::Host { what: "listen for signals", source })
+        signal(kind).map_err(|source| AgentError::Host {
+            what: "listen for signals",
+            source,
+        })
     };
     let (mut terminate, mut interrupt, mut hangup) = (
         listen(SignalKind::terminate())?,

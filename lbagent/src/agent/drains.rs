@@ -42,7 +42,12 @@ fn next_deadline(desired: &Desired) -> Option<OffsetDateTime> {
         InstanceState::Draining { deadline, .. } => Some(*deadline),
         InstanceState::Running | InstanceState::Stopped => None,
     };
-    desired.current().instances.values().filter_map(|instance| deadline(&instance.state)).min()
+    desired
+        .current()
+        .instances
+        .values()
+        .filter_map(|instance| deadline(&instance.state))
+        .min()
 }
 
 async fn expire(desired: &Arc<Desired>) {
@@ -50,7 +55,10 @@ async fn expire(desired: &Arc<Desired>) {
     let now = OffsetDateTime::now_utc();
     let expired = tokio::task::spawn_blocking(move || store.expire_drains(now)).await;
     match expired {
-        Ok(Ok(written)) => info!(instances = written.outcome, "drained to their deadline, stopped"),
+        Ok(Ok(written)) => info!(
+            instances = written.outcome,
+            "drained to their deadline, stopped"
+        ),
         Ok(Err(error)) => {
             warn!(%error, "cannot note the end of a drain; trying again");
             // Keeps a failing disk from turning this into a busy loop.

@@ -18,8 +18,15 @@ pub(super) struct Lock {
 impl Lock {
     /// Makes the state directory if need be, and takes its lock.
     pub(super) fn take(state_dir: &Path) -> Result<Self, AgentError> {
-        let failed = |source| AgentError::StateDir { path: state_dir.to_owned(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(failed)?;
+        let failed = |source| AgentError::StateDir {
+            path: state_dir.to_owned(),
+            source,
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(state_dir)
+            .map_err(failed)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -74,9 +81,10 @@ pub(super) fn missing_capabilities() -> Vec<&'static str> {
 
 fn missing_of(held: u64) -> Vec<&'static str> {
     let has = |bit: u32| held & (1 << bit) != 0;
+    let covered = |bit: u32| has(bit) || bit >= 38 && has(CAP_SYS_ADMIN);
     NEEDED
         .into_iter()
-        .filter(|(bit, _)| !has(*bit) && !(*bit >= 38 && has(CAP_SYS_ADMIN)))
+        .filter(|(bit, _)| !covered(*bit))
         .map(|(_, name)| name)
         .collect()
 }
@@ -89,7 +97,10 @@ mod tests {
     fn missing_capabilities_are_named() {
         for (held, missing) in [
             (u64::MAX, vec![]),
-            (0, vec!["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_PERFMON", "CAP_BPF"]),
+            (
+                0,
+                vec!["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_PERFMON", "CAP_BPF"],
+            ),
             (1 << 21 | 1 << 12 | 1 << 13, vec![]),
             (1 << 12 | 1 << 13 | 1 << 38, vec!["CAP_BPF"]),
         ] {

@@ -15,17 +15,16 @@ pub(super) fn stopping() {
 }
 
 fn send(message: &str) {
-    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return };
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
     let path = path.as_encoded_bytes();
     let address = match path.strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name),
-        None => SocketAddr::from_pathname(std::path::Path::new(
-            &*String::from_utf8_lossy(path),
-        )),
+        None => SocketAddr::from_pathname(std::path::Path::new(&*String::from_utf8_lossy(path))),
     };
-    let sent = address.and_then(|address| {
-        UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address)
-    });
+    let sent = address
+        .and_then(|address| UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address));
     if let Err(error) = sent {
         tracing::warn!(%error, "cannot notify the service manager");
     }
