@@ -32,7 +32,7 @@ impl ReturnKey {
 /// The VIP to restore. Size 48, alignment 4.
 ///
 /// Where several VIPs share the backend's port, `FLAG_AMBIGUOUS` is set, the flow's `NAT_FLOWS`
-/// entry decides, and this entry holds the VIP with the lowest id for flows from before the
+/// entry decides, and this entry holds the VIP that had the port first, for flows from before the
 /// second one was published.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

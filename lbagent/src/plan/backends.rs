@@ -132,6 +132,10 @@ fn backend_entry(
     } else {
         0
     };
+    let via_kernel = match path {
+        Some(path) if !path.takes_xdp => BackendEntry::FLAG_VIA_KERNEL,
+        _ => 0,
+    };
     BackendEntry {
         addr: address.into(),
         source: path.map(|path| path.source.into()).unwrap_or_default(),
@@ -139,7 +143,7 @@ fn backend_entry(
         ifindex: path.map_or(0, |path| path.ifindex),
         weight: WEIGHT,
         onlink_prefix: path.map_or(128, |path| mapped_prefix(address, path.onlink_prefix)),
-        flags: BackendEntry::FLAG_ALIVE | draining,
+        flags: BackendEntry::FLAG_ALIVE | draining | via_kernel,
         reserved: group_tag(group),
         ..BackendEntry::default()
     }

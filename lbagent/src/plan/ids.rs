@@ -17,6 +17,7 @@ pub struct IdCursor {
 pub(super) struct Ids {
     taken: BTreeSet<u32>,
     capacity: u32,
+    free: u32,
     last: u32,
 }
 
@@ -30,19 +31,21 @@ impl Ids {
         } else {
             cursor
         };
+        let used = taken.range(1..capacity.max(1)).count();
+        let free = capacity
+            .saturating_sub(1)
+            .saturating_sub(u32::try_from(used).unwrap_or(u32::MAX));
         Self {
             taken,
             capacity,
+            free,
             last,
         }
     }
 
     /// How many may still be handed out.
     pub(super) fn free(&self) -> u32 {
-        let used = self.taken.range(1..self.capacity.max(1)).count();
-        self.capacity
-            .saturating_sub(1)
-            .saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
+        self.free
     }
 
     /// Hands out the next free id.
@@ -51,13 +54,16 @@ impl Ids {
             .chain(1..self.capacity.min(self.last.saturating_add(1)))
             .find(|id| !self.taken.contains(id))?;
         self.taken.insert(next);
+        self.free -= 1;
         self.last = next;
         Some(next)
     }
 
     /// Takes back what [`allocate`](Self::allocate) handed out in this plan.
     pub(super) fn release(&mut self, id: u32) {
-        self.taken.remove(&id);
+        if self.taken.remove(&id) {
+            self.free += 1;
+        }
     }
 
     /// The last id handed out, for the next plan.

@@ -53,6 +53,7 @@ pub(crate) fn path_to(address: IpAddr) -> Path {
         ifindex: 3,
         source,
         onlink_prefix,
+        takes_xdp: true,
     }
 }
 

@@ -451,3 +451,26 @@ fn only_addresses_that_packets_may_go_to_are_asked_about() {
     second.addresses.push(v6(1).into());
     assert_eq!(backend_addresses(&world.desired), [v4(1), v6(1)].into());
 }
+
+#[test]
+fn a_thousand_groups_are_planned_in_a_moment() {
+    let mut world = World::new(&[v4(250)]);
+    world.add_group(1, &[(80, 80)]);
+    let template = world.desired.service_groups[&group_uuid(1)].clone();
+    for number in 0..1000_u16 {
+        let mut group = template.clone();
+        group.uuid = uuid::Uuid::from_u128(u128::from(number) + 1);
+        group.services[0].port = 1000 + number;
+        world.add_instance((number % 200) as u8, 1, v4((number % 200) as u8));
+        let mut instance = world.desired.instances[&instance_uuid((number % 200) as u8)].clone();
+        instance.uuid = uuid::Uuid::from_u128((u128::from(number) + 1) << 64);
+        instance.service_group = Some(group.uuid);
+        world.desired.instances.insert(instance.uuid, instance);
+        world.desired.service_groups.insert(group.uuid, group);
+    }
+    let begun = std::time::Instant::now();
+    let plan = world.plan();
+    let elapsed = begun.elapsed();
+    assert_eq!(reasons(&plan), []);
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+}

@@ -78,6 +78,7 @@ fn make(world: &mut World, change: Change) {
                 ifindex,
                 source: v4(200),
                 onlink_prefix: 32,
+                takes_xdp: ifindex % 2 == 0,
             };
             world.dataplane.paths.insert(v4(number), path);
         }
