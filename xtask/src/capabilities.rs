@@ -40,7 +40,7 @@ pub fn require(purpose: &str, alternative: &str) -> Result<()> {
         return Ok(());
     }
     bail!(
-        "{purpose} needs capabilities that this process lacks:{missing}\n\
+        "for {purpose}, this process lacks capabilities:{missing}\n\
          Run it as root: sudo -E env \"PATH=$PATH\" cargo xtask …\n\
          In a container, start it with --privileged.{alternative}"
     )
