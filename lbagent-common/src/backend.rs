@@ -36,11 +36,19 @@ impl BackendEntry {
     pub const FLAG_ALIVE: u8 = 1;
     /// No new flows; told from the table, kept here for the operator's view.
     pub const FLAG_DRAINING: u8 = 2;
+    /// The interface towards it sends no frames that XDP redirects: the kernel forwards them.
+    pub const FLAG_VIA_KERNEL: u8 = 4;
 
     /// Whether packets may be sent to this backend.
     #[inline(always)]
     pub const fn is_alive(&self) -> bool {
         self.flags & Self::FLAG_ALIVE != 0
+    }
+
+    /// Whether the kernel has to send the packets that XDP rewrote.
+    #[inline(always)]
+    pub const fn is_via_kernel(&self) -> bool {
+        self.flags & Self::FLAG_VIA_KERNEL != 0
     }
 
     /// Whether the source must be rewritten for this client: it shares a link with the backend,

@@ -45,7 +45,8 @@ outcomes! {
     ForwardTx = 0, Forwarded, "forward_tx";
     /// To a backend through another interface.
     ForwardRedirect = 1, Forwarded, "forward_redirect";
-    /// Rewritten for a backend whose link address is not known yet: the kernel resolves it.
+    /// Rewritten for a backend whose link address is not known yet, or whose interface takes no
+    /// frames from XDP: the kernel sends it on.
     ForwardKernel = 2, Forwarded, "forward_kernel";
     /// Reply restored and sent to the client.
     ReturnRedirect = 3, Forwarded, "return_redirect";

@@ -75,6 +75,7 @@ pub fn send<C: Context>(ctx: &C, packet: &Packet, reply: &Reply) -> Result<Egres
         source_port: reply.vip_port,
         destination: reply.client,
         destination_port: reply.client_port,
+        via_kernel: false,
     };
     let egress = rewrite::send(ctx, packet, &to).map_err(|refusal| match refusal {
         Refusal::Local => Stop::Pass(Outcome::PassLocal),

@@ -36,7 +36,7 @@ use lock::Lock;
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// Another agent has this state directory.
-    #[error("another lbagent is running{} on {}; stop it, or give this one its own state_dir and bpffs_dir", pid.map_or(String::new(), |pid| format!(" (pid {pid})")), path.display())]
+    #[error("another lbagent is already running{} on {}; stop it, or give this one its own state_dir and bpffs_dir", pid.map_or(String::new(), |pid| format!(" (pid {pid})")), path.display())]
     Running {
         /// Its process.
         pid: Option<u32>,

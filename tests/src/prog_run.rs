@@ -45,8 +45,11 @@ const XDP_ACTIONS: [(u32, Action); 4] = [
     (4, Action::Redirect),
 ];
 /// `TC_ACT_UNSPEC`, `TC_ACT_SHOT`, `TC_ACT_REDIRECT` (include/uapi/linux/pkt_cls.h).
-const TC_ACTIONS: [(u32, Action); 3] =
-    [(u32::MAX, Action::Pass), (2, Action::Drop), (7, Action::Redirect)];
+const TC_ACTIONS: [(u32, Action); 3] = [
+    (u32::MAX, Action::Pass),
+    (2, Action::Drop),
+    (7, Action::Redirect),
+];
 
 /// What a program returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,6 +269,7 @@ impl Rig {
                 ifindex,
                 source: source.parse()?,
                 onlink_prefix,
+                takes_xdp: true,
             },
         );
         Ok(())

@@ -23,6 +23,7 @@ pub fn send<C: Context>(
         source_port: source.1,
         destination: backend.addr,
         destination_port: vip.destination_port,
+        via_kernel: backend.is_via_kernel(),
     };
     rewrite::send(ctx, packet, &to).map_err(|refusal| match refusal {
         Refusal::Local | Refusal::NoRoute => Stop::Drop(Outcome::DropNoRoute),

@@ -17,6 +17,8 @@ pub struct Rewrite {
     pub destination: Addr,
     /// Destination port.
     pub destination_port: Port,
+    /// The interface towards the destination takes no frames from XDP.
+    pub via_kernel: bool,
 }
 
 /// Why a packet could not be sent; what that means depends on the direction.
@@ -39,12 +41,15 @@ pub enum Refusal {
 /// theirs only until they return.
 #[inline(never)]
 pub fn send<C: Context>(ctx: &C, packet: &Packet, to: &Rewrite) -> Result<Egress, Refusal> {
-    let hop = match kernel::route(ctx, packet, to.source, to.destination) {
+    let mut hop = match kernel::route(ctx, packet, to.source, to.destination) {
         Route::Out(hop) => hop,
         Route::Local => return Err(Refusal::Local),
         Route::TooBig => return Err(Refusal::TooBig),
         Route::None => return Err(Refusal::NoRoute),
     };
+    if C::REDIRECTS_BY_XDP && to.via_kernel && hop.ifindex != ctx.ingress_ifindex() {
+        hop.resolved = false;
+    }
     write(ctx, packet, to, &hop).ok_or(Refusal::OutOfBounds)?;
     Ok(hop.egress(ctx))
 }

@@ -34,6 +34,8 @@ pub enum Field {
 /// What XDP and TC have in common. Offsets count from the Ethernet header; stores return `None`
 /// when the packet is too short.
 pub trait Context {
+    /// Whether another interface gets the packet by XDP, which not every interface can.
+    const REDIRECTS_BY_XDP: bool;
     /// Address of the first byte.
     fn start(&self) -> usize;
     /// Address behind the last byte that can be accessed.
@@ -171,6 +173,8 @@ fn l4_checksum_offset(protocol: Protocol) -> usize {
 }
 
 impl Context for XdpContext {
+    const REDIRECTS_BY_XDP: bool = true;
+
     #[inline(always)]
     fn start(&self) -> usize {
         self.data()
@@ -237,6 +241,8 @@ impl Context for XdpContext {
 }
 
 impl Context for TcContext {
+    const REDIRECTS_BY_XDP: bool = false;
+
     #[inline(always)]
     fn start(&self) -> usize {
         self.data()

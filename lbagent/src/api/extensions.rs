@@ -82,6 +82,8 @@ pub(super) async fn export(State(context): State<Shared>) -> Answer {
                 ifindex,
                 source,
                 onlink_prefix,
+                // Of this host's interfaces; a replay has its own.
+                takes_xdp: _,
             } = path;
             (
                 address,

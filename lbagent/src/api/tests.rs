@@ -45,6 +45,7 @@ fn fake_dataplane() -> FakeDataplane {
                     ifindex: 2,
                     source,
                     onlink_prefix: 24,
+                    takes_xdp: true,
                 },
             )
         })

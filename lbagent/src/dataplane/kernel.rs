@@ -17,6 +17,7 @@ use super::netlink::Netlink;
 use super::pins::Pins;
 use super::surroundings::Host;
 use super::typed_maps::Maps;
+use super::xdp_features::XdpFeatures;
 use super::{
     ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, LoadError, Path, Region,
     Step,
@@ -83,6 +84,7 @@ impl KernelDataplane {
             netlink,
             addresses,
             neighbours,
+            xdp_features: XdpFeatures::open().map_err(LoadError::Netlink)?,
             ways: BTreeMap::new(),
             attachments: Attachments::new(
                 options.client_interfaces.clone(),

@@ -23,6 +23,7 @@ mod sysctl;
 mod test_run;
 pub mod typed_maps;
 mod watch;
+mod xdp_features;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -112,6 +113,9 @@ pub struct Path {
     /// Prefix length, in the address's own family, of the link that gateway and backend share;
     /// the full length (32 or 128) when they share none.
     pub onlink_prefix: u8,
+    /// Whether the interface sends what XDP redirects to it. Where it does not, as a bridge, the
+    /// kernel forwards the rewritten packets.
+    pub takes_xdp: bool,
 }
 
 /// One write. Steps are applied in the order of the plan.

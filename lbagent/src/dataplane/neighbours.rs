@@ -95,6 +95,7 @@ pub(super) fn way(
     netlink: &mut Netlink,
     destination: IpAddr,
     addresses: &[Address],
+    takes_xdp: impl Fn(u32) -> bool,
 ) -> io::Result<Option<Way>> {
     /// What the kernel answers when there is no route, or one that refuses.
     const NO_ROUTE: [i32; 5] = [
@@ -110,7 +111,9 @@ pub(super) fn way(
     message.attributes = vec![RouteAttribute::Destination(destination.into())];
     match netlink.request(RouteNetlinkMessage::GetRoute(message), 0) {
         Ok(answer) => Ok(answer.iter().find_map(|message| match message {
-            RouteNetlinkMessage::NewRoute(route) => parse_way(route, destination, addresses),
+            RouteNetlinkMessage::NewRoute(route) => {
+                parse_way(route, destination, addresses, &takes_xdp)
+            }
             _ => None,
         })),
         Err(error)
@@ -124,7 +127,12 @@ pub(super) fn way(
     }
 }
 
-fn parse_way(route: &RouteMessage, destination: IpAddr, addresses: &[Address]) -> Option<Way> {
+fn parse_way(
+    route: &RouteMessage,
+    destination: IpAddr,
+    addresses: &[Address],
+    takes_xdp: impl Fn(u32) -> bool,
+) -> Option<Way> {
     if route.header.kind != RouteType::Unicast {
         return None;
     }
@@ -152,6 +160,7 @@ fn parse_way(route: &RouteMessage, destination: IpAddr, addresses: &[Address]) -
         ifindex,
         source: source.unwrap_or(unspecified),
         onlink_prefix,
+        takes_xdp: takes_xdp(ifindex),
     };
     Some(Way {
         path,

@@ -15,12 +15,14 @@ use super::journal::Journal;
 use super::load::Loaded;
 use super::neighbours::{self, Neighbours, Way};
 use super::netlink::Netlink;
+use super::xdp_features::XdpFeatures;
 use super::{DataplaneError, LoadError, Path, sysctl};
 
 /// The host around the maps.
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) netlink: Netlink,
+    pub(super) xdp_features: XdpFeatures,
     pub(super) addresses: HostAddresses,
     pub(super) neighbours: Neighbours,
     pub(super) ways: BTreeMap<IpAddr, Way>,
@@ -81,7 +83,8 @@ impl Host {
             .map_err(list("VIP addresses"))?;
         self.ways.clear();
         for ip in wanted {
-            let way = neighbours::way(&mut self.netlink, *ip, &present)
+            let takes_xdp = |ifindex| self.xdp_features.sends(ifindex);
+            let way = neighbours::way(&mut self.netlink, *ip, &present, takes_xdp)
                 .map_err(host::failed("look up the route to", ip))?;
             if let Some(way) = way {
                 self.ways.insert(*ip, way);

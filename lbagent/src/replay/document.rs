@@ -188,6 +188,7 @@ fn paths(document: &StateDocument, desired: &DesiredState) -> BTreeMap<IpAddr, d
                         ifindex,
                         source,
                         onlink_prefix,
+                        takes_xdp: true,
                     },
                 )
             })
@@ -207,6 +208,7 @@ fn paths(document: &StateDocument, desired: &DesiredState) -> BTreeMap<IpAddr, d
                         ifindex: SOME_INTERFACE,
                         source,
                         onlink_prefix,
+                        takes_xdp: true,
                     },
                 )
             })
