@@ -83,6 +83,11 @@ impl Config {
         let mut settings = settings::read(&path.display().to_string(), text, &mut problems);
         settings.apply(overrides);
         let config = validate::validate(settings, &mut problems);
+        // In the order of the file; what is missing or came from elsewhere follows.
+        problems.sort_by_key(|problem| match problem.origin {
+            Origin::Line { line, .. } => line,
+            Origin::File(_) | Origin::Flag(_) => usize::MAX,
+        });
         match config {
             Some(config) if problems.is_empty() => Ok(config),
             _ => Err(ConfigError::Invalid { problems }),

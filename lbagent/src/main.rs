@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lbagent::cli::{Cli, Command, ConfigArgs};
-use lbagent::config::Config;
+use lbagent::config::{Config, ConfigError};
 use lbagent::dataplane::{DetachError, DetachOptions, LoadError, detach};
 use lbagent::{agent, replay};
 use tracing_subscriber::EnvFilter;
@@ -33,7 +33,11 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure(exit, error)) => {
-            eprintln!("lbagent: {error:#}");
+            match error.downcast_ref::<ConfigError>() {
+                // Each problem names its place already.
+                Some(error @ ConfigError::Invalid { .. }) => eprintln!("{error}"),
+                _ => eprintln!("lbagent: {error:#}"),
+            }
             ExitCode::from(exit as u8)
         }
     }
