@@ -57,10 +57,16 @@ pub fn xdp_pass(_ctx: XdpContext) -> u32 {
 
 /// The kernel reads the licence to decide which helpers the programs may call.
 #[cfg(target_arch = "bpf")]
+#[cfg(target_arch = "bpf")]
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
+/// Lets `cargo check` of the workspace read this crate without the BPF toolchain.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
+
+#[cfg(target_arch = "bpf")]
 /// Lets `cargo check` of the workspace read this crate without the BPF toolchain.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
