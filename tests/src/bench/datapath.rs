@@ -103,7 +103,7 @@ pub fn run(options: &Options) -> Result<bool> {
             let result = floors.run(&case.frame, ifindex, packets)?;
             times.push(result.duration.as_nanos() as f64);
         }
-        if (round + 1) % 5 == 0 {
+        if u32::is_multiple_of(round + 1, 5) {
             eprintln!("{} of {rounds} rounds", round + 1);
         }
     }
