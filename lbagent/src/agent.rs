@@ -13,8 +13,11 @@ mod drains;
 mod lock;
 mod notify;
 
+use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -26,7 +29,7 @@ use tracing::{info, warn};
 use crate::api;
 use crate::config::{ApiConfig, Config};
 use crate::dataplane::{InterfaceStatus, KernelDataplane, LoadError, network_changes};
-use crate::desired::{Desired, DesiredError};
+use crate::desired::{Desired, DesiredError, document};
 use crate::plan::GatewaySettings;
 use crate::reconcile::{Reconciler, ReconcilerHandle, Timing, WakeReason};
 use crate::store::{RedbStore, StoreError};
@@ -64,6 +67,15 @@ pub enum AgentError {
     /// The store's content cannot be used.
     #[error(transparent)]
     Desired(#[from] DesiredError),
+    /// The state document to begin with cannot be used.
+    #[error("cannot import the state document {}", path.display())]
+    Import {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: anyhow::Error,
+    },
     /// The data plane could not be set up.
     #[error(transparent)]
     Dataplane(#[from] LoadError),
@@ -96,12 +108,16 @@ pub enum AgentError {
     },
 }
 
-/// Runs until a signal asks for the end.
-pub fn run(config: Config) -> Result<(), AgentError> {
+/// Runs until a signal asks for the end. An empty store is filled from the document at
+/// `import_state` before the data plane is touched.
+pub fn run(config: Config, import_state: Option<&Path>) -> Result<(), AgentError> {
     require_privileges()?;
     let lock = Lock::take(&config.state_dir)?;
     let store = RedbStore::open(&config.store_path())?;
     let desired = Arc::new(Desired::load(Arc::new(store))?);
+    if let Some(path) = import_state {
+        import(&desired, path, &config.vips)?;
+    }
     // Before the runtime: this opens netlink sockets of its own and may take a second.
     let dataplane = KernelDataplane::open(&config.open_options())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -117,6 +133,26 @@ pub fn run(config: Config) -> Result<(), AgentError> {
     drop(runtime);
     drop(lock);
     outcome
+}
+
+fn import(desired: &Desired, path: &Path, vips: &BTreeSet<IpAddr>) -> Result<(), AgentError> {
+    if !desired.current().is_empty() {
+        info!(path = %path.display(), "the store is not empty: the state document is not imported");
+        return Ok(());
+    }
+    let read = || -> anyhow::Result<_> {
+        Ok(document::import(
+            &document::parse(&std::fs::read(path)?)?,
+            vips,
+        )?)
+    };
+    let wanted = read().map_err(|source| AgentError::Import {
+        path: path.to_owned(),
+        source,
+    })?;
+    let written = desired.replace(&wanted)?;
+    info!(path = %path.display(), generation = written.generation, "imported the state document");
+    Ok(())
 }
 
 /// Everything that an agent and a detach need from the kernel, by capability.
@@ -162,18 +198,23 @@ async fn serve(
     served
 }
 
+/// One line that says what runs here. How each program came to be attached is logged by the data
+/// plane.
 fn log_start(interfaces: &[InterfaceStatus]) {
+    let attached = |status: &InterfaceStatus| match status.mode {
+        Some(mode) => format!("{} ({:?}, {mode:?})", status.interface, status.hook),
+        None => format!("{} ({:?}, not attached)", status.interface, status.hook),
+    };
     info!(
         version = env!("CARGO_PKG_VERSION"),
         abi = lbagent_common::ABI_VERSION,
+        interfaces = interfaces
+            .iter()
+            .map(attached)
+            .collect::<Vec<_>>()
+            .join(", "),
         "lbagent has its data plane"
     );
-    for interface in interfaces {
-        info!(
-            interface = %interface.interface, hook = ?interface.hook, mode = ?interface.mode,
-            "{}", interface.reason.as_deref().unwrap_or("attached")
-        );
-    }
 }
 
 async fn wake_on_changes(mut changes: watch::Receiver<u64>, handle: ReconcilerHandle) {
@@ -256,8 +297,9 @@ async fn serve_api(config: &ApiConfig, context: api::Context) -> Result<(), Agen
     Ok(())
 }
 
-/// Binds a Unix socket, in the place of one that a killed agent left behind.
-fn listen_on_path(path: &std::path::Path) -> Result<UnixListener, AgentError> {
+/// Binds a Unix socket, in the place of one that a killed agent left behind. Owner and group may
+/// connect.
+fn listen_on_path(path: &Path) -> Result<UnixListener, AgentError> {
     let failed = |source| AgentError::Listen {
         address: path.display().to_string(),
         source,
@@ -265,15 +307,16 @@ fn listen_on_path(path: &std::path::Path) -> Result<UnixListener, AgentError> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
-    // The lock on the state directory says that no agent of this state uses it; a socket that
-    // somebody else answers on is left alone.
-    if std::os::unix::net::UnixStream::connect(path).is_err()
-        && let Err(error) = std::fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(failed(error));
+    // Anything but a socket, and a socket that somebody answers on, is left alone: binding to it
+    // fails, and says so.
+    let is_socket =
+        std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path).map_err(failed)?;
     }
-    UnixListener::bind(path).map_err(failed)
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    Ok(listener)
 }
 
 async fn wait_for_signal() -> Result<(), AgentError> {

@@ -32,7 +32,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the agent: load or take over the data plane, serve the API, reconcile
-    Run(ConfigArgs),
+    Run(RunArgs),
     /// Check the configuration: exit 0 when it can be used, 2 with every problem when it cannot
     Check(ConfigArgs),
     /// Take programs, links, maps, addresses, routes and changed settings off this host again. The
@@ -41,6 +41,18 @@ pub enum Command {
     /// Run captured packets through the real BPF object, away from the host's network, and write
     /// what would happen to each
     Replay(ReplayArgs),
+}
+
+/// How to run.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Which configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Begin with this state document, written by `lbctl state export`, if the store is empty.
+    /// After a loss of the store, what is in it stays published without a gap
+    #[arg(long, value_name = "STATE.json", env = "LBAGENT_IMPORT_STATE")]
+    pub import_state: Option<PathBuf>,
 }
 
 /// Which configuration.

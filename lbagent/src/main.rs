@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use lbagent::cli::{Cli, Command, ConfigArgs};
+use lbagent::cli::{Cli, Command, ConfigArgs, RunArgs};
 use lbagent::config::{Config, ConfigError};
 use lbagent::dataplane::{DetachError, DetachOptions, LoadError, detach};
 use lbagent::{agent, replay};
@@ -54,9 +54,9 @@ fn load(args: &ConfigArgs) -> Result<Config, Failure> {
     Config::load(&args.config, &args.overrides).map_err(|error| Failure(Exit::Config, error.into()))
 }
 
-fn run(args: &ConfigArgs) -> Result<(), Failure> {
-    let config = load(args)?;
-    agent::run(config).map_err(|error| {
+fn run(args: &RunArgs) -> Result<(), Failure> {
+    let config = load(&args.config)?;
+    agent::run(config, args.import_state.as_deref()).map_err(|error| {
         let exit = match &error {
             agent::AgentError::Running { .. }
             | agent::AgentError::Dataplane(LoadError::PinsInUse { .. }) => Exit::Running,

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use lbagent_api::ContractError;
 use lbagent_api::instance::parse_cidr;
-use lbagent_api::request::validate_name;
+use lbagent_api::request::{parse_body, validate_name};
 use lbagent_api::service_group as contract;
 use lbagent_api::state::{
-    FORMAT, StateDocument, StateInstance, StateInstanceState, StatePath, StateServiceGroup,
-    UnpublishedPorts as DocumentedPolicy,
+    FORMAT, StateData, StateDocument, StateInstance, StateInstanceState, StatePath,
+    StateServiceGroup, UnpublishedPorts as DocumentedPolicy,
 };
 
 use super::service_group::{self, has_collision};
@@ -70,6 +70,17 @@ fn export_instance(instance: &Instance) -> StateInstance {
         service_group: instance.service_group,
         addresses: instance.addresses.iter().map(ToString::to_string).collect(),
         image: instance.image.clone(),
+    }
+}
+
+/// Reads a document, bare or as the API answers it.
+pub fn parse(bytes: &[u8]) -> Result<StateDocument, ContractError> {
+    match parse_body::<StateDocument>(bytes) {
+        Ok(document) => Ok(document),
+        Err(error) => match serde_json::from_slice::<StateData>(bytes) {
+            Ok(data) => Ok(data.state),
+            Err(_) => Err(error),
+        },
     }
 }
 

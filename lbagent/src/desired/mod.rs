@@ -159,6 +159,11 @@ impl InstanceState {
 }
 
 impl DesiredState {
+    /// Whether nothing was asked for.
+    pub fn is_empty(&self) -> bool {
+        self.service_groups.is_empty() && self.instances.is_empty()
+    }
+
     /// The instances of a service group.
     pub fn members(&self, group: Uuid) -> impl Iterator<Item = &Instance> {
         self.instances

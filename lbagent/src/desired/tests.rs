@@ -259,3 +259,13 @@ fn made_up_names_are_valid() {
         lbagent_api::request::qualify_domain(&long, "lb.internal").unwrap();
     }
 }
+
+#[test]
+fn a_document_is_read_bare_and_as_it_was_answered() {
+    let document = r#"{"format": 1, "vips": ["192.0.2.1"]}"#;
+    let bare = document::parse(document.as_bytes()).unwrap();
+    let answered = format!("{{\"state\": {document}}}");
+    assert_eq!(document::parse(answered.as_bytes()).unwrap(), bare);
+    let error = document::parse(br#"{"format": 1, "vip": []}"#).unwrap_err();
+    assert_eq!(error.message, "Unknown member 'vip'");
+}

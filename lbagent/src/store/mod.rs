@@ -178,9 +178,10 @@ pub enum WatchError {
 pub enum StoreError {
     /// The file is damaged.
     #[error(
-        "the store {} is corrupted; move it away and start again, then bring its content back with \
-         `lbctl state import BACKUP` (written by `lbctl state export`). The pinned data plane goes \
-         on forwarding until then, but a start with an empty store unpublishes everything", path.display()
+        "the store {} is corrupted; move it away and start with `lbagent run --import-state BACKUP` \
+         (a file that `lbctl state export` wrote). The pinned data plane goes on forwarding until \
+         then; a start without the backup begins with nothing published",
+        path.display()
     )]
     Corrupted {
         /// The file.

@@ -300,7 +300,7 @@ fn a_damaged_file_is_named_with_the_way_out() {
         );
         let text = error.to_string();
         assert!(text.contains(&path.display().to_string()), "{text}");
-        assert!(text.contains("lbctl state import"), "{text}");
+        assert!(text.contains("--import-state BACKUP"), "{text}");
     }
     check(&path, b"not a database at all", "a text");
     check(&path, &vec![0xa5; healthy.len()], "noise");
