@@ -85,7 +85,7 @@ pub fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u
 
 /// Inserts IPv4 options (a multiple of 4 bytes) and repairs length and header checksum.
 pub fn with_ipv4_options(mut frame: Vec<u8>, options: &[u8]) -> Vec<u8> {
-    assert!(options.len() % 4 == 0 && options.len() <= 40);
+    assert!(options.len().is_multiple_of(4) && options.len() <= 40);
     frame.splice(34..34, options.iter().copied());
     frame[14] = 0x40 | (5 + options.len() / 4) as u8;
     let total = u16::from_be_bytes([frame[16], frame[17]]) + options.len() as u16;
