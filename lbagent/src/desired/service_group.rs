@@ -54,8 +54,8 @@ pub enum DeleteServiceGroupError {
     NotFound(Selector),
     /// Instances serve it.
     #[error(
-        "Service group '{name}' has {} instances attached ('{first}'{}); delete them first",
-        count, if *count > 1 { ", …" } else { "" }
+        "Service group '{name}' has {} attached",
+        if *count == 1 { format!("instance '{first}'") } else { format!("{count} instances ('{first}', …)") }
     )]
     Attached {
         /// Its name.

@@ -212,7 +212,7 @@ async fn a_group_with_instances_is_not_deleted() {
             "DELETE /v1/services",
             delete,
             15,
-            "Service group 'db' has 1 instances attached ('a')",
+            "Service group 'db' has instance 'a' attached",
         )
         .await;
     let twin = instance("b", 1, json!({"name": "db"}));
