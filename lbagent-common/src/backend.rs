@@ -25,8 +25,9 @@ pub struct BackendEntry {
     pub onlink_prefix: u8,
     /// Bits of `FLAG_*`; 0 is an unused entry.
     pub flags: u8,
-    /// Dense index of the owning service group's family table, for `status`; unused by programs.
-    pub reserved: u32,
+    /// Tells the instance's group from others that it was in: a new group is a new backend, so
+    /// that no stored flow follows. Programs do not use it.
+    pub group_tag: u32,
     #[doc(hidden)]
     pub pad: u32,
 }

@@ -24,7 +24,7 @@ fn layouts_are_fixed() {
         previous_offset at 12, previous_len at 16, destination_port at 20, disposition at 22,
         forwarding_mode at 23, flags at 24, service_group at 28);
     layout!(BackendEntry, size 64, align 8, addr at 0, source at 16, instance at 32,
-        ifindex at 48, weight at 52, onlink_prefix at 54, flags at 55, reserved at 56);
+        ifindex at 48, weight at 52, onlink_prefix at 54, flags at 55, group_tag at 56);
     layout!(Slot, size 8, align 8, current at 0);
     layout!(ConnKey, size 24, align 4, client at 0, vip_id at 16, client_port at 20);
     layout!(ConnEntry, size 8, align 4, backend at 0, last_seen at 4);

@@ -48,7 +48,7 @@ impl Hop {
     pub fn egress<C: Context>(&self, ctx: &C) -> Egress {
         if !self.resolved {
             Egress::Resolve(self.ifindex)
-        } else if self.ifindex == ctx.ingress_ifindex() {
+        } else if self.ifindex == ctx.arrival_ifindex() {
             Egress::Transmit
         } else {
             Egress::Redirect(self.ifindex)
@@ -62,7 +62,7 @@ pub fn route<C: Context>(ctx: &C, packet: &Packet, source: Addr, destination: Ad
     // SAFETY: all-zero is a valid value of this struct of integers and unions of integers.
     let mut params: FibParams = unsafe { core::mem::zeroed() };
     params.l4_protocol = packet.protocol.0;
-    params.ifindex = ctx.ingress_ifindex();
+    params.ifindex = ctx.arrival_ifindex();
     params.__bindgen_anon_1.tot_len = ctx.mtu_len(packet);
     if destination.is_v4() {
         params.family = AF_INET;

@@ -56,7 +56,7 @@ pub fn lb_return(ctx: TcContext) -> i32 {
     let (outcome, action) = match pipeline::from_backend(&ctx) {
         Ok((direction, Egress::Transmit)) => (
             direction.redirected(),
-            kernel::redirect(ctx.ingress_ifindex()) as i32,
+            kernel::redirect(ctx.arrival_ifindex()) as i32,
         ),
         Ok((direction, Egress::Redirect(ifindex))) => {
             (direction.redirected(), kernel::redirect(ifindex) as i32)

@@ -47,7 +47,7 @@ pub fn send<C: Context>(ctx: &C, packet: &Packet, to: &Rewrite) -> Result<Egress
         Route::TooBig => return Err(Refusal::TooBig),
         Route::None => return Err(Refusal::NoRoute),
     };
-    if C::REDIRECTS_BY_XDP && to.via_kernel && hop.ifindex != ctx.ingress_ifindex() {
+    if C::REDIRECTS_BY_XDP && to.via_kernel && hop.ifindex != ctx.arrival_ifindex() {
         hop.resolved = false;
     }
     write(ctx, packet, to, &hop).ok_or(Refusal::OutOfBounds)?;

@@ -43,7 +43,7 @@ pub trait Context {
     /// Length in bytes, parts that cannot be accessed included.
     fn len(&self) -> u32;
     /// Interface that the packet came in by.
-    fn ingress_ifindex(&self) -> u32;
+    fn arrival_ifindex(&self) -> u32;
     /// The kernel's context, for helpers.
     fn raw(&self) -> *mut c_void;
     /// Whether the network card took a VLAN tag off.
@@ -191,7 +191,7 @@ impl Context for XdpContext {
     }
 
     #[inline(always)]
-    fn ingress_ifindex(&self) -> u32 {
+    fn arrival_ifindex(&self) -> u32 {
         XdpContext::ingress_ifindex(self) as u32
     }
 
@@ -259,7 +259,7 @@ impl Context for TcContext {
     }
 
     #[inline(always)]
-    fn ingress_ifindex(&self) -> u32 {
+    fn arrival_ifindex(&self) -> u32 {
         // SAFETY: the context is valid while the program runs; the verifier checks the field.
         unsafe { (*self.skb.skb).ifindex }
     }
@@ -271,7 +271,7 @@ impl Context for TcContext {
 
     #[inline(always)]
     fn has_vlan_tag(&self) -> bool {
-        // SAFETY: as in `ingress_ifindex`.
+        // SAFETY: as in `arrival_ifindex`.
         unsafe { (*self.skb.skb).vlan_present != 0 }
     }
 

@@ -46,13 +46,23 @@ impl XdpFeatures {
             let id = attribute(&attributes, FAMILY_ID)?;
             Some(u16::from_ne_bytes(id.try_into().ok()?))
         });
-        Ok(Self { netdev: family.map(|family| (socket, family)) })
+        Ok(Self {
+            netdev: family.map(|family| (socket, family)),
+        })
     }
 
     /// Whether the interface sends what is redirected to it.
     pub(super) fn sends(&self, ifindex: u32) -> bool {
-        let Some((socket, family)) = &self.netdev else { return guess(ifindex) };
-        let asked = ask(socket, *family, DEV_GET, DEV_IFINDEX, &ifindex.to_ne_bytes());
+        let Some((socket, family)) = &self.netdev else {
+            return guess(ifindex);
+        };
+        let asked = ask(
+            socket,
+            *family,
+            DEV_GET,
+            DEV_IFINDEX,
+            &ifindex.to_ne_bytes(),
+        );
         let features = asked.ok().and_then(|attributes| {
             let features = attribute(&attributes, DEV_XDP_FEATURES)?;
             Some(u64::from_ne_bytes(features.try_into().ok()?))
@@ -71,13 +81,7 @@ fn guess(ifindex: u32) -> bool {
 }
 
 /// Sends one request with one attribute; returns the answer's attributes.
-fn ask(
-    socket: &Socket,
-    family: u16,
-    command: u8,
-    kind: u16,
-    value: &[u8],
-) -> io::Result<Vec<u8>> {
+fn ask(socket: &Socket, family: u16, command: u8, kind: u16, value: &[u8]) -> io::Result<Vec<u8>> {
     let padded = value.len().next_multiple_of(4);
     let len = NLMSG_HEADER + GENL_HEADER + ATTRIBUTE_HEADER + padded;
     let mut message = Vec::with_capacity(len);
@@ -124,7 +128,11 @@ mod tests {
         assert_eq!(attribute(&bytes, 3), Some(&[0xbb, 0xcc][..]));
         assert_eq!(attribute(&bytes, 4), None);
         assert_eq!(attribute(&bytes[..13], 3), None);
-        assert_eq!(attribute(&[2, 0, 1, 0], 1), None, "a length below its own header");
+        assert_eq!(
+            attribute(&[2, 0, 1, 0], 1),
+            None,
+            "a length below its own header"
+        );
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl<'a> Members<'a> {
             if *id != 0 && *id < actual.capacity.backends {
                 let family = Family::of_addr(&entry.addr);
                 known
-                    .entry((entry.instance, entry.reserved, family))
+                    .entry((entry.instance, entry.group_tag, family))
                     .or_insert(*id);
             }
         }
@@ -95,7 +95,7 @@ impl<'a> Members<'a> {
         let entry = backend_entry(group, instance, address, duty, path);
         let known_id = self
             .known
-            .get(&(entry.instance, entry.reserved, family))
+            .get(&(entry.instance, entry.group_tag, family))
             .copied();
         Some(Member {
             instance: instance.uuid,
@@ -144,7 +144,7 @@ fn backend_entry(
         weight: WEIGHT,
         onlink_prefix: path.map_or(128, |path| mapped_prefix(address, path.onlink_prefix)),
         flags: BackendEntry::FLAG_ALIVE | draining | via_kernel,
-        reserved: group_tag(group),
+        group_tag: group_tag(group),
         ..BackendEntry::default()
     }
 }
@@ -158,7 +158,7 @@ fn mapped_prefix(address: IpAddr, prefix: u8) -> u8 {
     }
 }
 
-/// Tells groups apart in [`BackendEntry::reserved`]. Not 0, which is no group; two groups with
+/// Tells groups apart in [`BackendEntry::group_tag`]. Not 0, which is no group; two groups with
 /// one tag do no harm, as an instance hardly ever moves between just these.
 fn group_tag(group: Uuid) -> u32 {
     let (high, low) = group.as_u64_pair();

@@ -42,8 +42,8 @@ fn a_backend_interface_comes_back() {
     let reasons = gateway.agent.condition_reasons().unwrap();
     assert_eq!(
         reasons,
-        ["no_route", "no_route"],
-        "one for each address of b2"
+        ["no_route", "no_route", "not_attached"],
+        "one for each address of b2, one for the interface"
     );
     // Flows of b1 go on; those of b2 have nowhere to go.
     connection.echo("without be2").unwrap();
