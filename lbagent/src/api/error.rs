@@ -104,11 +104,11 @@ fn item(name: Option<&str>, error: ErrorCode, message: String) -> ItemError {
     }
 }
 
-/// A request for an object that this version cannot serve is an item's failure; any other broken
-/// rule refuses the request as a whole.
+/// The contract tells a member that excludes another as an item's failure; any other broken rule
+/// refuses the request as a whole.
 pub(super) fn refused(name: Option<&str>, error: ContractError) -> Result<ItemError, ApiError> {
     match error.code {
-        ErrorCode::NotSupported | ErrorCode::NotBoth => Ok(item(name, error.code, error.message)),
+        ErrorCode::NotBoth => Ok(item(name, error.code, error.message)),
         _ => Err(error.into()),
     }
 }

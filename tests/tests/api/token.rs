@@ -1,6 +1,7 @@
 //! Who may speak to the API.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use lbagent_tests::agent::{Agent, CONFIG_PATH, Config};
 use lbagent_tests::http::Request;
@@ -14,9 +15,11 @@ const TOKEN: &str = "correct-horse-battery-staple";
 fn a_token_file_keeps_strangers_out() {
     require_root!();
     let topology = Topology::build(Shape::Routed, 1).unwrap();
-    topology
-        .gateway
-        .run(|| fs::write(TOKEN_FILE, format!("{TOKEN}\n")).unwrap());
+    topology.gateway.run(|| {
+        fs::write(TOKEN_FILE, format!("{TOKEN}\n")).unwrap();
+        // The agent refuses a token that every user of the host can read.
+        fs::set_permissions(TOKEN_FILE, fs::Permissions::from_mode(0o600)).unwrap();
+    });
     let mut config = Config::new(&topology);
     config.api.insert("token_file", TOKEN_FILE.into());
     let mut agent = Agent::prepare(&topology.gateway, &config.to_toml()).unwrap();

@@ -185,6 +185,14 @@ async fn requests_that_break_a_rule_are_refused_as_a_whole() {
             "no VIP of this gateway; it has 192.0.2.1, 192.0.2.2",
         )
         .await;
+    server
+        .refuses(
+            post,
+            r#"{"services":[{"port":443,"handlers":["http","tls"]}]}"#,
+            400,
+            "Service port 443 asks for the handlers 'tls' and 'http'",
+        )
+        .await;
     // One bad request among good ones.
     server
         .refuses(
@@ -278,15 +286,6 @@ async fn clashes_and_missing_objects_fail_as_items() {
             domain,
             23,
             "Domain 'web.lb.internal' is in use by service group 'first'",
-        )
-        .await;
-    let handlers = json!({"services": [{"port": 443, "handlers": ["tls", "http"]}]});
-    server
-        .fails(
-            post,
-            handlers,
-            1,
-            "Service port 443 asks for the handlers 'tls' and 'http'",
         )
         .await;
     let selector = json!([{"name": "nope"}]);
