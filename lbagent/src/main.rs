@@ -44,10 +44,15 @@ fn main() -> ExitCode {
 }
 
 fn log_to_stderr(json: bool) {
-    let filter =
-        EnvFilter::try_from_env("LBAGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if json { log.json().init() } else { log.with_ansi(false).init() }
+    let filter = EnvFilter::try_from_env("LBAGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if json {
+        log.json().init()
+    } else {
+        log.with_ansi(false).init()
+    }
 }
 
 fn load(args: &ConfigArgs) -> Result<Config, Failure> {
@@ -93,8 +98,7 @@ fn remove(args: &ConfigArgs) -> Result<(), Failure> {
 }
 
 fn replay(args: lbagent::cli::ReplayArgs) -> Result<(), Failure> {
-    let summary =
-        replay::replay(&args.into()).map_err(|error| Failure(Exit::Failed, error))?;
+    let summary = replay::replay(&args.into()).map_err(|error| Failure(Exit::Failed, error))?;
     for (reason, packets) in summary.reasons {
         println!("{packets:>10}  {reason}");
     }
