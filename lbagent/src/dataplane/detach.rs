@@ -10,7 +10,7 @@ use super::journal::Journal;
 use super::load::remove_if_there;
 use super::netlink::Netlink;
 use super::pins::{Pins, unescape};
-use super::{LoadError, clsact, host, neighbours, sysctl};
+use super::{LoadError, clsact, host, neighbours, syscalls, sysctl};
 
 /// Where to look.
 #[derive(Clone, Debug)]
@@ -103,7 +103,7 @@ struct Removal {
 
 impl Removal {
     /// Removes every pin of a directory, and the directory.
-    fn pins(&mut self, directory: &Path, what: &str, escaped: bool) {
+    fn pins(&mut self, directory: &Path, what: &str, are_links: bool) {
         let entries = match fs::read_dir(directory) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
@@ -119,7 +119,11 @@ impl Removal {
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
-            let name = if escaped { unescape(&name) } else { name };
+            let name = if are_links { unescape(&name) } else { name };
+            if are_links && let Err(error) = syscalls::detach_link(&path) {
+                // An interface that is gone took the link with it; anything else ends with the pin.
+                tracing::debug!(link = %name, %error, "cannot detach a link at once");
+            }
             match remove_if_there(&path) {
                 Ok(true) => self.removed.push(format!("{what} {name}")),
                 Ok(false) => {}

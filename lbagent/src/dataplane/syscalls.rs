@@ -1,5 +1,5 @@
 //! System calls that no safe wrapper offers: opening a pinned BPF object without knowing its type,
-//! and sending a frame out of an interface.
+//! detaching a link, and sending a frame out of an interface.
 
 use std::ffi::CString;
 use std::fs;
@@ -10,8 +10,9 @@ use std::path::Path;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-/// `BPF_OBJ_GET` of `enum bpf_cmd`, `include/uapi/linux/bpf.h`.
+/// Commands of `enum bpf_cmd`, `include/uapi/linux/bpf.h`.
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// The part of `union bpf_attr` that `BPF_OBJ_GET` reads.
 #[repr(C)]
@@ -45,6 +46,27 @@ pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
         .ok_or_else(io::Error::last_os_error)?;
     // SAFETY: a result that is not negative is a new descriptor, which nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes the program of a pinned link off its interface now. Removing the pin alone leaves that to
+/// a worker of the kernel, some time later.
+pub(super) fn detach_link(path: &Path) -> io::Result<()> {
+    let link = open_pinned(path)?;
+    let link_fd = link.as_raw_fd();
+    // SAFETY: the kernel reads the four bytes of `link_fd`, which is alive until the call returns.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_DETACH,
+            &raw const link_fd,
+            size_of_val(&link_fd) as libc::c_uint,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// The interface that a pinned link is attached to; 0 when the interface is gone.

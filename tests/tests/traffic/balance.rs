@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use lbagent_api::service_group::Protocol;
 use lbagent_tests::client::{Transport, spread};
 use lbagent_tests::gateway::{Gateway, PORT, SERVER_PORT, everything};
 use lbagent_tests::require_root;
@@ -73,7 +74,12 @@ fn slots_are_even_and_counters_add_up() {
             most - least <= 1 && slots.iter().sum::<u32>() == vip.slots,
             "{vip:?}"
         );
-        assert_eq!(vip.traffic.flows, 30, "{vip:?}");
+        // The kernel chooses UDP ports at random and may choose one twice, which is one flow.
+        let least = match vip.protocol {
+            Protocol::Tcp => 30,
+            Protocol::Udp => 27,
+        };
+        assert!((least..=30).contains(&vip.traffic.flows), "{vip:?}");
         assert!(
             vip.traffic.in_packets >= 30 && vip.traffic.out_packets >= 30,
             "{vip:?}"
