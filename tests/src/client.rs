@@ -70,8 +70,17 @@ impl Connection {
 
     /// Connects from this thread's namespace, from a given address and port if need be.
     pub fn open_here(to: SocketAddr, from: Option<SocketAddr>) -> Result<Self> {
+        Self::open_within(to, from, ANSWER)
+    }
+
+    /// As [`Connection::open_here`], waiting no longer than `patience` for each step.
+    pub fn open_within(
+        to: SocketAddr,
+        from: Option<SocketAddr>,
+        patience: Duration,
+    ) -> Result<Self> {
         let stream =
-            connect_stream(to, from, ANSWER).with_context(|| format!("connecting to {to}"))?;
+            connect_stream(to, from, patience).with_context(|| format!("connecting to {to}"))?;
         let local = stream.local_addr()?;
         let mut stream = BufReader::new(stream);
         let mut line = String::new();
@@ -229,6 +238,13 @@ pub fn ask_here(transport: Transport, to: SocketAddr, from: Option<SocketAddr>) 
 /// Asks `to` once, from a namespace, and returns who answered; the source must have been kept.
 pub fn identify(ns: &NetNs, transport: Transport, to: SocketAddr) -> Result<String> {
     ask(ns, transport, to)?.with_source_kept()
+}
+
+/// As [`identify`] by TCP, for a try that may well fail: half of the table may lead nowhere.
+pub fn identify_if_quick(ns: &NetNs, to: SocketAddr) -> Option<String> {
+    const PATIENCE: Duration = Duration::from_millis(400);
+    let connection = ns.run(|| Connection::open_within(to, None, PATIENCE));
+    connection.ok().map(|connection| connection.greeting.name)
 }
 
 /// Asks `count` times, each time from a new port, and counts the answers.

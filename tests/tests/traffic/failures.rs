@@ -3,7 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use lbagent_tests::client::{Connection, Transport, Unanswered, ensure_unanswered};
+use lbagent_tests::client::{
+    Connection, Transport, Unanswered, ensure_unanswered, identify_if_quick,
+};
 use lbagent_tests::gateway::{Gateway, PORT, everything, web_services};
 use lbagent_tests::poll::{SOON, poll_until};
 use lbagent_tests::require_root;
@@ -78,9 +80,8 @@ fn an_unreachable_backend_harms_no_other() {
             .unwrap();
         let to = SocketAddr::new(VIP4, PORT);
         let client = &gateway.topology.client;
-        let ask = |_| lbagent_tests::client::identify(client, Transport::Tcp, to).ok();
         poll_until("b1 to answer beside the unreachable backend", SOON, || {
-            (0..4).find_map(ask).is_some_and(|name| name == "b1")
+            identify_if_quick(client, to).is_some_and(|name| name == "b1")
         })
         .unwrap();
         gateway.delete_instance("nowhere").unwrap();
