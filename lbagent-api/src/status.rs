@@ -63,9 +63,6 @@ pub struct InterfaceStatus {
     /// How the program is attached; none when it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<AttachMode>,
-    /// Id of the attached program, for bpftool.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub program_id: Option<u32>,
     /// Why it is not attached, or not in the best mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -138,7 +138,6 @@ fn interface_row(interface: &dataplane::InterfaceStatus) -> InterfaceStatus {
             AttachedMode::Tcx => AttachMode::Tcx,
             AttachedMode::Clsact => AttachMode::Clsact,
         }),
-        program_id: None,
         reason: reason.clone(),
     }
 }

@@ -101,6 +101,12 @@ pub fn align<'a>(columns: &[Column], rows: impl IntoIterator<Item = &'a Vec<Stri
     table.trim_fmt()
 }
 
+/// A number with its noun, which takes an `s` in the plural.
+pub fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 /// A list in one cell; `-` when it is empty.
 pub fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     let words: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();

@@ -123,7 +123,7 @@ impl fmt::Display for Reason {
             Self::NoActiveBackend { family } => {
                 write!(
                     f,
-                    "no running instance with an {family} address: new connections are refused; start or create one"
+                    "no running instance with an {family} address: new connections are dropped; start or create one"
                 )
             }
             Self::NoAddress { family } => {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::parse_duration;
 use crate::client::Client;
 use crate::error::CtlError;
-use crate::output::{Column, Format, align, print};
+use crate::output::{Column, Format, align, count, print};
 
 /// `lbctl show`.
 #[derive(Debug, Args)]
@@ -118,10 +118,6 @@ fn heading(table: &Table) -> String {
         table.groups.len(),
         table.groups.iter().map(|g| g.vips.len()).sum(),
     );
-    let count = |number: usize, noun: &str| {
-        let plural = if number == 1 { "" } else { "s" };
-        format!("{number} {noun}{plural}")
-    };
     format!(
         "lbagent, generation {}: {}, {}",
         table.generation_applied,

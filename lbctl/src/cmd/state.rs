@@ -10,7 +10,7 @@ use ureq::http::Method;
 
 use crate::client::Client;
 use crate::error::CtlError;
-use crate::output::{Format, print, write_stdout};
+use crate::output::{Format, count, print, write_stdout};
 
 /// What to do with the desired state.
 #[derive(Debug, Subcommand)]
@@ -69,8 +69,10 @@ fn import(file: &Path, client: &Client, format: Format) -> Result<(), CtlError> 
         .imported;
     print(format, &imported, || {
         format!(
-            "{} service groups and {} instances imported, generation {}",
-            imported.service_groups, imported.instances, imported.generation
+            "{} and {} imported, generation {}",
+            count(imported.service_groups, "service group"),
+            count(imported.instances, "instance"),
+            imported.generation
         )
     })
 }

@@ -91,7 +91,6 @@ fn interfaces(status: &AgentStatus) -> String {
         Column::Left("INTERFACE"),
         Column::Left("ROLE"),
         Column::Left("ATTACHED"),
-        Column::Right("PROGRAM"),
         Column::Left("REMARK"),
     ];
     let rows: Vec<Vec<String>> = status
@@ -113,7 +112,6 @@ fn interfaces(status: &AgentStatus) -> String {
                 interface.name.clone(),
                 role.to_owned(),
                 mode.to_owned(),
-                list(interface.program_id),
                 interface.reason.clone().unwrap_or_default(),
             ]
         })

@@ -16,12 +16,11 @@ fn condition(severity: Severity, name: &str, message: &str) -> Condition {
 }
 
 fn sample() -> AgentStatus {
-    let interface = |name: &str, role, mode, program_id| InterfaceStatus {
+    let interface = |name: &str, role, mode| InterfaceStatus {
         name: name.into(),
         role,
         ifindex: Some(2),
         mode,
-        program_id,
         reason: None,
     };
     AgentStatus {
@@ -35,18 +34,8 @@ fn sample() -> AgentStatus {
         generation_applied: 7,
         vips: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
         interfaces: vec![
-            interface(
-                "eth0",
-                InterfaceRole::Client,
-                Some(AttachMode::Native),
-                Some(41),
-            ),
-            interface(
-                "br0",
-                InterfaceRole::Backend,
-                Some(AttachMode::Tcx),
-                Some(42),
-            ),
+            interface("eth0", InterfaceRole::Client, Some(AttachMode::Native)),
+            interface("br0", InterfaceRole::Backend, Some(AttachMode::Tcx)),
         ],
         maps: vec![MapStatus {
             name: "SLOTS".into(),
@@ -65,9 +54,9 @@ lbagent 0.1.0, pid 123, up 3m 2s
 Generation 7 desired, 7 applied
 VIPs 192.0.2.1 2001:db8::1
 
-INTERFACE  ROLE     ATTACHED    PROGRAM  REMARK
-eth0       client   XDP native       41
-br0        backend  TC tcx           42
+INTERFACE  ROLE     ATTACHED    REMARK
+eth0       client   XDP native
+br0        backend  TC tcx
 
 MAP    USED  CAPACITY  FULL
 SLOTS   509      4096   12%
