@@ -6,6 +6,7 @@ use lbagent_api::service_group::Protocol;
 use lbagent_tests::client::{Transport, spread};
 use lbagent_tests::gateway::{Gateway, PORT, SERVER_PORT, everything};
 use lbagent_tests::require_root;
+use lbagent_tests::syscalls::{Offload, set_offload};
 use lbagent_tests::topology::Shape;
 
 /// Connections of one case. Of three equal backends, one gets fewer than 30 of 300 connections less
@@ -58,6 +59,36 @@ fn the_fast_path_is_taken() {
     check(Shape::Routed, "forward_redirect");
     check(Shape::OneArmed, "forward_tx");
     check(Shape::Routed, "return_redirect");
+}
+
+/// A container's veth as it comes: neither an XDP program nor GRO at its end. What XDP redirects
+/// into it vanishes without a counter, so the kernel has to send it.
+#[test]
+fn backends_behind_a_plain_veth_are_reached_through_the_kernel() {
+    require_root!();
+    let gateway = Gateway::start(Shape::Routed, 2).unwrap();
+    for backend in &gateway.topology.backends {
+        backend
+            .ns
+            .run(|| set_offload("eth0", Offload::Gro, false))
+            .unwrap();
+    }
+    gateway.publish_web().unwrap();
+    let before = gateway.agent.outcome("forward_kernel").unwrap();
+    for (vip, transport) in everything() {
+        let spread = gateway.spread(transport, vip, 40).unwrap();
+        assert_eq!(
+            spread.values().sum::<usize>(),
+            40,
+            "{transport} {vip}: {spread:?}"
+        );
+    }
+    let after = gateway.agent.outcome("forward_kernel").unwrap();
+    assert!(
+        after >= before + 160,
+        "forward_kernel went from {before} to {after}"
+    );
+    assert_eq!(gateway.agent.outcome("forward_redirect").unwrap(), 0);
 }
 
 #[test]
