@@ -78,7 +78,8 @@ outcomes! {
     DropNoBackend = 16, Dropped, "drop_no_backend";
     /// No route to the backend.
     DropNoRoute = 17, Dropped, "drop_no_route";
-    /// No free port to rewrite the source to, or no address to rewrite it to.
+    /// No free port to rewrite the source to, or no address; or the rewritten packet would have to
+    /// go through the kernel, which takes none from its own address.
     DropNoSource = 18, Dropped, "drop_no_source";
     /// A flow had to be stored and its map took no entry.
     DropMapFull = 19, Dropped, "drop_map_full";

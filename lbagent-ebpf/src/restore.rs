@@ -81,6 +81,7 @@ pub fn send<C: Context>(ctx: &C, packet: &Packet, reply: &Reply) -> Result<Egres
         Refusal::Local => Stop::Pass(Outcome::PassLocal),
         Refusal::TooBig => Stop::Pass(Outcome::PassTooBig),
         Refusal::NoRoute => Stop::Drop(Outcome::DropNoRoute),
+        Refusal::OwnSource => Stop::Drop(Outcome::DropNoSource),
         Refusal::OutOfBounds => Stop::Drop(Outcome::DropRewrite),
     })?;
     counters::returned(reply.vip_id, reply.backend_id, ctx.len());

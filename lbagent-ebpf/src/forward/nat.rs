@@ -28,6 +28,7 @@ pub fn send<C: Context>(
     rewrite::send(ctx, packet, &to).map_err(|refusal| match refusal {
         Refusal::Local | Refusal::NoRoute => Stop::Drop(Outcome::DropNoRoute),
         Refusal::TooBig => Stop::Drop(Outcome::DropTooBig),
+        Refusal::OwnSource => Stop::Drop(Outcome::DropNoSource),
         Refusal::OutOfBounds => Stop::Drop(Outcome::DropRewrite),
     })
 }

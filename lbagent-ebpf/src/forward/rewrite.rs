@@ -30,6 +30,8 @@ pub enum Refusal {
     TooBig,
     /// There is no way.
     NoRoute,
+    /// The kernel would have to send it, and takes no packet whose source is its own address.
+    OwnSource,
     /// A header lies outside of the packet.
     OutOfBounds,
 }
@@ -49,6 +51,11 @@ pub fn send<C: Context>(ctx: &C, packet: &Packet, to: &Rewrite) -> Result<Egress
     };
     if C::REDIRECTS_BY_XDP && to.via_kernel && hop.ifindex != ctx.arrival_ifindex() {
         hop.resolved = false;
+    }
+    // fib_validate_source() in net/ipv4/fib_frontend.c calls such a packet martian; IPv6 does not.
+    let is_martian = packet.destination.is_v4() && to.source != packet.source;
+    if C::REDIRECTS_BY_XDP && !hop.resolved && is_martian {
+        return Err(Refusal::OwnSource);
     }
     write(ctx, packet, to, &hop).ok_or(Refusal::OutOfBounds)?;
     Ok(hop.egress(ctx))

@@ -8,7 +8,7 @@ use lbagent_tests::packet_builder::{Segment, describe, tcp};
 use lbagent_tests::prog_run::{Action, CLIENT_V4, GATEWAY_V4, Rig, Side, VIP_V4, VIP_V6};
 use lbagent_tests::require_root;
 
-use crate::{assert_rewritten, at};
+use crate::{assert_rewritten, assert_untouched, at};
 
 /// Sends a SYN and returns the 4-tuple that the backend sees.
 fn forwarded(
@@ -137,4 +137,23 @@ fn a_closed_flow_makes_room_for_one_of_another_vip() {
         source, client,
         "a closed connection still takes the client's port away"
     );
+}
+
+#[test]
+fn a_rewritten_source_never_goes_through_the_kernel() {
+    require_root!();
+    let mut rig = Rig::new().unwrap();
+    let group = rig.group("web", &[(80, 8080, Transport::Tcp)]);
+    let uuid = rig.instance("silent", group, &[]).unwrap();
+    rig.desired.instances.get_mut(&uuid).unwrap().addresses = vec!["10.66.0.99".parse().unwrap()];
+    rig.set_path("10.66.0.99".parse().unwrap(), "be0").unwrap();
+    rig.reconcile().unwrap();
+    let frame = tcp(
+        at("10.66.0.200:40000"),
+        at(&format!("{VIP_V4}:80")),
+        Segment::Syn,
+        b"",
+    );
+    let ran = rig.run(Side::Client, &frame).unwrap();
+    assert_untouched(&ran, Action::Drop, Outcome::DropNoSource, &frame);
 }
