@@ -52,13 +52,19 @@ pub fn send<C: Context>(ctx: &C, packet: &Packet, to: &Rewrite) -> Result<Egress
     if C::REDIRECTS_BY_XDP && to.via_kernel && hop.ifindex != ctx.arrival_ifindex() {
         hop.resolved = false;
     }
-    // fib_validate_source() in net/ipv4/fib_frontend.c calls such a packet martian; IPv6 does not.
-    let is_martian = packet.destination.is_v4() && to.source != packet.source;
-    if C::REDIRECTS_BY_XDP && !hop.resolved && is_martian {
+    if C::REDIRECTS_BY_XDP && !hop.resolved && is_martian(packet, to) {
         return Err(Refusal::OwnSource);
     }
     write(ctx, packet, to, &hop).ok_or(Refusal::OutOfBounds)?;
     Ok(hop.egress(ctx))
+}
+
+/// Whether the kernel would refuse to forward the rewritten packet: its source is the gateway's
+/// own address. fib_validate_source() in net/ipv4/fib_frontend.c says so; IPv6 has no such check.
+#[cold]
+#[inline(never)]
+fn is_martian(packet: &Packet, to: &Rewrite) -> bool {
+    packet.destination.is_v4() && to.source != packet.source
 }
 
 #[inline(always)]
