@@ -55,7 +55,7 @@ fn parse_json(body: &[u8]) -> Result<Value, ContractError> {
     serde_json::from_slice(body).map_err(|error| {
         ContractError::new(
             ErrorCode::MalformedRequest,
-            format!("The request body is not valid JSON: {error}"),
+            format!("Invalid JSON: {error}"),
         )
     })
 }

@@ -61,12 +61,7 @@ fn wrong_bodies_get_the_contracts_words() {
     );
     let error = parse_body::<Outer>(b"{").unwrap_err();
     assert_eq!(error.code, MalformedRequest);
-    assert!(
-        error
-            .message
-            .starts_with("The request body is not valid JSON: EOF"),
-        "{error}"
-    );
+    assert!(error.message.starts_with("Invalid JSON: EOF"), "{error}");
 }
 
 const A: &str = "6e2b1a5e-35cb-4c1c-9d3c-0d5a5a0ce001";

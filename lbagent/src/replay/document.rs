@@ -6,45 +6,23 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
-use ipnetwork::IpNetwork;
-use lbagent_api::service_group as api;
-use lbagent_api::state::{
-    FORMAT, StateData, StateDocument, StateInstance, StateInstanceState, StateServiceGroup,
-    UnpublishedPorts as DocumentedPolicy,
-};
+use anyhow::{Context, Result};
+use lbagent_api::state::{StateDocument, UnpublishedPorts as DocumentedPolicy};
 use lbagent_common::table_len;
 
 use super::ReplayState;
 use crate::dataplane::{self, Capacity};
-use crate::desired::{DesiredState, Instance, InstanceState, Service, ServiceGroup, Transport};
+use crate::desired::{DesiredState, document};
 use crate::plan::{GatewaySettings, UnpublishedPorts};
 
 /// Reads what `lbctl state export` wrote.
 pub(super) fn read(path: &Path, client_side: BTreeSet<u32>) -> Result<ReplayState> {
-    let read = || -> Result<ReplayState> { convert(&parse(&fs::read(path)?)?, client_side) };
+    let read =
+        || -> Result<ReplayState> { convert(&document::parse(&fs::read(path)?)?, client_side) };
     read().with_context(|| format!("cannot use the state document {}", path.display()))
 }
 
-/// A document, bare or as the agent's API answers it.
-fn parse(bytes: &[u8]) -> Result<StateDocument> {
-    match serde_json::from_slice(bytes) {
-        Ok(document) => Ok(document),
-        Err(error) => match serde_json::from_slice::<StateData>(bytes) {
-            Ok(data) => Ok(data.state),
-            Err(_) => Err(error).context("it is no state document"),
-        },
-    }
-}
-
 fn convert(document: &StateDocument, client_side: BTreeSet<u32>) -> Result<ReplayState> {
-    if document.format != FORMAT {
-        bail!(
-            "it has format {}; this lbagent reads format {FORMAT}",
-            document.format
-        );
-    }
-    let desired = desired(document)?;
     let gateway = GatewaySettings {
         vips: document.vips.iter().copied().collect(),
         unpublished_ports: match document.unpublished_ports {
@@ -56,6 +34,7 @@ fn convert(document: &StateDocument, client_side: BTreeSet<u32>) -> Result<Repla
         source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
         source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
     };
+    let desired = document::import(document, &gateway.vips)?;
     let paths = paths(document, &desired);
     let capacity = capacity(&desired, gateway.vips.len());
     Ok(ReplayState {
@@ -64,107 +43,6 @@ fn convert(document: &StateDocument, client_side: BTreeSet<u32>) -> Result<Repla
         capacity,
         paths,
         client_side,
-    })
-}
-
-/// The desired state in a document.
-fn desired(document: &StateDocument) -> Result<DesiredState> {
-    let mut desired = DesiredState {
-        generation: document.generation,
-        ..DesiredState::default()
-    };
-    for group in &document.service_groups {
-        if desired
-            .service_groups
-            .insert(group.uuid, service_group(group)?)
-            .is_some()
-        {
-            bail!("it has two service groups with the UUID {}", group.uuid);
-        }
-    }
-    for instance in &document.instances {
-        if desired
-            .instances
-            .insert(instance.uuid, self::instance(instance)?)
-            .is_some()
-        {
-            bail!("it has two instances with the UUID {}", instance.uuid);
-        }
-    }
-    Ok(desired)
-}
-
-fn service_group(group: &StateServiceGroup) -> Result<ServiceGroup> {
-    let StateServiceGroup {
-        uuid,
-        name,
-        created_at,
-        persistent,
-        soft_limit,
-        hard_limit,
-        ..
-    } = group;
-    let services = group.services.iter().map(service).collect::<Result<_>>();
-    Ok(ServiceGroup {
-        uuid: *uuid,
-        name: name.clone(),
-        created_at: *created_at,
-        persistent: *persistent,
-        soft_limit: *soft_limit,
-        hard_limit: *hard_limit,
-        services: services.with_context(|| format!("service group {name}"))?,
-        domains: group.domains.clone(),
-    })
-}
-
-fn service(service: &api::Service) -> Result<Service> {
-    if !service.handlers.is_empty() {
-        bail!(
-            "port {} has handlers, which this version does not serve",
-            service.port
-        );
-    }
-    Ok(Service {
-        port: service.port,
-        destination_port: service.destination_port,
-        protocol: match service.protocol {
-            api::Protocol::Tcp => Transport::Tcp,
-            api::Protocol::Udp => Transport::Udp,
-        },
-        ip: service.ip,
-    })
-}
-
-fn instance(instance: &StateInstance) -> Result<Instance> {
-    let StateInstance {
-        uuid,
-        name,
-        created_at,
-        state,
-        service_group,
-        addresses,
-        image,
-    } = instance;
-    let parse = |address: &String| {
-        address
-            .parse::<IpNetwork>()
-            .map_err(|error| anyhow!("instance {name}: {address} is no address: {error}"))
-    };
-    Ok(Instance {
-        uuid: *uuid,
-        name: name.clone(),
-        created_at: *created_at,
-        state: match state {
-            StateInstanceState::Running => InstanceState::Running,
-            StateInstanceState::Draining { since, deadline } => InstanceState::Draining {
-                since: *since,
-                deadline: *deadline,
-            },
-            StateInstanceState::Stopped => InstanceState::Stopped,
-        },
-        service_group: *service_group,
-        addresses: addresses.iter().map(parse).collect::<Result<_>>()?,
-        image: image.clone(),
     })
 }
 
@@ -254,6 +132,7 @@ fn capacity(desired: &DesiredState, vips: usize) -> Capacity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desired::Transport;
 
     const DOCUMENT: &str = r#"{
       "format": 1, "vips": ["192.0.2.1"], "hash_seed": 42, "unpublished_ports": "drop",
@@ -266,7 +145,7 @@ mod tests {
     }"#;
 
     fn converted(text: &str) -> Result<ReplayState> {
-        convert(&parse(text.as_bytes())?, BTreeSet::new())
+        convert(&document::parse(text.as_bytes())?, BTreeSet::new())
     }
 
     #[test]
@@ -293,13 +172,13 @@ mod tests {
             assert!(error.contains(expected), "{error}");
         }
         check(r#""format": 1"#, r#""format": 9"#, "format 9");
-        check("10.0.0.7/32", "ten", "instance a: ten is no address");
-        check(r#""vips""#, r#""vip""#, "unknown field `vip`");
+        check("10.0.0.7/32", "ten", "Instance 'a': Invalid value 'ten'");
+        check(r#""vips""#, r#""vip""#, "Unknown member 'vip'");
         check(
             r#""protocol": "udp""#,
             r#""handlers": ["tls"]"#,
-            "port 53 has handlers",
+            "Service group 'web': Service port 53",
         );
-        check("{", "", "it is no state document");
+        check("{", "", "JSON");
     }
 }

@@ -119,7 +119,7 @@ async fn pages_begin_with_their_cursor() {
 async fn requests_that_break_a_rule_are_refused_as_a_whole() {
     let server = Server::start();
     let post = "POST /v1/services";
-    server.refuses(post, "{", 400, "not valid JSON").await;
+    server.refuses(post, "{", 400, "Invalid JSON").await;
     server
         .refuses(post, "3", 400, "must be a JSON object")
         .await;
