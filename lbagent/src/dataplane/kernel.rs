@@ -224,6 +224,11 @@ impl Dataplane for KernelDataplane {
         let vips: BTreeMap<_, _> = maps.vips.entries()?.into_iter().collect();
         let mut tables = BTreeMap::new();
         for region in vips.values().flat_map(regions) {
+            // Only damage names slots that are not there. The plan does without such a table and
+            // writes a new one; an error here would keep it from ever doing so.
+            if !maps.slots.holds(region) {
+                continue;
+            }
             if let std::collections::btree_map::Entry::Vacant(vacant) = tables.entry(region) {
                 vacant.insert(maps.slots.read(region)?);
             }

@@ -51,7 +51,8 @@ pub struct ActualState {
     pub capacity: Capacity,
     /// Published ports and VIP addresses.
     pub vips: BTreeMap<VipKey, VipEntry>,
-    /// Contents of every table that a VIP entry names, by (offset, length).
+    /// Contents of every table that a VIP entry names, by (offset, length); a table that lies outside
+    /// of the map is absent.
     pub tables: BTreeMap<Region, Vec<Slot>>,
     /// Backends in use.
     pub backends: BTreeMap<BackendId, BackendEntry>,

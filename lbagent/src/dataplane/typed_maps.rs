@@ -245,6 +245,14 @@ impl Slots {
         Ok(Self { memory, len })
     }
 
+    /// Whether a region lies inside of the map.
+    pub fn holds(&self, region: Region) -> bool {
+        region
+            .offset
+            .checked_add(region.len)
+            .is_some_and(|end| end <= self.len)
+    }
+
     /// The slots of a region.
     pub fn read(&self, region: Region) -> Result<Vec<Slot>, DataplaneError> {
         Ok(self
@@ -266,11 +274,7 @@ impl Slots {
     }
 
     fn cells(&self, region: Region) -> Result<&[AtomicU64], DataplaneError> {
-        let end = region
-            .offset
-            .checked_add(region.len)
-            .filter(|end| *end <= self.len);
-        if end.is_none() {
+        if !self.holds(region) {
             return Err(DataplaneError::MapFull {
                 map: limits::SLOTS,
                 capacity: self.len,

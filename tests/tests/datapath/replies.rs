@@ -136,3 +136,31 @@ fn everything_else_from_backends_is_left_alone() {
         assert_untouched(&ran, Action::Pass, outcome, &frame);
     }
 }
+
+#[test]
+fn a_reply_to_an_unknown_link_address_is_resolved_by_the_kernel() {
+    require_root!();
+    let mut rig = rig();
+    // On the client interface's own network, where nobody said who has it.
+    let client = at("198.51.100.99:4000");
+    let frame = tcp(at("10.66.0.11:15432"), client, Segment::SynAck, b"");
+    let ran = rig.run(Side::Backend, &frame).unwrap();
+    assert_eq!(ran.action, Action::Redirect);
+    let vip = at(&format!("{VIP_V4}:5432"));
+    assert_rewritten(&ran, Outcome::ReturnKernel, vip, client, b"");
+}
+
+#[test]
+fn a_reply_larger_than_the_way_to_the_client_is_left_to_the_kernel() {
+    require_root!();
+    let mut rig = rig();
+    let client = at(&format!("{CLIENT_V4}:4000"));
+    // 1500 bytes are 1460 of payload. The kernel's check leaves room for a VLAN tag, so the next four
+    // count as forwardable (is_skb_forwardable() in include/linux/netdevice.h).
+    for (len, outcome) in [(1460, Outcome::ReturnRedirect), (1465, Outcome::PassTooBig)] {
+        let frame = tcp(at("10.66.0.11:15432"), client, Segment::Ack, &vec![7; len]);
+        let ran = rig.run(Side::Backend, &frame).unwrap();
+        assert_eq!(ran.outcome, outcome, "{len} bytes of payload");
+        assert_eq!(ran.frame == frame, outcome == Outcome::PassTooBig);
+    }
+}

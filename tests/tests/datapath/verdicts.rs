@@ -1,8 +1,9 @@
 //! One packet, one reason: the way from clients to backends.
 
+use lbagent::dataplane::{Dataplane, Step};
 use lbagent::desired::{InstanceState, Transport};
 use lbagent::plan::UnpublishedPorts;
-use lbagent_common::Outcome;
+use lbagent_common::{Outcome, Port, Protocol, VipEntry, VipKey};
 use lbagent_tests::packet_builder::{
     Segment, as_fragment, tcp, udp, with_ipv4_options, with_ttl, with_vlan,
 };
@@ -329,4 +330,37 @@ fn a_stopped_last_instance_refuses_everything() {
         let ran = rig.run(Side::Client, &frame).unwrap();
         assert_untouched(&ran, Action::Drop, Outcome::DropNoBackend, &frame);
     }
+}
+
+/// Two entries that this version's plan never writes: a port of the terminator, and a table outside
+/// of the map, which only damage can make.
+#[test]
+fn entries_that_no_plan_writes_harm_nothing() {
+    require_root!();
+    let mut rig = rig();
+    let client = at(&format!("{CLIENT_V4}:4000"));
+    let vip = at(&format!("{VIP_V4}:443"));
+    let key = VipKey::new(vip.ip().into(), Port::new(443), Protocol::TCP);
+    let frame = tcp(client, vip, Segment::Syn, b"");
+    let terminated = VipEntry {
+        disposition: VipEntry::DISPOSITION_TERMINATE,
+        ..VipEntry::default()
+    };
+    let damaged = VipEntry {
+        table_offset: u32::MAX - 600,
+        table_len: 509,
+        ..VipEntry::default()
+    };
+    for (entry, action, outcome) in [
+        (terminated, Action::Pass, Outcome::PassTerminate),
+        (damaged, Action::Drop, Outcome::DropNotConfigured),
+    ] {
+        rig.dataplane.apply(&Step::PutVip(key, entry)).unwrap();
+        let ran = rig.run(Side::Client, &frame).unwrap();
+        assert_untouched(&ran, action, outcome, &frame);
+    }
+    // The next pass puts right what is not as planned.
+    rig.reconcile().unwrap();
+    let ran = rig.run(Side::Client, &frame).unwrap();
+    assert_untouched(&ran, Action::Pass, Outcome::PassNotVip, &frame);
 }
