@@ -2,7 +2,7 @@
 //!
 //! * [`envelope`], [`error_code`], [`request`]: what every answer and every request share
 //! * [`service_group`], [`instance`], [`lifecycle`]: the Services API v1
-//! * [`status`], [`state`]: lbagent's own extensions below `/v1/x/`
+//! * [`status`], [`state`], [`policy`]: lbagent's own extensions below `/v1/x/`
 //! * [`port_spec`]: the grammar in which people write published ports
 //!
 //! A type named `…Spec` is a request as received: its members are optional and wide, so that a
@@ -13,6 +13,7 @@ pub mod envelope;
 pub mod error_code;
 pub mod instance;
 pub mod lifecycle;
+pub mod policy;
 pub mod port_spec;
 pub mod request;
 pub mod service_group;
@@ -41,6 +42,12 @@ pub mod paths {
     pub const TABLE: &str = "/v1/x/table";
     /// Extension: packets by reason, [`crate::status::Counters`].
     pub const COUNTERS: &str = "/v1/x/counters";
+    /// Extension: service groups; `/{uuid|name}/policy` below it is a group's
+    /// [`crate::policy::GroupPolicy`].
+    pub const X_SERVICE_GROUPS: &str = "/v1/x/service-groups";
+    /// Extension: instances; `/{uuid|name}/policy` below it is an instance's
+    /// [`crate::policy::InstancePolicy`].
+    pub const X_INSTANCES: &str = "/v1/x/instances";
     /// Extension: the desired state as one document, [`crate::state::StateDocument`].
     pub const STATE: &str = "/v1/x/state";
 }

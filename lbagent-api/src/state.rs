@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::policy::{GroupPolicy, InstancePolicy};
 use crate::service_group::{Autokill, Service};
 
 /// Version of the document's format.
@@ -118,6 +119,9 @@ pub struct StateServiceGroup {
     /// When an empty group is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autokill: Option<Autokill>,
+    /// How packets reach the instances, and which do.
+    #[serde(default, skip_serializing_if = "GroupPolicy::is_default")]
+    pub policy: GroupPolicy,
 }
 
 const fn yes() -> bool {
@@ -153,6 +157,9 @@ pub struct StateInstance {
     /// Recorded, not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Its share of the group's flows.
+    #[serde(default, skip_serializing_if = "InstancePolicy::is_default")]
+    pub policy: InstancePolicy,
 }
 
 /// Whether an instance gets traffic.

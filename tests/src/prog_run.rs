@@ -9,7 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use aya::programs::{TestRun, TestRunOptions, XdpMode};
 use lbagent::dataplane::{ActualState, Capacity, Dataplane, KernelDataplane, Path, Region};
-use lbagent::desired::{DesiredState, Instance, InstanceState, Service, ServiceGroup, Transport};
+use lbagent::desired::{
+    DesiredState, GroupPolicy, Instance, InstancePolicy, InstanceState, Service, ServiceGroup,
+    Transport,
+};
 use lbagent::plan::{
     GatewaySettings, IdCursor, Plan, PlanInput, UnpublishedPorts, backend_addresses, plan,
 };
@@ -225,6 +228,7 @@ impl Rig {
                 })
                 .collect(),
             domains: Vec::new(),
+            policy: GroupPolicy::default(),
         };
         self.desired.service_groups.insert(uuid, group);
         uuid
@@ -249,6 +253,7 @@ impl Rig {
                 .map(|text| text.parse())
                 .collect::<Result<_, _>>()?,
             image: None,
+            policy: InstancePolicy::default(),
         };
         self.desired.instances.insert(uuid, instance);
         Ok(uuid)

@@ -324,6 +324,8 @@ fn whole(state: &DesiredState, instance: &desired::Instance) -> contract::Instan
         service_group,
         addresses,
         image,
+        // Not part of the contract, which is upstream's: `/v1/x/instances` has it.
+        policy: _,
     } = instance;
     let group = service_group.and_then(|uuid| state.service_groups.get(&uuid));
     let interface = |address: &ipnetwork::IpNetwork| NetworkInterface {

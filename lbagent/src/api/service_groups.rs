@@ -197,6 +197,8 @@ fn whole(state: &DesiredState, group: &desired::ServiceGroup) -> ServiceGroup {
         hard_limit,
         services,
         domains,
+        // Not part of the contract, which is upstream's: `/v1/x/service-groups` has it.
+        policy: _,
     } = group;
     let member = |instance: &desired::Instance| Reference {
         uuid: instance.uuid,

@@ -52,6 +52,7 @@ fn export_group(group: &ServiceGroup) -> StateServiceGroup {
         services: group.services.iter().map(contract::Service::from).collect(),
         domains: group.domains.clone(),
         autokill: None,
+        policy: group.policy.clone(),
     }
 }
 
@@ -70,6 +71,7 @@ fn export_instance(instance: &Instance) -> StateInstance {
         service_group: instance.service_group,
         addresses: instance.addresses.iter().map(ToString::to_string).collect(),
         image: instance.image.clone(),
+        policy: instance.policy.clone(),
     }
 }
 
@@ -144,6 +146,7 @@ fn import_group(
         hard_limit,
         services,
         domains: group.domains.clone(),
+        policy: group.policy.clone(),
     })
 }
 
@@ -211,6 +214,7 @@ fn import_instance(
             .map(address)
             .collect::<Result<_, _>>()?,
         image: instance.image.clone(),
+        policy: instance.policy.clone(),
     })
 }
 

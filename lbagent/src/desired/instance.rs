@@ -11,7 +11,10 @@ use uuid::Uuid;
 use super::draft::Draft;
 use super::service_group::{self, CreateServiceGroupError};
 use super::validate::{Gateway, NewInstance, NewInstanceGroup};
-use super::{Desired, DesiredError, Instance, InstanceState, ServiceGroup, Written, keys, names};
+use super::{
+    Desired, DesiredError, Instance, InstancePolicy, InstanceState, ServiceGroup, Written, keys,
+    names,
+};
 
 /// Why an instance was not created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -162,6 +165,7 @@ fn create(
         service_group,
         addresses: new.addresses.clone(),
         image: new.image.clone(),
+        policy: InstancePolicy::default(),
     };
     insert(draft, instance.clone());
     Ok(instance)

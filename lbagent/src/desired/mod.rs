@@ -24,6 +24,11 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+/// Policies are the same here as in the contract: what can be read is valid.
+pub use lbagent_api::policy::{
+    ForwardingMode, GroupPolicy, InstancePolicy, QuicLayout, QuicServerId, SourcePolicy,
+};
+
 pub use instance::{ChangeInstanceError, CreateInstanceError, StateChange, StopRequest};
 pub use service_group::{CreateServiceGroupError, DeleteServiceGroupError};
 pub use stored::{Desired, DesiredError, Written};
@@ -61,6 +66,9 @@ pub struct ServiceGroup {
     pub services: Vec<Service>,
     /// Fully-qualified domain names, without the trailing dot.
     pub domains: Vec<String>,
+    /// How packets reach the instances, and which do.
+    #[serde(default, skip_serializing_if = "GroupPolicy::is_default")]
+    pub policy: GroupPolicy,
 }
 
 /// One published port.
@@ -116,6 +124,9 @@ pub struct Instance {
     pub addresses: Vec<IpNetwork>,
     /// Recorded, not run: the agent starts no machines.
     pub image: Option<String>,
+    /// Its share of the group's flows.
+    #[serde(default, skip_serializing_if = "InstancePolicy::is_default")]
+    pub policy: InstancePolicy,
 }
 
 impl Instance {

@@ -10,7 +10,9 @@ use uuid::Uuid;
 
 use super::draft::Draft;
 use super::validate::{Gateway, NewServiceGroup};
-use super::{Desired, DesiredError, Service, ServiceGroup, Transport, Written, keys, names};
+use super::{
+    Desired, DesiredError, GroupPolicy, Service, ServiceGroup, Transport, Written, keys, names,
+};
 
 /// Why a service group was not created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -139,6 +141,7 @@ pub(super) fn create(
         hard_limit: new.hard_limit,
         services: new.services.clone(),
         domains,
+        policy: GroupPolicy::default(),
     };
     insert(draft, group.clone());
     Ok(group)

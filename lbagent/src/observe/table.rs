@@ -210,8 +210,8 @@ mod tests {
         assert_eq!(
             rows,
             [
-                ("instance-1", InstanceState::Running, 509, 1, 3),
-                ("instance-2", InstanceState::Draining, 0, 1, 0),
+                ("instance-1", InstanceState::Running, 509, 100, 3),
+                ("instance-2", InstanceState::Draining, 0, 100, 0),
             ]
         );
     }

@@ -12,14 +12,12 @@ use super::drain::Duty;
 use crate::dataplane::{ActualState, Path};
 use crate::desired::{DesiredState, Instance};
 
-/// Weight of an instance: the contract has none yet.
-const WEIGHT: u16 = 1;
-
 /// An instance that may get packets of one family, and its entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Member {
     pub(super) instance: Uuid,
     pub(super) address: IpAddr,
+    /// Takes new flows: it neither drains nor has weight 0.
     pub(super) is_active: bool,
     /// Its id, if it has one already.
     pub(super) known_id: Option<BackendId>,
@@ -100,7 +98,7 @@ impl<'a> Members<'a> {
         Some(Member {
             instance: instance.uuid,
             address,
-            is_active: duty == Duty::Active,
+            is_active: duty == Duty::Active && instance.policy.weight > 0,
             known_id,
             was_alive: known_id
                 .and_then(|id| self.actual.backends.get(&id))
@@ -141,7 +139,7 @@ fn backend_entry(
         source: path.map(|path| path.source.into()).unwrap_or_default(),
         instance: *instance.uuid.as_bytes(),
         ifindex: path.map_or(0, |path| path.ifindex),
-        weight: WEIGHT,
+        weight: instance.policy.weight,
         onlink_prefix: path.map_or(128, |path| mapped_prefix(address, path.onlink_prefix)),
         flags: BackendEntry::FLAG_ALIVE | draining | via_kernel,
         group_tag: group_tag(group),

@@ -123,7 +123,7 @@ impl fmt::Display for Reason {
             Self::NoActiveBackend { family } => {
                 write!(
                     f,
-                    "no running instance with an {family} address: new connections are dropped; start or create one"
+                    "no running instance with an {family} address and a weight above 0: new connections are dropped; start or create one, or raise a weight"
                 )
             }
             Self::NoAddress { family } => {

@@ -323,6 +323,22 @@ mod tests {
             prop_assert_eq!(build(&backends, seed, 509), build(&shuffled, seed, 509));
         }
 
+        /// Weights say shares, so what they have in common says nothing: all instances at 100
+        /// have the table that all at 1 have.
+        #[test]
+        fn only_the_ratio_of_weights_counts(
+            backends in prop::collection::btree_map(any::<u128>(), 0..60_u16, 1..40),
+            seed: u64,
+            factor in 1..1000_u16,
+            size in 0..4_usize,
+        ) {
+            let of = |factor| -> Vec<(Uuid, u16)> {
+                backends.iter().map(|(uuid, weight)| (Uuid::from_u128(*uuid), weight * factor))
+                    .collect()
+            };
+            prop_assert_eq!(build(&of(1), seed, LADDER[size]), build(&of(factor), seed, LADDER[size]));
+        }
+
         #[test]
         fn another_seed_gives_another_table(seed: u64) {
             let all = backends(5, 1);

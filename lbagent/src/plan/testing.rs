@@ -13,7 +13,10 @@ use super::{
 };
 use crate::dataplane::fake::FakeDataplane;
 use crate::dataplane::{ActualState, Dataplane, Path, Region};
-use crate::desired::{DesiredState, Instance, InstanceState, Service, ServiceGroup, Transport};
+use crate::desired::{
+    DesiredState, GroupPolicy, Instance, InstancePolicy, InstanceState, Service, ServiceGroup,
+    Transport,
+};
 
 /// The moment that tests begin at.
 pub(crate) const START: OffsetDateTime = time::macros::datetime!(2026-01-01 00:00 UTC);
@@ -97,6 +100,7 @@ impl World {
             hard_limit: 200,
             services: services.collect(),
             domains: Vec::new(),
+            policy: GroupPolicy::default(),
         };
         self.desired
             .service_groups
@@ -116,9 +120,17 @@ impl World {
             service_group: Some(group_uuid(group)),
             addresses: vec![IpNetwork::from(address)],
             image: None,
+            policy: InstancePolicy::default(),
         };
         self.desired.instances.insert(uuid, instance);
         self.dataplane.paths.insert(address, path_to(address));
+    }
+
+    /// Gives an instance a weight, if there is one.
+    pub(crate) fn weigh(&mut self, number: u8, weight: u16) {
+        if let Some(instance) = self.desired.instances.get_mut(&instance_uuid(number)) {
+            instance.policy.weight = weight;
+        }
     }
 
     pub(crate) fn instance(&mut self, number: u8) -> &mut Instance {

@@ -52,6 +52,7 @@ enum Event {
     Drain(u8),
     Stop(u8),
     Start(u8),
+    Weigh(u8, u16),
     /// Flows begin.
     Open(u8),
     /// Every flow of a residue class sends.
@@ -65,10 +66,16 @@ fn event() -> impl Strategy<Value = Event> {
         1 => number.clone().prop_map(Event::Remove),
         3 => number.clone().prop_map(Event::Drain),
         1 => number.clone().prop_map(Event::Stop),
-        2 => number.prop_map(Event::Start),
+        2 => number.clone().prop_map(Event::Start),
+        3 => (number, weight()).prop_map(|(number, weight)| Event::Weigh(number, weight)),
         4 => (1..20_u8).prop_map(Event::Open),
         3 => (1..4_u16).prop_map(Event::Send),
     ]
+}
+
+/// Weights that differ by ten at most, so that each has slots in the smallest table.
+fn weight() -> impl Strategy<Value = u16> {
+    prop_oneof![2 => Just(0), 3 => 100..=1000_u16]
 }
 
 struct Model {
@@ -116,6 +123,7 @@ impl Model {
             Event::Drain(number) => self.set_state(number, draining(1_000)),
             Event::Stop(number) => self.set_state(number, InstanceState::Stopped),
             Event::Start(number) => self.set_state(number, InstanceState::Running),
+            Event::Weigh(number, weight) => self.world.weigh(number, weight),
             Event::Open(count) => (0..count).for_each(|_| self.open()),
             Event::Send(class) => self.send_all(class),
         }
@@ -155,6 +163,7 @@ impl Model {
         self.next_port += 1;
         let active = self.world.desired.instances.values().any(|instance| {
             drain::Duty::of(&instance.state, self.world.now) == drain::Duty::Active
+                && instance.policy.weight > 0
         });
         let owner = self.gateway.send(&self.world, port, true);
         assert_eq!(
@@ -168,6 +177,10 @@ impl Model {
                 drain::Duty::Active,
                 "a new flow went to a draining one"
             );
+            let weight = self.world.desired.instances[&uuid::Uuid::from_bytes(owner)]
+                .policy
+                .weight;
+            assert_ne!(weight, 0, "a new flow went to one without weight");
             self.flows.insert(port, owner);
         }
     }

@@ -18,6 +18,7 @@ enum Change {
     Drain { number: u8, seconds: i64 },
     Stop(u8),
     Start(u8),
+    Weigh { number: u8, weight: u16 },
     Later(u64),
     NoPath(u8),
     Path { number: u8, ifindex: u32 },
@@ -38,6 +39,8 @@ fn change() -> impl Strategy<Value = Change> {
             .prop_map(|(number, seconds)| Change::Drain { number, seconds }),
         1 => number.clone().prop_map(Change::Stop),
         2 => number.clone().prop_map(Change::Start),
+        2 => (number.clone(), prop_oneof![Just(0), 100..=1000_u16])
+            .prop_map(|(number, weight)| Change::Weigh { number, weight }),
         2 => (1..50_u64).prop_map(Change::Later),
         1 => number.clone().prop_map(Change::NoPath),
         1 => (number, 1..4_u32).prop_map(|(number, ifindex)| Change::Path { number, ifindex }),
@@ -71,6 +74,7 @@ fn make(world: &mut World, change: Change) {
         Change::Drain { number, seconds } => set_state(world, number, draining(seconds)),
         Change::Stop(number) => set_state(world, number, InstanceState::Stopped),
         Change::Start(number) => set_state(world, number, InstanceState::Running),
+        Change::Weigh { number, weight } => world.weigh(number, weight),
         Change::Later(seconds) => world.now += Duration::from_secs(seconds),
         Change::NoPath(number) => drop(world.dataplane.paths.remove(&v4(number))),
         Change::Path { number, ifindex } => {
@@ -121,6 +125,7 @@ fn assert_sound(world: &mut World) {
             .filter(|instance| instance.service_group == Some(group))
             .filter(|instance| instance.address(family.is_v4()).is_some())
             .filter(|instance| drain::Duty::of(&instance.state, world.now) == drain::Duty::Active)
+            .filter(|instance| instance.policy.weight > 0)
             .map(|instance| *instance.uuid.as_bytes())
             .collect();
         let table = table_region(entry).map(|region| &actual.tables[&region]);

@@ -1,0 +1,166 @@
+use proptest::prelude::*;
+use serde::de::DeserializeOwned;
+
+use super::*;
+use crate::request::parse_body;
+
+#[track_caller]
+fn check<P: DeserializeOwned + Serialize>(body: &str, expected: Result<&str, &str>) {
+    let found = parse_body::<PolicyData<P>>(body.as_bytes())
+        .map(|data| serde_json::to_value(&data.policy).unwrap())
+        .map_err(|error| error.message);
+    let expected = expected
+        .map(|json| serde_json::from_str(json).unwrap())
+        .map_err(str::to_owned);
+    assert_eq!(found, expected, "{body}");
+}
+
+#[test]
+fn group_policies_are_read_with_defaults() {
+    let check = check::<GroupPolicy>;
+    check(
+        r#"{"policy":{}}"#,
+        Ok(r#"{"forwarding_mode":"nat","sources":{"allow":[],"deny":[]},"quic":null}"#),
+    );
+    check(
+        r#"{"policy":{"forwarding_mode":"dsr-gue","quic":{"server_id_length":8},
+            "sources":{"allow":["192.0.2.0/24","198.51.100.7"],"deny":["2001:db8::/32","::/0"]}}}"#,
+        Ok(r#"{"forwarding_mode":"dsr-gue",
+            "quic":{"server_id_length":8,"config_rotation":0},
+            "sources":{"allow":["192.0.2.0/24","198.51.100.7/32"],
+                       "deny":["2001:db8::/32","::/0"]}}"#),
+    );
+    for mode in ForwardingMode::ALL {
+        let word = serde_json::to_value(mode).unwrap();
+        assert_eq!(word, mode.name());
+        assert_eq!(mode.name().parse(), Ok(mode));
+    }
+}
+
+#[test]
+fn what_breaks_a_rule_of_group_policies_is_named() {
+    let check = check::<GroupPolicy>;
+    check("{}", Err("Missing member 'policy'"));
+    check(
+        r#"{"policy":{},"weight":1}"#,
+        Err("Unknown member 'weight'"),
+    );
+    check(r#"{"policy":{"mode":"nat"}}"#, Err("Unknown member 'mode'"));
+    check(
+        r#"{"policy":{"sources":{"allowed":[]}}}"#,
+        Err("Unknown member 'allowed'"),
+    );
+    check(
+        r#"{"policy":{"forwarding_mode":"dsr"}}"#,
+        Err(
+            "Invalid value 'dsr' in 'policy.forwarding_mode': expected one of 'nat', 'dsr-l2', \
+             'dsr-ipip', 'dsr-gue'",
+        ),
+    );
+    let sources = "Invalid value in 'policy.sources': ";
+    let refuse = |allow: &str, deny: &str, message: &str| {
+        check(
+            &format!(r#"{{"policy":{{"sources":{{"allow":[{allow}],"deny":[{deny}]}}}}}}"#),
+            Err(&format!("{sources}{message}")),
+        );
+    };
+    refuse(
+        r#""192.0.2.1/24""#,
+        "",
+        "Source prefix '192.0.2.1/24' has bits set past its length; write 192.0.2.0/24",
+    );
+    refuse(
+        "",
+        r#""2001:db8::1/32""#,
+        "Source prefix '2001:db8::1/32' has bits set past its length; write 2001:db8::/32",
+    );
+    refuse(
+        r#""::ffff:192.0.2.0/120""#,
+        "",
+        "Source prefix '::ffff:192.0.2.0/120' is the mapped form of an IPv4 prefix; write it as IPv4",
+    );
+    let word = "'all' is no source prefix; write one such as 192.0.2.0/24 or 2001:db8::/32";
+    refuse(r#""all""#, "", word);
+    refuse(
+        r#""10.0.0.0/8""#,
+        r#""10.0.0.0/8""#,
+        "Source prefix '10.0.0.0/8' is in both 'allow' and 'deny'; remove it from one of them",
+    );
+    refuse(
+        "",
+        r#""10.0.0.1","10.0.0.1/32""#,
+        "Source prefix '10.0.0.1/32' is given twice in 'deny'",
+    );
+    let quic = |members: &str, message: &str| {
+        check(
+            &format!(r#"{{"policy":{{"quic":{{{members}}}}}}}"#),
+            Err(message),
+        );
+    };
+    let at = "Invalid value in 'policy.quic': Value of";
+    quic("", "Missing member 'server_id_length' in 'policy.quic'");
+    let length = format!("{at} 'server_id_length' must be in the range 1 to 15");
+    quic(r#""server_id_length":0"#, &length);
+    quic(r#""server_id_length":16"#, &length);
+    quic(
+        r#""server_id_length":1,"config_rotation":7"#,
+        &format!("{at} 'config_rotation' must be in the range 0 to 6"),
+    );
+}
+
+#[test]
+fn a_group_has_no_more_prefixes_than_fit() {
+    let prefixes = |count: usize| -> Vec<IpNetwork> {
+        (0..count as u32)
+            .map(|host| IpNetwork::from(IpAddr::from(host.to_be_bytes())))
+            .collect()
+    };
+    let policy = |allow, deny| SourcePolicy {
+        allow: prefixes(allow),
+        deny: prefixes(allow + deny).split_off(allow),
+    };
+    assert_eq!(policy(1000, 24).check(), Ok(()));
+    let error = policy(1000, 25).check().unwrap_err();
+    assert!(error.message.starts_with("1025 source prefixes"), "{error}");
+}
+
+#[test]
+fn instance_policies() {
+    let check = check::<InstancePolicy>;
+    check(r#"{"policy":{}}"#, Ok(r#"{"weight":100}"#));
+    check(
+        r#"{"policy":{"weight":0,"quic_server_id":"0A0b0c0d01020304"}}"#,
+        Ok(r#"{"weight":0,"quic_server_id":"0a0b0c0d01020304"}"#),
+    );
+    let weight = "Invalid value in 'policy': Value of 'weight' must be in the range 0 to 1000";
+    check(r#"{"policy":{"weight":1001}}"#, Err(weight));
+    check(r#"{"policy":{"weight":-1}}"#, Err(weight));
+    check(r#"{"policy":{"wieght":1}}"#, Err("Unknown member 'wieght'"));
+    let id = |id: &str, why: &str| {
+        let place = "Invalid value in 'policy.quic_server_id'";
+        check(
+            &format!(r#"{{"policy":{{"quic_server_id":"{id}"}}}}"#),
+            Err(&format!("{place}: QUIC server id '{id}' {why}")),
+        );
+    };
+    id("0x01", "is not hexadecimal; write two digits for each byte");
+    id("012", "has 3 digits; write two for each byte");
+    id("", "has 0 bytes; it must have 1 to 15");
+    id(&"ab".repeat(16), "has 16 bytes; it must have 1 to 15");
+}
+
+proptest! {
+    #[test]
+    fn server_ids_read_back(bytes in prop::collection::vec(any::<u8>(), 1..=15)) {
+        let id = QuicServerId(bytes.clone());
+        let read: QuicServerId = id.to_string().parse().unwrap();
+        prop_assert_eq!(read.as_bytes(), bytes);
+    }
+
+    #[test]
+    fn no_text_is_a_prefix_that_is_not_canonical(text in "[0-9a-f:./]{0,24}|.{0,8}") {
+        if let Ok(prefix) = parse_prefix(&text) {
+            prop_assert_eq!(prefix.ip(), prefix.network());
+        }
+    }
+}
