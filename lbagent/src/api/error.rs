@@ -7,7 +7,7 @@ use lbagent_api::{ContractError, Envelope, ErrorCode, ItemError, Selector};
 
 use crate::desired::{
     ChangeInstanceError, CreateInstanceError, CreateServiceGroupError, DeleteServiceGroupError,
-    DesiredError,
+    DesiredError, PolicyConflict, SetPolicyError,
 };
 use crate::reconcile::ObserveError;
 
@@ -18,6 +18,10 @@ pub(super) enum ApiError {
     Contract(ContractError),
     /// It shows no token, or another one.
     Unauthorized,
+    /// There is no such object, on a path of lbagent's own that names one.
+    NoSuchObject(String),
+    /// The request does not go with what else there is.
+    Conflict(PolicyConflict),
     /// There is no such path.
     NoSuchPath(String),
     /// The path has no such method.
@@ -42,6 +46,17 @@ impl From<ContractError> for ApiError {
     }
 }
 
+impl From<SetPolicyError> for ApiError {
+    fn from(error: SetPolicyError) -> Self {
+        match error {
+            SetPolicyError::Conflict(conflict) => Self::Conflict(conflict),
+            SetPolicyError::NoServiceGroup(_) | SetPolicyError::NoInstance(_) => {
+                Self::NoSuchObject(error.to_string())
+            }
+        }
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, message) = match self {
@@ -52,6 +67,8 @@ impl IntoResponse for ApiError {
                  agent's api.token_file"
                     .to_owned(),
             ),
+            Self::NoSuchObject(text) => (StatusCode::NOT_FOUND, text),
+            Self::Conflict(error) => (StatusCode::CONFLICT, error.to_string()),
             Self::NoSuchPath(path) => (
                 StatusCode::NOT_FOUND,
                 format!("No API endpoint with path '{path}'"),

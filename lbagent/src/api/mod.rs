@@ -7,6 +7,7 @@ mod auth;
 mod error;
 mod extensions;
 mod instances;
+mod policy;
 mod request;
 mod respond;
 mod service_groups;
@@ -86,6 +87,8 @@ pub fn router(context: Context) -> Router {
     let instance = get(instances::get_one)
         .delete(instances::delete_one)
         .patch(unsupported::endpoint);
+    let group_policy = get(policy::get_group).put(policy::put_group);
+    let instance_policy = get(policy::get_instance).put(policy::put_instance);
     let state = get(extensions::export)
         .put(extensions::import)
         .layer(DefaultBodyLimit::max(MAX_DOCUMENT));
@@ -103,6 +106,8 @@ pub fn router(context: Context) -> Router {
         .route(paths::TABLE, get(extensions::table))
         .route(paths::COUNTERS, get(extensions::counters))
         .route(paths::STATE, state)
+        .route(&one(paths::X_SERVICE_GROUPS, "/policy"), group_policy)
+        .route(&one(paths::X_INSTANCES, "/policy"), instance_policy)
         .route("/v1/healthz", get(extensions::healthz));
     unsupported::PATHS
         .iter()

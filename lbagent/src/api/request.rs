@@ -67,6 +67,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     }
 }
 
+/// The object that a path of lbagent's own names, by UUID or by name.
+pub(super) struct Word(pub(super) Selector);
+
+impl<S: Send + Sync> FromRequestParts<S> for Word {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(text) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| ContractError::invalid(error.body_text()))?;
+        Ok(Self(Selector::from_word(&text)))
+    }
+}
+
 /// The query string of a listing.
 pub(super) struct Listing(pub(super) ListQuery);
 

@@ -3,6 +3,7 @@
 mod contract;
 mod extensions;
 mod lifecycle;
+mod policy;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

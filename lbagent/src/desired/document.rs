@@ -14,8 +14,8 @@ use lbagent_api::state::{
 
 use super::service_group::{self, has_collision};
 use super::{
-    Desired, DesiredError, DesiredState, Instance, InstanceState, Service, ServiceGroup, Transport,
-    Written, instance, validate,
+    Desired, DesiredError, DesiredState, Instance, InstanceState, PolicyConflict, Service,
+    ServiceGroup, Transport, Written, instance, policy, validate,
 };
 use crate::plan::{GatewaySettings, UnpublishedPorts};
 
@@ -102,6 +102,7 @@ pub fn import(
         let group = import_group(group, vips)
             .map_err(|error| about(format!("Service group '{}'", group.name), error))?;
         check_clashes(&state, &group)?;
+        policy::check_group(&group).map_err(conflict)?;
         state.service_groups.insert(group.uuid, group);
     }
     let mut names = BTreeSet::new();
@@ -109,12 +110,23 @@ pub fn import(
         let of = || format!("Instance '{}'", instance.name);
         let instance =
             import_instance(instance, vips, &state).map_err(|error| about(of(), error))?;
+        if let Some(group) = instance
+            .service_group
+            .and_then(|uuid| state.service_groups.get(&uuid))
+        {
+            policy::check_instance(&state, group, &instance).map_err(conflict)?;
+        }
         if !names.insert(instance.name.clone()) || state.instances.contains_key(&instance.uuid) {
             return Err(ContractError::invalid(format!("{} occurs twice", of())));
         }
         state.instances.insert(instance.uuid, instance);
     }
     Ok(state)
+}
+
+/// Tells its objects by itself.
+fn conflict(error: PolicyConflict) -> ContractError {
+    ContractError::invalid(error.to_string())
 }
 
 fn about(object: String, error: ContractError) -> ContractError {

@@ -9,6 +9,7 @@ mod draft;
 mod instance;
 mod keys;
 mod names;
+mod policy;
 mod service_group;
 mod stored;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use lbagent_api::policy::{
 };
 
 pub use instance::{ChangeInstanceError, CreateInstanceError, StateChange, StopRequest};
+pub use policy::{PolicyConflict, SetPolicyError, group_remarks, instance_remarks};
 pub use service_group::{CreateServiceGroupError, DeleteServiceGroupError};
 pub use stored::{Desired, DesiredError, Written};
 

@@ -1,0 +1,81 @@
+//! `/v1/x/service-groups/{uuid|name}/policy` and `/v1/x/instances/{uuid|name}/policy`.
+
+use axum::extract::State;
+use lbagent_api::envelope::Warning;
+use lbagent_api::policy::PolicyData;
+use lbagent_api::request::parse_body;
+use lbagent_api::{Envelope, Selector};
+use serde::Serialize;
+
+use super::Shared;
+use super::error::ApiError;
+use super::request::{Body, Word};
+use super::respond::{Answer, answer, change};
+use crate::desired::{self, GroupPolicy, InstancePolicy, SetPolicyError};
+
+pub(super) async fn get_group(
+    State(context): State<Shared>,
+    Word(selector): Word,
+    body: Body,
+) -> Answer {
+    body.empty()?;
+    let state = context.desired.current();
+    let group = state.service_group(&selector);
+    let group = group.ok_or_else(|| missing(SetPolicyError::NoServiceGroup, &selector))?;
+    answer(enveloped(group.policy.clone(), Vec::new()))
+}
+
+pub(super) async fn put_group(
+    State(context): State<Shared>,
+    Word(selector): Word,
+    body: Body,
+) -> Answer {
+    let PolicyData::<GroupPolicy> { policy } = parse_body(&body.0)?;
+    let (written, mut warnings) = change(&context, move |desired| {
+        desired.set_group_policy(&selector, &policy)
+    })
+    .await?;
+    let group = written.outcome?;
+    let remarks = desired::group_remarks(&context.desired.current(), &group);
+    warnings.extend(remarks.into_iter().map(|message| Warning { message }));
+    answer(enveloped(group.policy, warnings))
+}
+
+pub(super) async fn get_instance(
+    State(context): State<Shared>,
+    Word(selector): Word,
+    body: Body,
+) -> Answer {
+    body.empty()?;
+    let state = context.desired.current();
+    let instance = state.instance(&selector);
+    let instance = instance.ok_or_else(|| missing(SetPolicyError::NoInstance, &selector))?;
+    answer(enveloped(instance.policy.clone(), Vec::new()))
+}
+
+pub(super) async fn put_instance(
+    State(context): State<Shared>,
+    Word(selector): Word,
+    body: Body,
+) -> Answer {
+    let PolicyData::<InstancePolicy> { policy } = parse_body(&body.0)?;
+    let (written, mut warnings) = change(&context, move |desired| {
+        desired.set_instance_policy(&selector, &policy)
+    })
+    .await?;
+    let instance = written.outcome?;
+    let remarks = desired::instance_remarks(&context.desired.current(), &instance);
+    warnings.extend(remarks.into_iter().map(|message| Warning { message }));
+    answer(enveloped(instance.policy, warnings))
+}
+
+fn missing(error: fn(Selector) -> SetPolicyError, selector: &Selector) -> ApiError {
+    error(selector.clone()).into()
+}
+
+fn enveloped<P: Serialize>(policy: P, warnings: Vec<Warning>) -> Envelope<PolicyData<P>> {
+    Envelope {
+        warnings,
+        ..Envelope::success(PolicyData { policy })
+    }
+}
