@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use ipnetwork::IpNetwork;
+pub use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::request::ContractError;
@@ -340,15 +340,21 @@ impl FromStr for QuicServerId {
 
     fn from_str(text: &str) -> Result<Self, ContractError> {
         let wrong = |why: String| ContractError::invalid(format!("QUIC server id '{text}' {why}"));
-        let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
-        let digits = digits
+        let value = |digit: char| {
+            digit
+                .to_digit(16)
+                .and_then(|value| u8::try_from(value).ok())
+        };
+        let digits = text
+            .chars()
+            .map(value)
+            .collect::<Option<Vec<u8>>>()
             .ok_or_else(|| wrong("is not hexadecimal; write two digits for each byte".into()))?;
         let (pairs, rest) = digits.as_chunks::<2>();
         if !rest.is_empty() {
-            return Err(wrong(format!(
-                "has {} digits; write two for each byte",
-                digits.len()
-            )));
+            return Err(wrong(
+                "has an odd number of digits; write two for each byte".into(),
+            ));
         }
         if pairs.is_empty() || pairs.len() > Self::MAX {
             return Err(wrong(format!(
@@ -357,7 +363,7 @@ impl FromStr for QuicServerId {
                 Self::MAX
             )));
         }
-        let byte = |[high, low]: &[u32; 2]| u8::try_from(high << 4 | low).unwrap_or_default();
+        let byte = |[high, low]: &[u8; 2]| high << 4 | low;
         Ok(Self(pairs.iter().map(byte).collect()))
     }
 }

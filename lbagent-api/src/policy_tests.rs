@@ -144,7 +144,10 @@ fn instance_policies() {
         );
     };
     id("0x01", "is not hexadecimal; write two digits for each byte");
-    id("012", "has 3 digits; write two for each byte");
+    id(
+        "012",
+        "has an odd number of digits; write two for each byte",
+    );
     id("", "has 0 bytes; it must have 1 to 15");
     id(&"ab".repeat(16), "has 16 bytes; it must have 1 to 15");
 }

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::instance::InstanceState;
+use crate::policy::GroupPolicy;
 use crate::service_group::Protocol;
 
 /// `data` of `GET /v1/x/status`.
@@ -184,6 +185,9 @@ pub struct TableGroup {
     pub uuid: Uuid,
     /// Unique name.
     pub name: String,
+    /// What was asked for; a VIP's row tells the forwarding mode that is in force.
+    #[serde(default, skip_serializing_if = "GroupPolicy::is_default")]
+    pub policy: GroupPolicy,
     /// One row for each published port of each VIP address.
     pub vips: Vec<TableVip>,
 }
@@ -199,7 +203,8 @@ pub struct TableVip {
     pub protocol: Protocol,
     /// Port that the instances listen on.
     pub destination_port: u16,
-    /// How packets reach the backends: `nat`.
+    /// How packets reach the backends, in the words of
+    /// [`ForwardingMode`](crate::policy::ForwardingMode).
     pub forwarding_mode: String,
     /// Slots of the Maglev table; 0 when the group never had a backend of this family.
     pub slots: u32,

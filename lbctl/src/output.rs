@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use clap::ValueEnum;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::error::CtlError;
 
@@ -99,6 +101,23 @@ pub fn align<'a>(columns: &[Column], rows: impl IntoIterator<Item = &'a Vec<Stri
         column.set_padding((0, 2));
     }
     table.trim_fmt()
+}
+
+/// One object, a line for each member.
+pub fn record(members: &[(&str, String)]) -> String {
+    let rows: Vec<Vec<String>> = members
+        .iter()
+        .map(|(name, value)| vec![format!("{name}:"), value.clone()])
+        .collect();
+    align(&[Column::Left(""), Column::Left("")], &rows)
+}
+
+/// A time for people: to the second.
+pub fn time(time: OffsetDateTime) -> String {
+    let second = time.replace_nanosecond(0).unwrap_or(time);
+    second
+        .format(&Rfc3339)
+        .unwrap_or_else(|_| second.to_string())
 }
 
 /// A number with its noun, which takes an `s` in the plural.

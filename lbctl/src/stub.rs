@@ -40,12 +40,16 @@ pub fn serve(mut stream: impl Read + Write, status: &str, answer: &str) -> (Stri
         reader.read_exact(&mut bytes).unwrap();
         body = String::from_utf8(bytes).unwrap();
     } else if lower.contains("transfer-encoding: chunked") {
-        while !body.ends_with("0\r\n\r\n") {
-            assert_ne!(
-                reader.read_line(&mut body).unwrap(),
-                0,
-                "the request ended in its body"
-            );
+        loop {
+            let mut size = String::new();
+            reader.read_line(&mut size).unwrap();
+            let size = usize::from_str_radix(size.trim_end(), 16).unwrap();
+            let mut chunk = vec![0; size + "\r\n".len()];
+            reader.read_exact(&mut chunk).unwrap();
+            if size == 0 {
+                break;
+            }
+            body.push_str(std::str::from_utf8(&chunk[..size]).unwrap());
         }
     }
     let length = answer.len();

@@ -45,7 +45,7 @@ pub enum PolicyConflict {
     },
     /// All server ids of a group have the length of its layout.
     #[error(
-        "Instance '{instance}' has the QUIC server id {id} of {} bytes, but service group '{group}' has a server id length of {length}: give it an id of that length, or remove its id first",
+        "Instance '{instance}' has the QUIC server id {id} of length {}, but service group '{group}' has a server id length of {length}: give it an id of that length, or remove its id first",
         id.as_bytes().len()
     )]
     ServerIdLength {

@@ -193,7 +193,7 @@ fn server_ids_fit_the_layout_and_name_one_instance() {
     fixture
         .set_instance("a", json!({"quic_server_id": "0102", "weight": 1}))
         .unwrap();
-    let long = "Instance 'a' has the QUIC server id 0102 of 2 bytes, but service group 'web' has a \
+    let long = "Instance 'a' has the QUIC server id 0102 of length 2, but service group 'web' has a \
                 server id length of 8: give it an id of that length, or remove its id first";
     check_refused(
         fixture.set_group(json!({"quic": {"server_id_length": 8}})),
@@ -204,7 +204,7 @@ fn server_ids_fit_the_layout_and_name_one_instance() {
         .unwrap();
     check_refused(
         fixture.set_instance("b", json!({"quic_server_id": "010203"})),
-        "Instance 'b' has the QUIC server id 010203 of 3 bytes, but service group 'web' has a \
+        "Instance 'b' has the QUIC server id 010203 of length 3, but service group 'web' has a \
          server id length of 2: give it an id of that length, or remove its id first",
     );
     fixture
@@ -326,6 +326,6 @@ fn documents_obey_the_rules_between_policies() {
     );
     check(
         &|document| document.instances[1].policy = read(json!({"quic_server_id": "0203"})),
-        "QUIC server id 0203 of 2 bytes",
+        "QUIC server id 0203 of length 2",
     );
 }

@@ -42,7 +42,12 @@ pub fn table(
         .map(|(uuid, vips)| {
             let known = desired.service_groups.get(&uuid);
             let name = known.map_or_else(|| uuid.to_string(), |group| group.name.clone());
-            TableGroup { uuid, name, vips }
+            TableGroup {
+                uuid,
+                name,
+                policy: known.map(|group| group.policy.clone()).unwrap_or_default(),
+                vips,
+            }
         })
         .collect();
     groups.sort_by(|a, b| (&a.name, a.uuid).cmp(&(&b.name, b.uuid)));

@@ -10,14 +10,12 @@ use lbagent_api::instance::{
 use lbagent_api::lifecycle::{DeleteInstanceSpec, MAX_DRAIN_MS, StartSpec, StateChange, StopSpec};
 use lbagent_api::{Selector, paths};
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use ureq::http::Method;
 
-use super::{Kind, advise_names, parse_duration, query};
+use super::{Kind, advise_names, parse_duration, policy, query};
 use crate::client::{Client, all, split};
 use crate::error::CtlError;
-use crate::output::{Column, Format, align, list, print, table};
+use crate::output::{Column, Format, list, print, record, table, time};
 
 /// What to do with instances.
 #[derive(Debug, Subcommand)]
@@ -43,6 +41,8 @@ pub enum Command {
         #[arg(required = true, value_name = "NAME|UUID")]
         names: Vec<String>,
     },
+    /// Show or set weight and QUIC server id
+    Policy(policy::InstanceArguments),
     /// Detach and delete
     #[command(visible_aliases = ["remove", "delete", "del"])]
     Rm {
@@ -127,6 +127,7 @@ pub fn run(command: Command, client: &Client, format: Format) -> Result<(), CtlE
                 .collect();
             change(paths::INSTANCES_START, &body, client, format)
         }
+        Command::Policy(arguments) => policy::instance(&arguments, client, format),
         Command::Rm { names } => remove(&names, client, format),
     }
 }
@@ -150,7 +151,7 @@ fn create(arguments: &Create, client: &Client, format: Format) -> Result<(), Ctl
         .collect();
     let mut instances = fetch(&uuids, client)?;
     match (instances.pop(), instances.is_empty()) {
-        (Some(instance), true) => print(format, &instance, || render(&instance)),
+        (Some(instance), true) => print(format, &instance, || render(&instance, &[])),
         _ => Err(CtlError::Local(
             "the agent made no instance, or several".to_owned(),
         )),
@@ -226,16 +227,27 @@ fn fetch(names: &[String], client: &Client) -> Result<Vec<Instance>, CtlError> {
 fn get(names: &[String], client: &Client, format: Format) -> Result<(), CtlError> {
     let instances =
         fetch(names, client).map_err(|error| advise_names(error, client, Kind::Instance))?;
+    let records = match format {
+        Format::Table => render_all(&instances, client)?,
+        // Data is what the contract has.
+        Format::Json | Format::Yaml => String::new(),
+    };
     match &instances[..] {
-        [instance] => print(format, instance, || render(instance)),
-        instances => print(format, &instances, || {
-            instances
-                .iter()
-                .map(render)
-                .collect::<Vec<_>>()
-                .join("\n\n")
-        }),
+        [instance] => print(format, instance, || records),
+        instances => print(format, &instances, || records),
     }
+}
+
+fn render_all(instances: &[Instance], client: &Client) -> Result<String, CtlError> {
+    let shown = |instance: &Instance| {
+        let rows = policy::instance_rows_asked_for(client, &instance.uuid.to_string())?;
+        Ok(render(instance, &rows))
+    };
+    let records: Vec<String> = instances
+        .iter()
+        .map(shown)
+        .collect::<Result<_, CtlError>>()?;
+    Ok(records.join("\n\n"))
 }
 
 fn stop_request(arguments: &Stop) -> Vec<StopSpec> {
@@ -354,7 +366,8 @@ fn render_list(instances: &[Instance]) -> String {
     table(&columns, &rows)
 }
 
-fn render(instance: &Instance) -> String {
+/// One instance; `policy` is what it has beyond the contract.
+fn render(instance: &Instance, policy: &[policy::Row]) -> String {
     let rows = [
         ("uuid", instance.uuid.to_string()),
         ("name", instance.name.clone()),
@@ -364,24 +377,7 @@ fn render(instance: &Instance) -> String {
         ("image", list(&instance.image)),
         ("created at", time(instance.created_at)),
     ];
-    record(&rows)
-}
-
-/// One object, a line for each member.
-pub fn record(members: &[(&str, String)]) -> String {
-    let rows: Vec<Vec<String>> = members
-        .iter()
-        .map(|(name, value)| vec![format!("{name}:"), value.clone()])
-        .collect();
-    align(&[Column::Left(""), Column::Left("")], &rows)
-}
-
-/// A time for people: to the second.
-pub fn time(time: OffsetDateTime) -> String {
-    let second = time.replace_nanosecond(0).unwrap_or(time);
-    second
-        .format(&Rfc3339)
-        .unwrap_or_else(|_| second.to_string())
+    record(&[&rows, policy].concat())
 }
 
 #[cfg(test)]

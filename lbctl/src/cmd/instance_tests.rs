@@ -1,5 +1,6 @@
 use clap::Parser;
 use lbagent_api::instance::{InstanceServiceGroup, InstanceState, NetworkInterface};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::*;
@@ -144,5 +145,5 @@ service:     web
 addresses:   10.0.0.7 2001:db8::7
 image:       -
 created at:  1970-01-01T00:00:00Z";
-    assert_eq!(render(&instance), expected);
+    assert_eq!(render(&instance, &[]), expected);
 }

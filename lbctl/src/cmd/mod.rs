@@ -4,6 +4,7 @@ pub mod counters;
 pub mod instance;
 #[cfg(test)]
 mod mistakes_tests;
+pub mod policy;
 pub mod service;
 pub mod show;
 pub mod state;
@@ -75,6 +76,21 @@ impl Kind {
         match self {
             Self::ServiceGroup => "service",
             Self::Instance => "instance",
+        }
+    }
+
+    const fn noun(self) -> &'static str {
+        match self {
+            Self::ServiceGroup => "service group",
+            Self::Instance => "instance",
+        }
+    }
+
+    /// Path below which lbagent's own endpoints for these objects are.
+    const fn extension(self) -> &'static str {
+        match self {
+            Self::ServiceGroup => paths::X_SERVICE_GROUPS,
+            Self::Instance => paths::X_INSTANCES,
         }
     }
 

@@ -13,10 +13,10 @@ use lbagent_api::status::StatusData;
 use lbagent_api::{ErrorCode, Selector, paths, port_spec};
 use ureq::http::Method;
 
-use super::{Kind, advise_names, query};
+use super::{Kind, advise_names, policy, query};
 use crate::client::{Client, all, split};
 use crate::error::CtlError;
-use crate::output::{Column, Format, list, print, table};
+use crate::output::{Column, Format, list, print, record, table, time};
 
 /// Explains the grammar below `service create --help`.
 const PORT_HELP: &str = "\
@@ -43,6 +43,9 @@ pub enum Command {
     /// List service groups
     #[command(visible_alias = "list")]
     Ls,
+    /// Show or set forwarding mode, source prefixes and QUIC layout
+    #[command(after_help = policy::GROUP_HELP)]
+    Policy(policy::GroupArguments),
     /// Delete service groups that no instance is attached to
     #[command(visible_aliases = ["remove", "delete", "del"])]
     Rm {
@@ -92,6 +95,7 @@ pub fn run(command: Command, client: &Client, format: Format) -> Result<(), CtlE
                 .service_groups)?;
             print(format, &groups, || render_list(&groups))
         }
+        Command::Policy(arguments) => policy::group(&arguments, client, format),
         Command::Rm { names, all: false } => remove(&names, client, format),
         Command::Rm { all: true, .. } => remove(&Kind::ServiceGroup.names(client)?, client, format),
     }
@@ -115,7 +119,7 @@ fn create(arguments: &Create, client: &Client, format: Format) -> Result<(), Ctl
     let uuids: Vec<String> = created.iter().map(|group| group.uuid.to_string()).collect();
     let mut groups = fetch(&uuids, client)?;
     match (groups.pop(), groups.is_empty()) {
-        (Some(group), true) => print(format, &group, || render(&group)),
+        (Some(group), true) => print(format, &group, || render(&group, &[])),
         _ => Err(CtlError::Local(
             "the agent made no service group, or several".to_owned(),
         )),
@@ -247,12 +251,24 @@ fn fetch(names: &[String], client: &Client) -> Result<Vec<ServiceGroup>, CtlErro
 fn get(names: &[String], client: &Client, format: Format) -> Result<(), CtlError> {
     let groups =
         fetch(names, client).map_err(|error| advise_names(error, client, Kind::ServiceGroup))?;
+    let records = match format {
+        Format::Table => render_all(&groups, client)?,
+        // Data is what the contract has.
+        Format::Json | Format::Yaml => String::new(),
+    };
     match &groups[..] {
-        [group] => print(format, group, || render(group)),
-        groups => print(format, &groups, || {
-            groups.iter().map(render).collect::<Vec<_>>().join("\n\n")
-        }),
+        [group] => print(format, group, || records),
+        groups => print(format, &groups, || records),
     }
+}
+
+fn render_all(groups: &[ServiceGroup], client: &Client) -> Result<String, CtlError> {
+    let shown = |group: &ServiceGroup| {
+        let rows = policy::group_rows_asked_for(client, &group.uuid.to_string())?;
+        Ok(render(group, &rows))
+    };
+    let records: Vec<String> = groups.iter().map(shown).collect::<Result<_, CtlError>>()?;
+    Ok(records.join("\n\n"))
 }
 
 fn remove(names: &[String], client: &Client, format: Format) -> Result<(), CtlError> {
@@ -300,7 +316,7 @@ fn render_list(groups: &[ServiceGroup]) -> String {
                 list(group.domains.iter().map(|domain| &domain.fqdn)),
                 list(group.services.iter().map(describe)),
                 list(group.instances.iter().map(|instance| &instance.name)),
-                super::instance::time(group.created_at),
+                time(group.created_at),
                 group.persistent.to_string(),
             ]
         })
@@ -315,7 +331,8 @@ fn describe(service: &Service) -> String {
     }
 }
 
-fn render(group: &ServiceGroup) -> String {
+/// One group; `policy` is what it has beyond the contract.
+fn render(group: &ServiceGroup, policy: &[policy::Row]) -> String {
     let rows = [
         ("uuid", group.uuid.to_string()),
         ("name", group.name.clone()),
@@ -330,10 +347,10 @@ fn render(group: &ServiceGroup) -> String {
         ),
         ("soft limit", group.soft_limit.to_string()),
         ("hard limit", group.hard_limit.to_string()),
-        ("created at", super::instance::time(group.created_at)),
+        ("created at", time(group.created_at)),
         ("persistent", group.persistent.to_string()),
     ];
-    super::instance::record(&rows)
+    record(&[&rows, policy].concat())
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ soft limit:  1
 hard limit:  65535
 created at:  1970-01-01T00:00:00Z
 persistent:  true";
-    assert_eq!(render(&group("db", "5432/tcp")), expected);
+    assert_eq!(render(&group("db", "5432/tcp"), &[]), expected);
 }
 
 #[track_caller]

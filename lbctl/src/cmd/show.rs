@@ -9,7 +9,7 @@ use lbagent_api::paths;
 use lbagent_api::status::{Table, TableBackend, TableData, TableGroup, TableVip, Traffic};
 use serde::Serialize;
 
-use super::parse_duration;
+use super::{parse_duration, policy};
 use crate::client::Client;
 use crate::error::CtlError;
 use crate::output::{Column, Format, align, count, print};
@@ -157,7 +157,10 @@ fn render(table: &Table, numeric: bool) -> String {
     lines.extend(rows(
         table,
         numeric,
-        |group, vip| words(["maglev", "", &vip.slots.to_string(), &group.name]),
+        |group, vip| {
+            let name = format!("{}{}", group.name, policy::remark(&group.policy));
+            words(["maglev", "", &vip.slots.to_string(), &name])
+        },
         |vip, backend| {
             let (weight, slots) = (backend.weight.to_string(), backend.slots.to_string());
             words([

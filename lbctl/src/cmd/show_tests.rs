@@ -1,4 +1,5 @@
 use lbagent_api::instance::InstanceState;
+use lbagent_api::policy::GroupPolicy;
 use lbagent_api::service_group::Protocol;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -49,6 +50,7 @@ fn sample(second: i64, flows: u64) -> Table {
         groups: vec![TableGroup {
             uuid: Uuid::from_u128(1),
             name: "db".into(),
+            policy: GroupPolicy::default(),
             vips: vec![vip("192.0.2.1", v4), vip("2001:db8:1::1", v6)],
         }],
     }
@@ -71,6 +73,19 @@ TCP  [2001:db8:1::1]:5432  maglev               509  db
         named.contains("  -> a:15432 ") && named.contains("  -> b:15432 "),
         "{named}"
     );
+}
+
+#[test]
+fn what_a_group_asks_for_stands_beside_its_name() {
+    let mut table = sample(0, 0);
+    table.groups[0].policy = serde_json::from_str(
+        r#"{"sources": {"allow": ["192.0.2.0/24"], "deny": ["10.0.0.0/8", "::/0"]},
+            "quic": {"server_id_length": 8}}"#,
+    )
+    .unwrap();
+    let remark = "db (allow 192.0.2.0/24, deny 2 prefixes, quic server id length 8)";
+    let shown = render(&table, true);
+    assert_eq!(shown.matches(remark).count(), 2, "{shown}");
 }
 
 #[test]
