@@ -1,6 +1,7 @@
 //! Ring 3: the API of the real daemon, in raw HTTP and through an official client.
 
 mod lbctl;
+mod policy;
 mod python_sdk;
 mod raw_http;
 mod token;
