@@ -286,6 +286,8 @@ pub enum Verdict {
     Forwarded,
     /// Handed to the kernel.
     Passed,
+    /// Answered by the data plane itself.
+    Answered,
     /// Discarded.
     Dropped,
 }
@@ -296,6 +298,7 @@ impl Verdict {
         match self {
             Self::Forwarded => "forwarded",
             Self::Passed => "passed",
+            Self::Answered => "answered",
             Self::Dropped => "dropped",
         }
     }

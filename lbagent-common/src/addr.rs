@@ -55,17 +55,30 @@ impl Addr {
         octets
     }
 
-    /// Whether the first `prefix_len` bits (of 128, so 96 + n for an IPv4 prefix of n) agree.
-    #[inline(always)]
-    pub const fn shares_prefix(&self, other: &Self, prefix_len: u8) -> bool {
-        let (a, b) = (self.halves(), other.halves());
-        let (high, low) = (a.0 ^ b.0, a.1 ^ b.1);
-        if prefix_len >= 64 {
-            let rest = prefix_len as u32 - 64;
-            high == 0 && (rest == 0 || rest <= 64 && low >> (64 - rest) == 0)
+    /// A mask of `prefix_len` leading ones (of 128, so 96 + n for an IPv4 prefix of n).
+    pub const fn mask(prefix_len: u8) -> Self {
+        let ones = if prefix_len >= 128 {
+            u128::MAX
         } else {
-            prefix_len == 0 || high >> (64 - prefix_len as u32) == 0
-        }
+            !(u128::MAX >> prefix_len)
+        };
+        Self([
+            ((ones >> 96) as u32).to_be(),
+            ((ones >> 64) as u32).to_be(),
+            ((ones >> 32) as u32).to_be(),
+            (ones as u32).to_be(),
+        ])
+    }
+
+    /// Whether two addresses are the same where a mask has ones.
+    #[inline(always)]
+    pub const fn agrees(&self, other: &Self, mask: &Self) -> bool {
+        let (a, b, m) = (&self.0, &other.0, &mask.0);
+        ((a[0] ^ b[0]) & m[0])
+            | ((a[1] ^ b[1]) & m[1])
+            | ((a[2] ^ b[2]) & m[2])
+            | ((a[3] ^ b[3]) & m[3])
+            == 0
     }
 
     /// The address as two 64-bit numbers, most significant first.
@@ -178,4 +191,12 @@ impl Protocol {
     pub const TCP: Self = Self(6);
     /// User Datagram Protocol.
     pub const UDP: Self = Self(17);
+    /// Internet Control Message Protocol.
+    pub const ICMP: Self = Self(1);
+    /// ICMP for IPv6.
+    pub const ICMPV6: Self = Self(58);
+    /// An IPv4 packet inside (RFC 2003).
+    pub const IPIP: Self = Self(4);
+    /// An IPv6 packet inside (RFC 2473).
+    pub const IPV6: Self = Self(41);
 }

@@ -3,6 +3,8 @@
 //! One's-complement sums do not depend on byte order as long as every operand is loaded the same
 //! way, so everything here works on wire words: network byte order, loaded without a swap.
 
+use crate::Addr;
+
 /// A sum of differences between old and new words, carries not yet folded in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Difference(u64);
@@ -23,6 +25,14 @@ impl Difference {
     #[must_use]
     pub const fn half(self, old: u16, new: u16) -> Self {
         Self(self.0 + !old as u64 + new as u64)
+    }
+
+    /// Adds the replacement of one address by another.
+    #[inline(always)]
+    #[must_use]
+    pub const fn address(self, old: &Addr, new: &Addr) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (old.wire(), new.wire());
+        self.word(a, e).word(b, f).word(c, g).word(d, h)
     }
 
     /// Adds another sum.

@@ -8,30 +8,38 @@
 #![no_std]
 
 mod addr;
+mod answer;
 mod backend;
 pub mod checksum;
 mod conntrack;
 mod counters;
+mod fragment;
 pub mod hash;
 pub mod limits;
 mod maglev;
 mod outcome;
 #[cfg(feature = "user")]
 mod pod;
+mod quic;
 mod returns;
 mod settings;
+mod source;
 mod vip;
 
 pub use addr::{Addr, Port, Protocol};
+pub use answer::AnswerBudget;
 pub use backend::{BackendEntry, BackendId};
-pub use conntrack::{ConnEntry, ConnKey, NatFlowEntry, NatFlowKey};
+pub use conntrack::{CONN_WAYS, ConnBucket, ConnEntry, NatFlowEntry, NatFlowKey, conn_tag};
 pub use counters::{PacketCounter, TrafficCounter};
+pub use fragment::{FragmentEntry, FragmentKey};
 pub use maglev::{LADDER, Slot, table_len};
 pub use outcome::{Outcome, Verdict};
+pub use quic::{MAX_SERVER_ID, QuicServerKey};
 pub use returns::{ReturnEntry, ReturnKey};
 pub use settings::Settings;
+pub use source::{SourceEntry, SourceKey};
 pub use vip::{VipEntry, VipKey};
 
 /// Version of every layout in this crate. Raised by any change of a key, a value, a map's name
 /// or the meaning of a field; an agent refuses pinned maps of another version.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

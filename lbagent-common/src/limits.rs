@@ -4,11 +4,12 @@
 pub const VIPS: &str = "VIPS";
 /// All Maglev tables ([`crate::Slot`], mmapable ARRAY).
 pub const SLOTS: &str = "SLOTS";
-/// Backends by id ([`crate::BackendEntry`], ARRAY).
+/// Backends by id ([`crate::BackendEntry`], mmapable ARRAY).
 pub const BACKENDS: &str = "BACKENDS";
 /// Reply source to VIP ([`crate::ReturnKey`] → [`crate::ReturnEntry`], HASH).
 pub const RETURNS: &str = "RETURNS";
-/// Flows of changed slots ([`crate::ConnKey`] → [`crate::ConnEntry`], LRU_HASH).
+/// Flows of changed slots ([`crate::ConnBucket`], mmapable ARRAY; the lower bits of a flow's tag
+/// select the bucket).
 pub const CONNS: &str = "CONNS";
 /// Flows whose reply needs an entry ([`crate::NatFlowKey`] → [`crate::NatFlowEntry`], LRU_HASH).
 pub const NAT_FLOWS: &str = "NAT_FLOWS";
@@ -20,11 +21,22 @@ pub const OUTCOMES: &str = "OUTCOMES";
 pub const VIP_COUNTERS: &str = "VIP_COUNTERS";
 /// Traffic by backend id ([`crate::TrafficCounter`], PERCPU_ARRAY).
 pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTERS";
+/// Source prefixes that a service group admits or refuses ([`crate::SourceKey`] →
+/// [`crate::SourceEntry`], LPM_TRIE).
+pub const SOURCES: &str = "SOURCES";
+/// Backends by QUIC server id ([`crate::QuicServerKey`] → `u32` backend id, HASH).
+pub const QUIC_SERVERS: &str = "QUIC_SERVERS";
+/// Where the fragments of a datagram go ([`crate::FragmentKey`] → [`crate::FragmentEntry`],
+/// LRU_HASH).
+pub const FRAGMENTS: &str = "FRAGMENTS";
+/// Budget of the packets that the programs answer themselves ([`crate::AnswerBudget`],
+/// PERCPU_ARRAY of one).
+pub const ANSWERS: &str = "ANSWERS";
 /// One [`crate::Settings`] (ARRAY).
 pub const SETTINGS: &str = "SETTINGS";
 
 /// Every map, in the order in which an operator would read them.
-pub const ALL_MAPS: [&str; 11] = [
+pub const ALL_MAPS: [&str; 15] = [
     SETTINGS,
     VIPS,
     SLOTS,
@@ -36,6 +48,10 @@ pub const ALL_MAPS: [&str; 11] = [
     OUTCOMES,
     VIP_COUNTERS,
     BACKEND_COUNTERS,
+    SOURCES,
+    QUIC_SERVERS,
+    FRAGMENTS,
+    ANSWERS,
 ];
 
 /// XDP program on the client-facing interface.
@@ -51,9 +67,21 @@ pub const MAX_SLOTS: u32 = 1 << 20;
 pub const MAX_BACKENDS: u32 = 16_384;
 /// Default number of (backend, port, protocol) triples.
 pub const MAX_RETURNS: u32 = 32_768;
-/// Default number of flows stored for changed slots.
-pub const MAX_CONNS: u32 = 1 << 18;
+/// Default number of buckets of [`crate::CONN_WAYS`] flows stored for changed slots: a power of
+/// two, because the lower bits of a flow's tag select the bucket. 8 MiB for 2^19 flows.
+pub const MAX_CONN_BUCKETS: u32 = 1 << 17;
+/// Default number of source prefixes, over all service groups.
+pub const MAX_SOURCES: u32 = 16_384;
+/// Default number of QUIC server ids.
+pub const MAX_QUIC_SERVERS: u32 = 16_384;
+/// Default number of datagrams whose fragments are followed.
+pub const MAX_FRAGMENTS: u32 = 8_192;
 /// Default number of flows stored for the way back.
 pub const MAX_NAT_FLOWS: u32 = 1 << 16;
 /// Entries of the UDP filter: a power of two, fixed because programs mask with it.
 pub const UDP_SEEN_LEN: u32 = 1 << 20;
+/// Silence after which the place of a stored flow may be taken over, in ticks of 2^30 ns: 2 h 4 min
+/// (RFC 5382, REQ-5).
+pub const CONN_IDLE_TICKS: u32 = 6_930;
+/// The same for a flow that sent one packet only.
+pub const CONN_EMBRYONIC_TICKS: u32 = 4;

@@ -7,6 +7,8 @@ pub enum Verdict {
     Forwarded,
     /// Handed to the kernel.
     Passed,
+    /// Answered by the data plane itself.
+    Answered,
     /// Discarded.
     Dropped,
 }
@@ -89,6 +91,22 @@ outcomes! {
     DropNotConfigured = 21, Dropped, "drop_not_configured";
     /// Larger than the way to the backend allows.
     DropTooBig = 22, Dropped, "drop_too_big";
+    /// The service group's policy refuses the source.
+    DropSource = 23, Dropped, "drop_source";
+    /// An echo request for a VIP, answered.
+    AnswerEcho = 24, Answered, "answer_echo";
+    /// Larger than the way to the backend allows: the client was told.
+    AnswerTooBig = 25, Answered, "answer_too_big";
+    /// An echo request or a packet that is too big, over the limit of answers.
+    DropAnswerLimit = 26, Dropped, "drop_answer_limit";
+    /// ICMP for a VIP that is no echo request and quotes no packet of a balanced flow.
+    PassIcmp = 27, Passed, "pass_icmp";
+    /// A later fragment for a VIP whose first fragment did not come.
+    DropFragment = 28, Dropped, "drop_fragment";
+    /// There was no room for the outer header, or no address for it.
+    DropEncapsulation = 29, Dropped, "drop_encapsulation";
+    /// Handed to the agent until the datagram's first fragment comes; counted again then.
+    HoldFragment = 30, Passed, "hold_fragment";
 }
 
 impl Outcome {

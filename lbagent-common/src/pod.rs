@@ -1,8 +1,9 @@
 //! Marks the ABI types as plain old data for aya.
 
 use crate::{
-    BackendEntry, ConnEntry, ConnKey, NatFlowEntry, NatFlowKey, PacketCounter, ReturnEntry,
-    ReturnKey, Settings, Slot, TrafficCounter, VipEntry, VipKey,
+    AnswerBudget, BackendEntry, ConnBucket, ConnEntry, FragmentEntry, FragmentKey, NatFlowEntry,
+    NatFlowKey, PacketCounter, QuicServerKey, ReturnEntry, ReturnKey, Settings, Slot, SourceEntry,
+    SourceKey, TrafficCounter, VipEntry, VipKey,
 };
 
 macro_rules! pod {
@@ -15,16 +16,22 @@ macro_rules! pod {
 }
 
 pod!(
+    AnswerBudget,
     BackendEntry,
+    ConnBucket,
     ConnEntry,
-    ConnKey,
+    FragmentEntry,
+    FragmentKey,
     NatFlowEntry,
     NatFlowKey,
     PacketCounter,
+    QuicServerKey,
     ReturnEntry,
     ReturnKey,
     Settings,
     Slot,
+    SourceEntry,
+    SourceKey,
     TrafficCounter,
     VipEntry,
     VipKey,

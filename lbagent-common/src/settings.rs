@@ -1,6 +1,6 @@
 //! `SETTINGS`: one entry that holds for every packet.
 
-/// Global settings of the data plane. Size 32, alignment 8.
+/// Global settings of the data plane. Size 64, alignment 8.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -17,8 +17,18 @@ pub struct Settings {
     pub source_port_first: u16,
     /// How many ports follow it.
     pub source_port_count: u16,
+    /// Last tick at which the next hops of `BACKENDS` may be used without asking the routing table.
+    /// The agent moves it on while it follows the host's neighbours; later the programs ask for
+    /// each packet, so that a gateway whose agent is gone still follows a backend that moves.
+    pub next_hops_until: u32,
+    /// Number of buckets of `CONNS` less one.
+    pub conn_mask: u32,
+    /// Packets that each CPU may answer in a tick: echo replies and "too big".
+    pub answers_per_tick: u32,
+    /// A forwarded packet in 2^(n-1) is told to whoever watches; 0 is none.
+    pub sample_shift: u32,
     #[doc(hidden)]
-    pub pad: [u32; 2],
+    pub pad: [u32; 6],
 }
 
 impl Settings {

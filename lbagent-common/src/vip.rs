@@ -41,7 +41,7 @@ impl VipKey {
     }
 }
 
-/// What a VIP does with a match. Size 48, alignment 4.
+/// What a VIP does with a match. Size 64, alignment 4.
 ///
 /// `SLOTS[table_offset .. table_offset + table_len]` is the Maglev table. After a change of the
 /// table's size the table from before stays at `previous_offset` and tells, with the `previous` of
@@ -69,8 +69,19 @@ pub struct VipEntry {
     pub flags: u32,
     /// Owner: the service group's UUID in RFC 9562 byte order. Read back after a restart.
     pub service_group: [u8; 16],
+    /// Which rules of `SOURCES` and `QUIC_SERVERS` are this VIP's; 0 for none.
+    pub policy_id: u32,
+    /// When the table last changed, in ticks of 2^30 ns of the monotonic clock. Tells user space
+    /// when slots may settle; programs do not use it.
+    pub changed_at: u32,
+    /// Tells the service group from others; [`crate::BackendEntry::group_tag`] has the same.
+    pub group_tag: u32,
+    /// Bytes of a server id in QUIC connection ids; 0 where connection ids tell nothing.
+    pub quic_server_id_len: u8,
+    /// Value of the first three bits of connection ids that carry a server id.
+    pub quic_config_rotation: u8,
     #[doc(hidden)]
-    pub pad: [u8; 4],
+    pub pad: [u8; 6],
 }
 
 impl VipEntry {
@@ -80,7 +91,15 @@ impl VipEntry {
     pub const DISPOSITION_TERMINATE: u8 = 1;
     /// Destination NAT, replies come back through the gateway.
     pub const MODE_NAT: u8 = 0;
+    /// The frame goes to the backend as it is: both share a link, and the backend has the VIP.
+    pub const MODE_DSR_L2: u8 = 1;
+    /// Inside of another IP packet (RFC 2003, RFC 2473); the backend has the VIP.
+    pub const MODE_DSR_IPIP: u8 = 2;
+    /// Inside of a UDP packet (draft-ietf-intarea-gue, variant 1); the backend has the VIP.
+    pub const MODE_DSR_GUE: u8 = 3;
     /// (backend, port) does not tell this VIP on the way back, so every flow gets a `NAT_FLOWS`
     /// entry.
     pub const FLAG_TRACK_RETURN: u32 = 1;
+    /// `SOURCES` has rules for [`policy_id`](Self::policy_id).
+    pub const FLAG_SOURCES: u32 = 2;
 }

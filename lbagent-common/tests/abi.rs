@@ -20,14 +20,24 @@ fn layouts_are_fixed() {
     assert_eq!(size_of::<Port>(), 2);
     assert_eq!(size_of::<Protocol>(), 1);
     layout!(VipKey, size 20, align 4, addr at 0, port at 16, protocol at 18);
-    layout!(VipEntry, size 48, align 4, vip_id at 0, table_offset at 4, table_len at 8,
+    layout!(VipEntry, size 64, align 4, vip_id at 0, table_offset at 4, table_len at 8,
         previous_offset at 12, previous_len at 16, destination_port at 20, disposition at 22,
-        forwarding_mode at 23, flags at 24, service_group at 28);
-    layout!(BackendEntry, size 64, align 8, addr at 0, source at 16, instance at 32,
-        ifindex at 48, weight at 52, onlink_prefix at 54, flags at 55, group_tag at 56);
+        forwarding_mode at 23, flags at 24, service_group at 28, policy_id at 44, changed_at at 48,
+        group_tag at 52, quic_server_id_len at 56, quic_config_rotation at 57);
+    layout!(BackendEntry, size 128, align 8, addr at 0, onlink_mask at 16, link at 32,
+        ifindex at 44, mtu at 48, vlan at 50, flags at 52, weight at 54, group_tag at 56,
+        source at 64, instance at 80);
     layout!(Slot, size 8, align 8, current at 0);
-    layout!(ConnKey, size 24, align 4, client at 0, vip_id at 16, client_port at 20);
-    layout!(ConnEntry, size 8, align 4, backend at 0, last_seen at 4);
+    layout!(ConnEntry, size 16, align 8, backend at 8, last_seen at 12);
+    layout!(ConnBucket, size 64, align 8, ways at 0);
+    layout!(FragmentKey, size 40, align 4, source at 0, destination at 16, identification at 32,
+        protocol at 36);
+    layout!(FragmentEntry, size 48, align 4, source at 0, destination at 16, backend_id at 32,
+        vip_id at 36, forwarding_mode at 40, flags at 41, seen at 44);
+    layout!(SourceKey, size 24, align 4, prefix_len at 0, addr at 8);
+    layout!(SourceEntry, size 4, align 4, verdict at 0);
+    layout!(QuicServerKey, size 20, align 4, policy_id at 0, len at 4, id at 5);
+    layout!(AnswerBudget, size 8, align 4, tick at 0, used at 4);
     layout!(NatFlowKey, size 40, align 4, backend at 0, peer at 16, backend_port at 32,
         peer_port at 34, protocol at 36);
     layout!(NatFlowEntry, size 48, align 4, client at 0, vip at 16, client_port at 32,
@@ -35,8 +45,9 @@ fn layouts_are_fixed() {
     layout!(ReturnKey, size 20, align 4, backend at 0, port at 16, protocol at 18);
     layout!(ReturnEntry, size 48, align 4, vip at 0, source at 16, vip_id at 32,
         backend_id at 36, vip_port at 40, flags at 42);
-    layout!(Settings, size 32, align 8, hash_seed at 0, abi_version at 8, unpublished at 12,
-        udp_idle_ticks at 16, source_port_first at 20, source_port_count at 22);
+    layout!(Settings, size 64, align 8, hash_seed at 0, abi_version at 8, unpublished at 12,
+        udp_idle_ticks at 16, source_port_first at 20, source_port_count at 22,
+        next_hops_until at 24, conn_mask at 28, answers_per_tick at 32, sample_shift at 36);
     layout!(PacketCounter, size 16, align 8, packets at 0, bytes at 8);
     layout!(TrafficCounter, size 40, align 8, flows at 0, in_packets at 8, in_bytes at 16,
         out_packets at 24, out_bytes at 32);
@@ -75,7 +86,7 @@ fn prefixes_are_compared_bit_by_bit() {
         ("2001:db8::1", "10.0.0.1", 0, true),
     ] {
         assert_eq!(
-            addr(a).shares_prefix(&addr(b), prefix),
+            addr(a).agrees(&addr(b), &Addr::mask(prefix)),
             expected,
             "{a} {b} /{prefix}"
         );
@@ -111,6 +122,28 @@ fn hash_is_the_same_everywhere() {
         assert!(hash::slot_index(u64::MAX, len) < len);
         assert_eq!(hash::slot_index(0, len), 0);
     }
+}
+
+#[test]
+fn a_stored_flow_is_found_by_its_tag_and_a_mixture_of_two_is_not() {
+    let (one, other) = (
+        ConnEntry::new(0xdead_beef_0000_0001, 7, 3),
+        ConnEntry::new(5, 9, 4),
+    );
+    assert_eq!(
+        (one.tag(), one.backend, one.tick()),
+        (0xdead_beef_0000_0001, 7, 3)
+    );
+    let mut mixture = one;
+    mixture.backend = other.backend;
+    assert_ne!(mixture.tag(), one.tag());
+    assert_ne!(mixture.tag(), other.tag());
+    let mut established = one;
+    established.last_seen |= ConnEntry::ESTABLISHED;
+    assert!(established.is_established() && !one.is_established());
+    assert_eq!((established.tag(), established.tick()), (one.tag(), 3));
+    // The upper half stays the hash's own: user space tells the slot from it.
+    assert_eq!(conn_tag(0x1234_5678_0000_0000, 77) >> 32, 0x1234_5678);
 }
 
 #[test]

@@ -13,9 +13,3 @@ pub fn lookup(id: BackendId) -> Result<&'static BackendEntry, Stop> {
         _ => Err(Stop::Drop(Outcome::DropNoBackend)),
     }
 }
-
-/// Whether packets may be sent to this backend.
-#[inline(always)]
-pub fn is_alive(id: BackendId) -> bool {
-    maps::backend(id).is_some_and(BackendEntry::is_alive)
-}

@@ -1,11 +1,13 @@
 //! Stage 3: flows that the tables cannot tell, because their slot changed hands.
 
-use lbagent_common::{BackendId, ConnEntry, ConnKey, Outcome, Protocol, Settings, VipEntry};
+use lbagent_common::{
+    BackendId, CONN_WAYS, ConnEntry, Outcome, Protocol, Settings, VipEntry, conn_tag, limits,
+};
 
 use crate::maglev::Owners;
 use crate::outcome::Stop;
 use crate::packet::Packet;
-use crate::{backend, kernel, maps};
+use crate::{kernel, maps};
 
 /// Whether the packet starts a flow: a SYN, or a UDP packet after a silence.
 ///
@@ -34,52 +36,112 @@ pub fn is_new(settings: &Settings, packet: &Packet, hash: u64) -> bool {
 /// The owner of the packet's flow.
 #[inline(always)]
 pub fn select_owner(
-    packet: &Packet,
+    settings: &Settings,
     vip: &VipEntry,
+    hash: u64,
     owners: Owners,
     is_new: bool,
 ) -> Result<BackendId, Stop> {
-    if owners.settled {
-        return if owners.current == 0 {
-            Err(Stop::Drop(Outcome::DropNoBackend))
-        } else {
-            Ok(owners.current)
+    let owner = if owners.settled {
+        owners.current
+    } else {
+        let flow = ChangedFlow {
+            tag: conn_tag(hash, vip.vip_id),
+            conn_mask: settings.conn_mask,
+            group_tag: vip.group_tag,
+            owners,
+            is_new,
         };
+        select_changed(&flow)
+    };
+    if owner == 0 {
+        return Err(Stop::Drop(Outcome::DropNoBackend));
     }
-    select_changed(packet, vip.vip_id, owners, is_new)
+    Ok(owner)
+}
+
+/// A flow of a slot that changed hands.
+struct ChangedFlow {
+    tag: u64,
+    conn_mask: u32,
+    group_tag: u32,
+    owners: Owners,
+    is_new: bool,
 }
 
 /// The owner of a flow whose slot changed hands: the stored one, else the current owner for a new
 /// flow and the previous owner for an old one. The choice is stored, so that the next change of
 /// the slot does not move the flow.
+///
+/// A bucket without room costs no connection: an unstored flow goes to the previous owner, with
+/// its first packet as with all others.
 #[inline(never)]
-fn select_changed(
-    packet: &Packet,
-    vip_id: u32,
-    owners: Owners,
-    is_new: bool,
-) -> Result<BackendId, Stop> {
-    let key = ConnKey::new(packet.source, packet.source_port, vip_id);
-    let now = kernel::tick();
-    if !is_new && let Some(entry) = maps::conn(&key) {
-        let owner = entry.backend();
-        if backend::is_alive(owner) {
-            entry.touch(now);
-            return Ok(owner);
-        }
-    }
-    let owner = if !is_new && owners.previous != 0 && backend::is_alive(owners.previous) {
-        owners.previous
+fn select_changed(flow: &ChangedFlow) -> BackendId {
+    let previous = if is_usable(flow, flow.owners.previous) {
+        flow.owners.previous
     } else {
-        owners.current
+        flow.owners.current
+    };
+    let Some(bucket) = maps::conn_bucket(flow.tag as u32 & flow.conn_mask) else {
+        return previous;
+    };
+    let now = kernel::tick();
+    let mut room = CONN_WAYS;
+    let mut way = 0;
+    // Opaque to the compiler, so that the verifier walks one copy of the body.
+    let ways = core::hint::black_box(CONN_WAYS);
+    while way < ways && way < CONN_WAYS {
+        let entry = bucket.entry(way);
+        if entry.tag() == flow.tag && entry.backend != 0 {
+            if !flow.is_new && is_usable(flow, entry.backend) {
+                let last_seen = now | ConnEntry::ESTABLISHED;
+                if entry.last_seen != last_seen {
+                    bucket.set_last_seen(way, last_seen);
+                }
+                return entry.backend;
+            }
+            room = way;
+            break;
+        }
+        if room == CONN_WAYS && is_free(&entry, now) {
+            room = way;
+        }
+        way += 1;
+    }
+    let owner = if flow.is_new {
+        flow.owners.current
+    } else {
+        previous
     };
     if owner == 0 {
-        return Err(Stop::Drop(Outcome::DropNoBackend));
+        return 0;
     }
-    let entry = ConnEntry {
-        backend: owner,
-        last_seen: now,
+    if room >= CONN_WAYS {
+        return previous;
+    }
+    // Another CPU may take the same room at this moment. One of the two flows is then not stored:
+    // the price of a store without locks, paid when two flows of one bucket start in the same
+    // instant.
+    bucket.put(room, ConnEntry::new(flow.tag, owner, now));
+    owner
+}
+
+/// Whether packets of the flow may be sent to this backend.
+#[inline(always)]
+fn is_usable(flow: &ChangedFlow, id: BackendId) -> bool {
+    id != 0
+        && maps::backend(id)
+            .is_some_and(|backend| backend.is_alive() && backend.group_tag == flow.group_tag)
+}
+
+/// Whether an entry may be taken over. A flow of one packet holds its place only for as long as a
+/// handshake takes, so that a flood of first packets never takes the place of connections.
+#[inline(always)]
+fn is_free(entry: &ConnEntry, now: u32) -> bool {
+    let idle = if entry.is_established() {
+        limits::CONN_IDLE_TICKS
+    } else {
+        limits::CONN_EMBRYONIC_TICKS
     };
-    maps::put_conn(&key, &entry).map_err(|_| Stop::Drop(Outcome::DropMapFull))?;
-    Ok(owner)
+    entry.backend == 0 || now.wrapping_sub(entry.tick()) > idle
 }

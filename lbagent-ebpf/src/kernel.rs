@@ -8,8 +8,8 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
 };
-use lbagent_common::Addr;
 use lbagent_common::checksum::Difference;
+use lbagent_common::{Addr, BackendEntry};
 
 use crate::outcome::Egress;
 use crate::packet::{Context, Packet};
@@ -18,10 +18,11 @@ use crate::packet::{Context, Packet};
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// Where a packet would leave the host.
+/// What the routing table says.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// Through an interface.
-    Out(Hop),
+    /// Through an interface: the hop is filled.
+    Out,
     /// To the host itself.
     Local,
     /// Larger than the way allows.
@@ -34,19 +35,25 @@ pub enum Route {
 pub struct Hop {
     /// Interface.
     pub ifindex: u32,
-    /// Its link address.
-    pub source: [u8; 6],
-    /// The next hop's link address.
-    pub destination: [u8; 6],
-    /// Whether the link addresses are known.
-    pub resolved: bool,
+    /// The first 12 bytes of a frame to the next hop: its link address, then the gateway's own.
+    pub link: [u32; 3],
+    /// Whether the program itself sends the frame: 0 where the kernel has to. A whole word, because
+    /// the verifier refuses to copy padding from where a pointer was stored before.
+    pub is_direct: u32,
 }
 
 impl Hop {
+    /// To be filled.
+    pub const NONE: Self = Self {
+        ifindex: 0,
+        link: [0; 3],
+        is_direct: 0,
+    };
+
     /// How a packet takes this way.
     #[inline(always)]
     pub fn egress<C: Context>(&self, ctx: &C) -> Egress {
-        if !self.resolved {
+        if self.is_direct == 0 {
             Egress::Resolve(self.ifindex)
         } else if self.ifindex == ctx.arrival_ifindex() {
             Egress::Transmit
@@ -56,40 +63,52 @@ impl Hop {
     }
 }
 
-/// Asks the kernel's routing table how a packet from `source` to `destination` would go.
-#[inline(always)]
-pub fn route<C: Context>(ctx: &C, packet: &Packet, source: Addr, destination: Addr) -> Route {
+/// A packet as it will leave.
+pub struct Leg<'a> {
+    /// Its source address.
+    pub source: &'a Addr,
+    /// Its destination address.
+    pub destination: &'a Addr,
+    /// How many bytes longer it is than it came.
+    pub overhead: u16,
+}
+
+/// Asks the kernel's routing table how a packet would go.
+///
+/// A function of its own because its parameters take much of the 512 bytes of stack.
+#[inline(never)]
+pub fn route<C: Context>(ctx: &C, packet: &Packet, leg: &Leg<'_>, hop: &mut Hop) -> Route {
     // SAFETY: all-zero is a valid value of this struct of integers and unions of integers.
     let mut params: FibParams = unsafe { core::mem::zeroed() };
     params.l4_protocol = packet.protocol.0;
     params.ifindex = ctx.arrival_ifindex();
-    params.__bindgen_anon_1.tot_len = ctx.mtu_len(packet);
-    if destination.is_v4() {
+    params.__bindgen_anon_1.tot_len = match ctx.mtu_len(packet) {
+        0 => 0,
+        len => len.saturating_add(leg.overhead),
+    };
+    if leg.destination.is_v4() {
         params.family = AF_INET;
-        params.__bindgen_anon_3.ipv4_src = source.wire_v4();
-        params.__bindgen_anon_4.ipv4_dst = destination.wire_v4();
+        params.__bindgen_anon_3.ipv4_src = leg.source.wire_v4();
+        params.__bindgen_anon_4.ipv4_dst = leg.destination.wire_v4();
     } else {
         params.family = AF_INET6;
-        params.__bindgen_anon_3.ipv6_src = source.wire();
-        params.__bindgen_anon_4.ipv6_dst = destination.wire();
+        params.__bindgen_anon_3.ipv6_src = leg.source.wire();
+        params.__bindgen_anon_4.ipv6_dst = leg.destination.wire();
     }
     // SAFETY: `params` is as large as said, and the context is the program's own.
     let result =
         unsafe { bpf_fib_lookup(ctx.raw(), &raw mut params, size_of::<FibParams>() as i32, 0) }
             as u32;
-    let resolved = match result {
-        BPF_FIB_LKUP_RET_SUCCESS => true,
-        BPF_FIB_LKUP_RET_NO_NEIGH => false,
+    hop.is_direct = match result {
+        BPF_FIB_LKUP_RET_SUCCESS => 1,
+        BPF_FIB_LKUP_RET_NO_NEIGH => 0,
         BPF_FIB_LKUP_RET_NOT_FWDED => return Route::Local,
         BPF_FIB_LKUP_RET_FRAG_NEEDED => return Route::TooBig,
         _ => return Route::None,
     };
-    Route::Out(Hop {
-        ifindex: params.ifindex,
-        source: params.smac,
-        destination: params.dmac,
-        resolved,
-    })
+    hop.ifindex = params.ifindex;
+    hop.link = BackendEntry::link_words(params.dmac, params.smac);
+    Route::Out
 }
 
 /// Sends the packet out of another interface; the value is the program's action.

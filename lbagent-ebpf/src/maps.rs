@@ -2,12 +2,14 @@
 
 use core::ptr;
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE};
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use lbagent_common::{
-    BackendEntry, BackendId, ConnEntry, ConnKey, NatFlowEntry, NatFlowKey, Outcome, PacketCounter,
-    ReturnEntry, ReturnKey, Settings, Slot, TrafficCounter, VipEntry, VipKey, limits,
+    AnswerBudget, BackendEntry, BackendId, ConnBucket, ConnEntry, FragmentEntry, FragmentKey,
+    NatFlowEntry, NatFlowKey, Outcome, PacketCounter, QuicServerKey, ReturnEntry, ReturnKey,
+    Settings, Slot, SourceEntry, SourceKey, TrafficCounter, VipEntry, VipKey, limits,
 };
 
 #[map]
@@ -18,11 +20,12 @@ static VIPS: HashMap<VipKey, VipEntry> = HashMap::with_max_entries(limits::MAX_V
 #[map]
 static SLOTS: Array<u64> = Array::with_max_entries(limits::MAX_SLOTS, BPF_F_MMAPABLE);
 #[map]
-static BACKENDS: Array<BackendEntry> = Array::with_max_entries(limits::MAX_BACKENDS, 0);
+static BACKENDS: Array<BackendEntry> =
+    Array::with_max_entries(limits::MAX_BACKENDS, BPF_F_MMAPABLE);
 #[map]
 static RETURNS: HashMap<ReturnKey, ReturnEntry> = HashMap::with_max_entries(limits::MAX_RETURNS, 0);
 #[map]
-static CONNS: LruHashMap<ConnKey, ConnEntry> = LruHashMap::with_max_entries(limits::MAX_CONNS, 0);
+static CONNS: Array<ConnBucket> = Array::with_max_entries(limits::MAX_CONN_BUCKETS, BPF_F_MMAPABLE);
 #[map]
 static NAT_FLOWS: LruHashMap<NatFlowKey, NatFlowEntry> =
     LruHashMap::with_max_entries(limits::MAX_NAT_FLOWS, 0);
@@ -30,6 +33,17 @@ static NAT_FLOWS: LruHashMap<NatFlowKey, NatFlowEntry> =
 static UDP_SEEN: Array<u32> = Array::with_max_entries(limits::UDP_SEEN_LEN, 0);
 #[map]
 static OUTCOMES: PerCpuArray<PacketCounter> = PerCpuArray::with_max_entries(Outcome::COUNT, 0);
+#[map]
+static SOURCES: LpmTrie<[u32; 5], SourceEntry> =
+    LpmTrie::with_max_entries(limits::MAX_SOURCES, BPF_F_NO_PREALLOC);
+#[map]
+static QUIC_SERVERS: HashMap<QuicServerKey, BackendId> =
+    HashMap::with_max_entries(limits::MAX_QUIC_SERVERS, 0);
+#[map]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> =
+    LruHashMap::with_max_entries(limits::MAX_FRAGMENTS, 0);
+#[map]
+static ANSWERS: PerCpuArray<AnswerBudget> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static VIP_COUNTERS: PerCpuArray<TrafficCounter> =
     PerCpuArray::with_max_entries(limits::MAX_VIPS, 0);
@@ -74,41 +88,37 @@ pub fn return_entry(key: &ReturnKey) -> Option<&'static ReturnEntry> {
     unsafe { RETURNS.get(key) }
 }
 
-/// A stored flow of a changed slot.
-pub struct Conn(*mut ConnEntry);
+/// The bucket of `CONNS` that a flow may be in.
+pub struct Bucket(*mut ConnBucket);
 
-impl Conn {
-    /// Owner of the flow.
+impl Bucket {
+    /// One of its entries; programs on other CPUs may be replacing it.
     #[inline(always)]
-    pub fn backend(&self) -> BackendId {
-        // SAFETY: the pointer came from a lookup in this run, so it points to an entry of CONNS;
-        // an evicted element stays memory of the map.
-        unsafe { ptr::read_volatile(&raw const (*self.0).backend) }
+    pub fn entry(&self, way: usize) -> ConnEntry {
+        // SAFETY: the pointer came from a lookup in this run, callers stay below CONN_WAYS, and
+        // every bit pattern of an entry's integers is valid.
+        unsafe { ptr::read_volatile(&raw const (*self.0).ways[way]) }
     }
 
-    /// Notes when the flow was last seen, at most once a tick so that flows stay read-only.
+    /// Replaces an entry. Not one store: [`ConnEntry::tag`] tells a reader a mixture.
     #[inline(always)]
-    pub fn touch(&self, now: u32) {
-        // SAFETY: as above; `last_seen` is an aligned 4-byte field that nobody relies on being
-        // written exactly once.
-        unsafe {
-            if ptr::read_volatile(&raw const (*self.0).last_seen) != now {
-                ptr::write_volatile(&raw mut (*self.0).last_seen, now);
-            }
-        }
+    pub fn put(&self, way: usize, entry: ConnEntry) {
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(&raw mut (*self.0).ways[way], entry) }
+    }
+
+    /// Notes when a flow was last seen.
+    #[inline(always)]
+    pub fn set_last_seen(&self, way: usize, last_seen: u32) {
+        // SAFETY: as above; an aligned 4-byte field.
+        unsafe { ptr::write_volatile(&raw mut (*self.0).ways[way].last_seen, last_seen) }
     }
 }
 
-/// Looks a stored flow up.
+/// Looks a flow's bucket up.
 #[inline(always)]
-pub fn conn(key: &ConnKey) -> Option<Conn> {
-    CONNS.get_ptr_mut(key).map(Conn)
-}
-
-/// Stores a flow.
-#[inline(always)]
-pub fn put_conn(key: &ConnKey, entry: &ConnEntry) -> Result<(), i32> {
-    CONNS.insert(key, entry, u64::from(BPF_ANY))
+pub fn conn_bucket(index: u32) -> Option<Bucket> {
+    CONNS.get_ptr_mut(index).map(Bucket)
 }
 
 /// A stored flow of the way back.
@@ -205,4 +215,48 @@ pub fn count_backend(id: BackendId, add: impl FnOnce(&mut TrafficCounter)) {
         // SAFETY: as in `count_outcome`.
         add(unsafe { &mut *counter });
     }
+}
+
+/// What the longest prefix says that holds a source.
+#[inline(always)]
+pub fn source_verdict(key: &SourceKey) -> Option<u32> {
+    let key = Key::new(key.prefix_len, key.data());
+    SOURCES.get(&key).map(|entry| entry.verdict)
+}
+
+/// The backend that chose a connection id.
+#[inline(always)]
+pub fn quic_server(key: &QuicServerKey) -> Option<BackendId> {
+    // SAFETY: as for `vip`.
+    unsafe { QUIC_SERVERS.get(key) }.copied()
+}
+
+/// Where the fragments of a datagram go.
+#[inline(always)]
+pub fn fragment(key: &FragmentKey) -> Option<&'static FragmentEntry> {
+    // SAFETY: as for `nat_flow`; entries are written whole and never changed in place.
+    unsafe { FRAGMENTS.get(key) }
+}
+
+/// Notes where the fragments of a datagram go.
+#[inline(always)]
+pub fn put_fragment(key: &FragmentKey, entry: &FragmentEntry) -> Result<(), i32> {
+    FRAGMENTS.insert(key, entry, u64::from(BPF_ANY))
+}
+
+/// Takes one answer from this CPU's budget, if there is one left.
+#[inline(always)]
+pub fn take_answer(now: u32, per_tick: u32) -> bool {
+    let Some(budget) = ANSWERS.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: as in `count_outcome`.
+    let budget = unsafe { &mut *budget };
+    if budget.tick != now {
+        budget.tick = now;
+        budget.used = 0;
+    }
+    let is_left = budget.used < per_tick;
+    budget.used = budget.used.saturating_add(1);
+    is_left
 }

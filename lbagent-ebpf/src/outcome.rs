@@ -22,6 +22,45 @@ pub enum Egress {
     Resolve(u32),
 }
 
+/// How a packet ended, as one number: what functions with a stack frame of their own return.
+/// Larger values would travel through memory, padding included, which the verifier refuses to load
+/// where a pointer was stored before.
+#[derive(Clone, Copy)]
+pub struct Packed(u64);
+
+impl Packed {
+    /// Not ended yet.
+    pub const ONWARDS: Self = Self(0);
+
+    /// From a result.
+    #[inline(always)]
+    pub fn new(result: Result<Egress, Stop>) -> Self {
+        let (kind, value) = match result {
+            Ok(Egress::Transmit) => (1, 0),
+            Ok(Egress::Redirect(ifindex)) => (2, ifindex),
+            Ok(Egress::Resolve(ifindex)) => (3, ifindex),
+            Err(Stop::Pass(outcome)) => (4, outcome as u32),
+            Err(Stop::Drop(outcome)) => (5, outcome as u32),
+        };
+        Self(kind << 32 | u64::from(value))
+    }
+
+    /// The result; `None` where the packet goes on.
+    #[inline(always)]
+    pub fn result(self) -> Option<Result<Egress, Stop>> {
+        let value = self.0 as u32;
+        let outcome = || Outcome::from_index(value).unwrap_or(Outcome::DropNotConfigured);
+        Some(match self.0 >> 32 {
+            0 => return None,
+            1 => Ok(Egress::Transmit),
+            2 => Ok(Egress::Redirect(value)),
+            3 => Ok(Egress::Resolve(value)),
+            4 => Err(Stop::Pass(outcome())),
+            _ => Err(Stop::Drop(outcome())),
+        })
+    }
+}
+
 /// Which way a packet from the backend side goes.
 #[derive(Clone, Copy)]
 pub enum Direction {

@@ -1,10 +1,11 @@
 //! The stages on one screen.
 
-use lbagent_common::{Outcome, Settings};
+use lbagent_common::{BackendId, Outcome, VipEntry};
 
+use crate::forward::Target;
 use crate::outcome::{Direction, Egress, Stop};
 use crate::packet::{self, Context, Packet};
-use crate::{backend, conntrack, counters, forward, maglev, maps, restore, sources, vip};
+use crate::{backend, conntrack, counters, forward, maglev, maps, restore, vip};
 
 /// A packet that came in on a client-facing interface.
 #[inline(always)]
@@ -17,8 +18,8 @@ pub fn from_client<C: Context>(ctx: &C) -> Result<Egress, Stop> {
 #[inline(always)]
 pub fn from_backend<C: Context>(ctx: &C) -> Result<(Direction, Egress), Stop> {
     let packet = packet::parse(ctx)?;
-    if let Some(reply) = restore::lookup_reply(&packet)? {
-        return restore::send(ctx, &packet, &reply).map(|egress| (Direction::Return, egress));
+    if let Some(result) = restore::send(ctx, &packet).result() {
+        return result.map(|egress| (Direction::Return, egress));
     }
     match balance(ctx, &packet) {
         Ok(egress) => Ok((Direction::Forward, egress)),
@@ -30,15 +31,53 @@ pub fn from_backend<C: Context>(ctx: &C) -> Result<(Direction, Egress), Stop> {
 /// Sends a packet for a VIP to the backend that owns its flow.
 #[inline(always)]
 fn balance<C: Context>(ctx: &C, packet: &Packet) -> Result<Egress, Stop> {
-    let settings: &Settings = maps::settings().ok_or(Stop::Drop(Outcome::DropNotConfigured))?;
+    let mut choice = Choice {
+        vip: None,
+        id: 0,
+        is_new: false,
+    };
+    if C::IS_ROOMY {
+        choose(packet, &mut choice)?;
+    } else {
+        choose_apart(packet, &mut choice)?;
+    }
+    const MISSING: Stop = Stop::Drop(Outcome::DropNotConfigured);
+    let (id, is_new) = (choice.id, choice.is_new);
+    let target = Target {
+        settings: maps::settings().ok_or(MISSING)?,
+        vip: choice.vip.ok_or(MISSING)?,
+        id,
+        backend: backend::lookup(id)?,
+    };
+    let egress = forward::send(ctx, packet, &target)?;
+    counters::forwarded(target.vip.vip_id, id, is_new, ctx.len());
+    Ok(egress)
+}
+
+/// Which backend gets a packet. Made by its reader and filled by [`choose`]: the verifier follows a
+/// pointer through memory only where it is stored and loaded whole, which it is not within a
+/// `Result`.
+struct Choice {
+    vip: Option<&'static VipEntry>,
+    id: BackendId,
+    is_new: bool,
+}
+
+#[inline(always)]
+fn choose(packet: &Packet, choice: &mut Choice) -> Result<(), Stop> {
+    let settings = maps::settings().ok_or(Stop::Drop(Outcome::DropNotConfigured))?;
     let vip = vip::lookup(settings, packet)?;
     let hash = maglev::hash(settings, packet);
     let is_new = conntrack::is_new(settings, packet, hash);
     let owners = maglev::lookup_owners(vip, hash)?;
-    let id = conntrack::select_owner(packet, vip, owners, is_new)?;
-    let backend = backend::lookup(id)?;
-    let source = sources::select(settings, packet, vip, id, backend)?;
-    let egress = forward::nat::send(ctx, packet, vip, backend, source)?;
-    counters::forwarded(vip.vip_id, id, is_new, ctx.len());
-    Ok(egress)
+    choice.id = conntrack::select_owner(settings, vip, hash, owners, is_new)?;
+    choice.vip = Some(vip);
+    choice.is_new = is_new;
+    Ok(())
+}
+
+/// [`choose`] with a stack frame of its own, given back before the packet is rewritten.
+#[inline(never)]
+fn choose_apart(packet: &Packet, choice: &mut Choice) -> Result<(), Stop> {
+    choose(packet, choice)
 }

@@ -2,13 +2,14 @@
 
 use lbagent_common::{Addr, BackendId, NatFlowKey, Outcome, Port, ReturnEntry, ReturnKey};
 
-use crate::forward::rewrite::{self, Refusal, Rewrite};
-use crate::outcome::{Egress, Stop};
+use crate::forward::rewrite::{self, Rewrite};
+use crate::kernel::{self, Hop, Leg, Route};
+use crate::outcome::{Egress, Packed, Stop};
 use crate::packet::{Context, Packet};
 use crate::{counters, maps};
 
 /// What a reply is restored to.
-pub struct Reply {
+struct Reply {
     vip: Addr,
     vip_port: Port,
     client: Addr,
@@ -19,7 +20,7 @@ pub struct Reply {
 
 /// The reply's flow; `None` for a packet whose source is no backend's published port.
 #[inline(always)]
-pub fn lookup_reply(packet: &Packet) -> Result<Option<Reply>, Stop> {
+fn lookup_reply(packet: &Packet) -> Result<Option<Reply>, Stop> {
     let key = ReturnKey::new(packet.source, packet.source_port, packet.protocol);
     let Some(entry) = maps::return_entry(&key) else {
         return Ok(None);
@@ -64,26 +65,43 @@ fn lookup_stored(packet: &Packet) -> Option<Reply> {
     })
 }
 
-/// Restores a reply and sends it to the client.
+/// Restores a reply and sends it to the client; [`Packed::ONWARDS`] for a packet that is no reply.
+///
+/// A function of its own because BPF programs have 512 bytes of stack, and the stages that balance
+/// need most of it.
+#[inline(never)]
+pub fn send<C: Context>(ctx: &C, packet: &Packet) -> Packed {
+    match lookup_reply(packet) {
+        Ok(Some(reply)) => Packed::new(restore(ctx, packet, &reply)),
+        Ok(None) => Packed::ONWARDS,
+        Err(stop) => Packed::new(Err(stop)),
+    }
+}
+
 #[inline(always)]
-pub fn send<C: Context>(ctx: &C, packet: &Packet, reply: &Reply) -> Result<Egress, Stop> {
+fn restore<C: Context>(ctx: &C, packet: &Packet, reply: &Reply) -> Result<Egress, Stop> {
     if packet.ttl <= 1 {
         return Err(Stop::Pass(Outcome::PassTtl));
+    }
+    let leg = Leg {
+        source: &reply.vip,
+        destination: &reply.client,
+        overhead: 0,
+    };
+    let mut hop = Hop::NONE;
+    match kernel::route(ctx, packet, &leg, &mut hop) {
+        Route::Out => {}
+        Route::Local => return Err(Stop::Pass(Outcome::PassLocal)),
+        Route::TooBig => return Err(Stop::Pass(Outcome::PassTooBig)),
+        Route::None => return Err(Stop::Drop(Outcome::DropNoRoute)),
     }
     let to = Rewrite {
         source: reply.vip,
         source_port: reply.vip_port,
         destination: reply.client,
         destination_port: reply.client_port,
-        via_kernel: false,
     };
-    let egress = rewrite::send(ctx, packet, &to).map_err(|refusal| match refusal {
-        Refusal::Local => Stop::Pass(Outcome::PassLocal),
-        Refusal::TooBig => Stop::Pass(Outcome::PassTooBig),
-        Refusal::NoRoute => Stop::Drop(Outcome::DropNoRoute),
-        Refusal::OwnSource => Stop::Drop(Outcome::DropNoSource),
-        Refusal::OutOfBounds => Stop::Drop(Outcome::DropRewrite),
-    })?;
+    rewrite::write(ctx, packet, &to, &hop).ok_or(Stop::Drop(Outcome::DropRewrite))?;
     counters::returned(reply.vip_id, reply.backend_id, ctx.len());
-    Ok(egress)
+    Ok(hop.egress(ctx))
 }

@@ -9,6 +9,7 @@ use lbagent_common::{
     VipEntry,
 };
 
+use crate::forward::Target;
 use crate::outcome::Stop;
 use crate::packet::Packet;
 use crate::{kernel, maps};
@@ -24,13 +25,13 @@ const UDP_IDLE_TICKS: u32 = 280;
 
 /// The source that the backend sees.
 #[inline(always)]
-pub fn select(
-    settings: &Settings,
-    packet: &Packet,
-    vip: &VipEntry,
-    id: BackendId,
-    backend: &BackendEntry,
-) -> Result<(Addr, Port), Stop> {
+pub fn select(packet: &Packet, target: &Target<'_>) -> Result<(Addr, Port), Stop> {
+    let Target {
+        settings,
+        vip,
+        id,
+        backend,
+    } = *target;
     let must_rewrite = backend.answers_directly(&packet.source);
     if !must_rewrite && vip.flags & VipEntry::FLAG_TRACK_RETURN == 0 {
         return Ok((packet.source, packet.source_port));

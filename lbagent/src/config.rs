@@ -117,6 +117,7 @@ impl Config {
             udp_idle: self.udp_idle,
             source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
             source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+            answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
         }
     }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::{TestRun, TestRunOptions, XdpMode};
-use lbagent::dataplane::{ActualState, Capacity, Dataplane, KernelDataplane, Path, Region};
+use lbagent::dataplane::{
+    ActualState, Capacity, Dataplane, KernelDataplane, NextHop, Path, Region,
+};
 use lbagent::desired::{
     DesiredState, GroupPolicy, Instance, InstancePolicy, InstanceState, Service, ServiceGroup,
     Transport,
@@ -24,6 +26,7 @@ use uuid::Uuid;
 use crate::net_link::{Cidr, Netlink};
 use crate::netns::{NetNs, NetNsGuard, set_sysctl};
 use crate::packet_builder::CLIENT_MAC;
+use crate::syscalls::link_address;
 
 /// VIPs of the rig.
 pub const VIP_V4: &str = "192.0.2.10";
@@ -108,6 +111,9 @@ pub struct Rig {
     pub now: OffsetDateTime,
     /// The programs and maps.
     pub dataplane: KernelDataplane,
+    /// Whether the agent knows the next hops of instances added from now on; otherwise the programs
+    /// ask the routing table.
+    pub resolved: bool,
     paths: BTreeMap<IpAddr, Path>,
     retired: BTreeSet<Region>,
     cursor: IdCursor,
@@ -170,9 +176,11 @@ impl Rig {
                 udp_idle: Duration::from_secs(60),
                 source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
                 source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+                answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
             },
             now: OffsetDateTime::UNIX_EPOCH,
             dataplane,
+            resolved: true,
             paths: BTreeMap::new(),
             retired: BTreeSet::new(),
             cursor: IdCursor::default(),
@@ -268,6 +276,8 @@ impl Rig {
             (IpAddr::V6(_), _) => ("2001:db8:1::1", 64),
         };
         let ifindex = index(interface)?;
+        let mac =
+            link_address(interface).with_context(|| format!("link address of {interface}"))?;
         self.paths.insert(
             address,
             Path {
@@ -275,6 +285,13 @@ impl Rig {
                 source: source.parse()?,
                 onlink_prefix,
                 takes_xdp: true,
+                mtu: 1500,
+                next_hop: self.resolved.then(|| NextHop {
+                    ifindex,
+                    destination: backend_mac(address),
+                    source: mac,
+                    vlan: 0,
+                }),
             },
         );
         Ok(())

@@ -1,4 +1,31 @@
 //! Stage 6: rewrite for the backend and send.
 
-pub mod nat;
+mod nat;
 pub mod rewrite;
+mod way;
+
+use lbagent_common::{BackendEntry, BackendId, Outcome, Settings, VipEntry};
+
+use crate::outcome::{Egress, Stop};
+use crate::packet::{Context, Packet};
+
+/// Where a packet goes, and by which rules.
+pub struct Target<'a> {
+    /// Global settings.
+    pub settings: &'a Settings,
+    /// The published port.
+    pub vip: &'a VipEntry,
+    /// The backend.
+    pub id: BackendId,
+    /// Its entry.
+    pub backend: &'a BackendEntry,
+}
+
+/// Sends a packet to its backend in its service group's forwarding mode.
+#[inline(always)]
+pub fn send<C: Context>(ctx: &C, packet: &Packet, target: &Target<'_>) -> Result<Egress, Stop> {
+    match target.vip.forwarding_mode {
+        VipEntry::MODE_NAT => nat::send(ctx, packet, target),
+        _ => Err(Stop::Drop(Outcome::DropNotConfigured)),
+    }
+}

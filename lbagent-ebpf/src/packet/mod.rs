@@ -10,7 +10,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lbagent_common::checksum::Difference;
-use lbagent_common::{Port, Protocol};
+use lbagent_common::{Addr, Port, Protocol};
 use network_types::eth::EthHdr;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
@@ -22,20 +22,14 @@ use crate::kernel;
 /// Offset of the IP header: frames with a VLAN tag are not balanced.
 pub const L3_OFFSET: usize = EthHdr::LEN;
 
-/// Which address of the IP header.
-#[derive(Clone, Copy)]
-pub enum Field {
-    /// Source address.
-    Source,
-    /// Destination address.
-    Destination,
-}
-
 /// What XDP and TC have in common. Offsets count from the Ethernet header; stores return `None`
 /// when the packet is too short.
 pub trait Context {
     /// Whether another interface gets the packet by XDP, which not every interface can.
     const REDIRECTS_BY_XDP: bool;
+    /// Whether the stages may share one stack frame: a program has 512 bytes of stack over all its
+    /// calls, and a frame more costs a nanosecond.
+    const IS_ROOMY: bool;
     /// Address of the first byte.
     fn start(&self) -> usize;
     /// Address behind the last byte that can be accessed.
@@ -89,50 +83,51 @@ pub trait Context {
         Some(())
     }
 
-    /// Writes both link addresses.
+    /// Writes both link addresses: the first 12 bytes.
     #[inline(always)]
-    fn store_link_addresses(&self, destination: [u8; 6], source: [u8; 6]) -> Option<()> {
-        self.store(0, destination)?;
-        self.store(6, source)
+    fn store_link_addresses(&self, link: [u32; 3]) -> Option<()> {
+        self.store(0, link)
     }
 
-    /// Writes an IPv4 address (wire word).
+    /// Writes the addresses of an IPv4 header (wire words), takes one from its TTL and updates its
+    /// checksum; returns what the addresses add to other checksums.
     #[inline(always)]
-    fn store_v4(&self, field: Field, address: u32) -> Option<()> {
-        let offset = match field {
-            Field::Source => core::mem::offset_of!(Ipv4Hdr, src_addr),
-            Field::Destination => core::mem::offset_of!(Ipv4Hdr, dst_addr),
-        };
-        self.store(L3_OFFSET + offset, address)
+    fn rewrite_v4(&self, source: u32, destination: u32) -> Option<Difference> {
+        // TTL, protocol and checksum, then both addresses.
+        const OFFSET: usize = L3_OFFSET + core::mem::offset_of!(Ipv4Hdr, ttl);
+        let [counted, old_source, old_destination]: [u32; 3] = self.load(OFFSET)?;
+        let addresses = Difference::NONE
+            .word(old_source, source)
+            .word(old_destination, destination);
+        // The TTL is the first byte on the wire and the high one of its checksum word; it is not 0,
+        // so nothing is borrowed from the protocol.
+        let old = (u32::from_be(counted) >> 16) as u16;
+        let new = old.wrapping_sub(0x0100);
+        let check = (u32::from_be(counted) as u16).to_be();
+        let check = addresses.half(old.to_be(), new.to_be()).apply(check);
+        let counted = u32::from(new) << 16 | u32::from(u16::from_be(check));
+        self.store(OFFSET, [counted.to_be(), source, destination])?;
+        Some(addresses)
     }
 
-    /// Writes an IPv6 address (wire words).
+    /// Writes the addresses of an IPv6 header and takes one from its hop limit; returns what the
+    /// addresses add to other checksums.
     #[inline(always)]
-    fn store_v6(&self, field: Field, address: [u32; 4]) -> Option<()> {
-        let offset = match field {
-            Field::Source => core::mem::offset_of!(Ipv6Hdr, src_addr),
-            Field::Destination => core::mem::offset_of!(Ipv6Hdr, dst_addr),
-        };
-        self.store(L3_OFFSET + offset, address)
-    }
-
-    /// Takes one from the TTL or hop limit; in IPv4 also writes the header checksum, which covers
-    /// the replaced `addresses`.
-    #[inline(always)]
-    fn decrement_ttl(&self, v4: bool, addresses: Difference) -> Option<()> {
-        if !v4 {
-            let offset = L3_OFFSET + core::mem::offset_of!(Ipv6Hdr, hop_limit);
-            let hop_limit: u8 = self.load(offset)?;
-            return self.store(offset, hop_limit.wrapping_sub(1));
+    fn rewrite_v6(&self, packet: &Packet, source: &Addr, destination: &Addr) -> Option<Difference> {
+        const HOP_LIMIT: usize = L3_OFFSET + core::mem::offset_of!(Ipv6Hdr, hop_limit);
+        self.store(HOP_LIMIT, packet.ttl.wrapping_sub(1))?;
+        let mut addresses = Difference::NONE;
+        if *source != packet.source {
+            let offset = L3_OFFSET + core::mem::offset_of!(Ipv6Hdr, src_addr);
+            self.store(offset, source.wire())?;
+            addresses = addresses.address(&packet.source, source);
         }
-        let ttl_offset = L3_OFFSET + core::mem::offset_of!(Ipv4Hdr, ttl);
-        let check_offset = L3_OFFSET + core::mem::offset_of!(Ipv4Hdr, check);
-        // TTL and protocol share a word of the checksum; the TTL is its high byte on the wire.
-        let old: u16 = self.load(ttl_offset)?;
-        let new = old.wrapping_sub(0x0100_u16.to_be());
-        self.store(ttl_offset, new)?;
-        let check: u16 = self.load(check_offset)?;
-        self.store(check_offset, addresses.half(old, new).apply(check))
+        if *destination != packet.destination {
+            let offset = L3_OFFSET + core::mem::offset_of!(Ipv6Hdr, dst_addr);
+            self.store(offset, destination.wire())?;
+            addresses = addresses.address(&packet.destination, destination);
+        }
+        Some(addresses)
     }
 
     /// Writes both ports.
@@ -156,11 +151,15 @@ unsafe impl Wire for u16 {}
 // SAFETY: as above.
 unsafe impl Wire for u32 {}
 // SAFETY: as above.
-unsafe impl Wire for [u8; 6] {}
+unsafe impl Wire for [u32; 3] {}
 // SAFETY: as above.
 unsafe impl Wire for [u16; 2] {}
 // SAFETY: as above.
 unsafe impl Wire for [u32; 4] {}
+// SAFETY: as above.
+unsafe impl Wire for [u32; 5] {}
+// SAFETY: as above.
+unsafe impl Wire for [u32; 10] {}
 
 /// Offset of the checksum field within the transport header.
 #[inline(always)]
@@ -174,6 +173,7 @@ fn l4_checksum_offset(protocol: Protocol) -> usize {
 
 impl Context for XdpContext {
     const REDIRECTS_BY_XDP: bool = true;
+    const IS_ROOMY: bool = true;
 
     #[inline(always)]
     fn start(&self) -> usize {
@@ -242,6 +242,7 @@ impl Context for XdpContext {
 
 impl Context for TcContext {
     const REDIRECTS_BY_XDP: bool = false;
+    const IS_ROOMY: bool = false;
 
     #[inline(always)]
     fn start(&self) -> usize {

@@ -19,7 +19,7 @@ const TCP_SYN: u8 = 0x02;
 const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
 /// More-fragments flag and fragment offset (RFC 791, section 3.1).
-const FRAGMENT_MASK: u16 = 0x3fff;
+const FRAGMENT_MASK: u32 = 0x3fff;
 
 /// What the stages know of a packet.
 pub struct Packet {
@@ -94,37 +94,25 @@ pub fn parse<C: Context>(ctx: &C) -> Result<Packet, Stop> {
 #[inline(always)]
 fn ipv4<C: Context>(ctx: &C) -> Result<Packet, Stop> {
     const TRUNCATED: Stop = Stop::Pass(Outcome::PassTruncated);
-    ctx.at::<[u8; Ipv4Hdr::LEN]>(L3_OFFSET).ok_or(TRUNCATED)?;
-    let version_ihl: u8 = ctx.load(L3_OFFSET).ok_or(TRUNCATED)?;
-    let header_len = usize::from(version_ihl & 0x0f) * 4;
-    if header_len < Ipv4Hdr::LEN || version_ihl >> 4 != 4 {
+    // One load of the whole header: one comparison with the packet's end.
+    let header: [u32; 5] = ctx.load(L3_OFFSET).ok_or(TRUNCATED)?;
+    let [first, second, third, source, destination] = header;
+    let [first, second, third] = [first, second, third].map(u32::from_be);
+    let header_len = (first >> 24 & 0x0f) as usize * 4;
+    if header_len < Ipv4Hdr::LEN || first >> 28 != 4 {
         return Err(TRUNCATED);
     }
-    let fragment: u16 = ctx
-        .load(L3_OFFSET + offset_of!(Ipv4Hdr, frags))
-        .ok_or(TRUNCATED)?;
-    if u16::from_be(fragment) & FRAGMENT_MASK != 0 {
+    if second & FRAGMENT_MASK != 0 {
         return Err(Stop::Pass(Outcome::PassFragment));
     }
-    let load = |offset| ctx.load::<u32>(L3_OFFSET + offset).ok_or(TRUNCATED);
-    let source = load(offset_of!(Ipv4Hdr, src_addr))?;
-    let destination = load(offset_of!(Ipv4Hdr, dst_addr))?;
-    let total_len: u16 = ctx
-        .load(L3_OFFSET + offset_of!(Ipv4Hdr, tot_len))
-        .ok_or(TRUNCATED)?;
     Ok(Packet {
         source: Addr::from_wire_v4(source),
         destination: Addr::from_wire_v4(destination),
         source_port: Port::default(),
         destination_port: Port::default(),
-        protocol: Protocol(
-            ctx.load(L3_OFFSET + offset_of!(Ipv4Hdr, proto))
-                .ok_or(TRUNCATED)?,
-        ),
-        ttl: ctx
-            .load(L3_OFFSET + offset_of!(Ipv4Hdr, ttl))
-            .ok_or(TRUNCATED)?,
-        ip_len: u16::from_be(total_len),
+        protocol: Protocol((third >> 16) as u8),
+        ttl: (third >> 24) as u8,
+        ip_len: first as u16,
         l4_offset: L3_OFFSET + header_len,
         tcp_flags: 0,
     })
@@ -132,16 +120,17 @@ fn ipv4<C: Context>(ctx: &C) -> Result<Packet, Stop> {
 
 #[inline(always)]
 fn ipv6<C: Context>(ctx: &C) -> Option<Packet> {
-    ctx.at::<[u8; Ipv6Hdr::LEN]>(L3_OFFSET)?;
-    let payload_len: u16 = ctx.load(L3_OFFSET + offset_of!(Ipv6Hdr, payload_len))?;
+    let header: [u32; 10] = ctx.load(L3_OFFSET)?;
+    let [_, second, a, b, c, d, e, f, g, h] = header;
+    let second = u32::from_be(second);
     Some(Packet {
-        source: Addr::from_wire(ctx.load(L3_OFFSET + offset_of!(Ipv6Hdr, src_addr))?),
-        destination: Addr::from_wire(ctx.load(L3_OFFSET + offset_of!(Ipv6Hdr, dst_addr))?),
+        source: Addr::from_wire([a, b, c, d]),
+        destination: Addr::from_wire([e, f, g, h]),
         source_port: Port::default(),
         destination_port: Port::default(),
-        protocol: Protocol(ctx.load(L3_OFFSET + offset_of!(Ipv6Hdr, next_hdr))?),
-        ttl: ctx.load(L3_OFFSET + offset_of!(Ipv6Hdr, hop_limit))?,
-        ip_len: u16::from_be(payload_len).saturating_add(Ipv6Hdr::LEN as u16),
+        protocol: Protocol((second >> 8) as u8),
+        ttl: second as u8,
+        ip_len: ((second >> 16) as u16).saturating_add(Ipv6Hdr::LEN as u16),
         l4_offset: L3_OFFSET + Ipv6Hdr::LEN,
         tcp_flags: 0,
     })

@@ -84,6 +84,8 @@ pub(super) async fn export(State(context): State<Shared>) -> Answer {
                 onlink_prefix,
                 // Of this host's interfaces; a replay has its own.
                 takes_xdp: _,
+                mtu: _,
+                next_hop: _,
             } = path;
             (
                 address,

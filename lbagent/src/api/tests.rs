@@ -47,6 +47,8 @@ fn fake_dataplane() -> FakeDataplane {
                     source,
                     onlink_prefix: 24,
                     takes_xdp: true,
+                    mtu: 0,
+                    next_hop: None,
                 },
             )
         })
@@ -77,6 +79,7 @@ impl Server {
             udp_idle: Duration::from_secs(60),
             source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
             source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+            answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
         };
         let (reconciler, handle) = Reconciler::new(
             Box::new(fake_dataplane()),

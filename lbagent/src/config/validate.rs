@@ -201,7 +201,12 @@ impl Checker<'_> {
             // Id 0 means none.
             backends: self.limit("backends", limits.backends, 2, limits::MAX_BACKENDS),
             returns: self.limit("returns", limits.returns, 1, limits::MAX_RETURNS),
-            conns: self.limit("conns", limits.conns, 1, limits::MAX_CONNS),
+            conns: self.limit(
+                "conns",
+                limits.conns,
+                1,
+                limits::MAX_CONN_BUCKETS * lbagent_common::CONN_WAYS as u32,
+            ),
             nat_flows: self.limit("nat_flows", limits.nat_flows, 1, limits::MAX_NAT_FLOWS),
         }
     }

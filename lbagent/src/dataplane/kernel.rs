@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use aya::programs::{SchedClassifier, Xdp};
-use lbagent_common::{BackendEntry, BackendId, Outcome, VipEntry, VipKey};
+use lbagent_common::{BackendEntry, BackendId, Outcome, Settings, VipEntry, VipKey};
 use tokio::sync::watch;
 
 use super::attach::{Attachments, InterfaceStatus, XdpMode};
@@ -48,7 +48,31 @@ pub struct OpenOptions {
 pub struct KernelDataplane {
     loaded: Loaded,
     capacity: Capacity,
+    /// Members of the settings entry that no plan asks for.
+    running: Running,
     surroundings: Surroundings,
+}
+
+/// The part of [`Settings`] that changes while nothing is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Running {
+    next_hops_until: u32,
+    sample_shift: u32,
+}
+
+impl Running {
+    /// A plan's settings with this part.
+    const fn within(self, settings: &Settings) -> Settings {
+        let Self {
+            next_hops_until,
+            sample_shift,
+        } = self;
+        Settings {
+            next_hops_until,
+            sample_shift,
+            ..*settings
+        }
+    }
 }
 
 /// What lies outside of the maps.
@@ -102,6 +126,7 @@ impl KernelDataplane {
         Ok(Self {
             loaded,
             capacity: options.capacity,
+            running: Running::default(),
             surroundings,
         })
     }
@@ -121,6 +146,11 @@ impl KernelDataplane {
         Ok(Self {
             loaded,
             capacity,
+            // Nobody but the caller says how addresses are reached.
+            running: Running {
+                next_hops_until: u32::MAX,
+                sample_shift: 0,
+            },
             surroundings,
         })
     }
@@ -241,7 +271,7 @@ impl Dataplane for KernelDataplane {
             }
         }
         Ok(ActualState {
-            settings: maps.settings.get(0)?,
+            settings: Running::default().within(&maps.settings.get(0)?),
             capacity: self.capacity,
             vips,
             tables,
@@ -255,7 +285,7 @@ impl Dataplane for KernelDataplane {
     fn apply(&mut self, step: &Step) -> Result<(), DataplaneError> {
         let maps = &mut self.loaded.maps;
         match step {
-            Step::PutSettings(settings) => maps.settings.put(0, settings),
+            Step::PutSettings(settings) => maps.settings.put(0, &self.running.within(settings)),
             Step::PutBackend(id, entry) => maps.backends.put(*id, entry),
             Step::DeleteBackend(id) => self.delete_backend(*id),
             Step::PutTable(region, slots) => maps.slots.write(*region, slots),

@@ -29,8 +29,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lbagent_common::{
-    BackendEntry, BackendId, PacketCounter, ReturnEntry, ReturnKey, Settings, Slot, TrafficCounter,
-    VipEntry, VipKey,
+    BackendEntry, BackendId, CONN_WAYS, PacketCounter, ReturnEntry, ReturnKey, Settings, Slot,
+    TrafficCounter, VipEntry, VipKey,
 };
 
 pub use attach::{AttachedMode, Hook, InterfaceStatus, XdpMode};
@@ -75,7 +75,7 @@ pub struct Capacity {
     pub backends: u32,
     /// Entries of `RETURNS`.
     pub returns: u32,
-    /// Entries of `CONNS`.
+    /// Flows that `CONNS` has room for; [`Capacity::conn_buckets`] of them.
     pub conns: u32,
     /// Entries of `NAT_FLOWS`.
     pub nat_flows: u32,
@@ -89,9 +89,16 @@ impl Default for Capacity {
             slots: limits::MAX_SLOTS,
             backends: limits::MAX_BACKENDS,
             returns: limits::MAX_RETURNS,
-            conns: limits::MAX_CONNS,
+            conns: limits::MAX_CONN_BUCKETS * CONN_WAYS as u32,
             nat_flows: limits::MAX_NAT_FLOWS,
         }
+    }
+}
+
+impl Capacity {
+    /// Buckets of `CONNS`: a power of two, because the lower bits of a flow's tag select one.
+    pub const fn conn_buckets(&self) -> u32 {
+        self.conns.div_ceil(CONN_WAYS as u32).next_power_of_two()
     }
 }
 
@@ -117,6 +124,24 @@ pub struct Path {
     /// Whether the interface sends what XDP redirects to it. Where it does not, as a bridge, the
     /// kernel forwards the rewritten packets.
     pub takes_xdp: bool,
+    /// Largest IP packet that it carries, in bytes; 0 when unknown.
+    pub mtu: u16,
+    /// The frame's way, where all of it is known.
+    pub next_hop: Option<NextHop>,
+}
+
+/// How frames to an address leave the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// The interface that sends them: the port, where the route names a bridge; the device below,
+    /// where it names a VLAN.
+    pub ifindex: u32,
+    /// Link address of the backend or of the router before it.
+    pub destination: [u8; 6],
+    /// Link address of the gateway on that way.
+    pub source: [u8; 6],
+    /// VLAN that the frames are tagged with; 0 for none.
+    pub vlan: u16,
 }
 
 /// One write. Steps are applied in the order of the plan.

@@ -161,6 +161,8 @@ fn parse_way(
         source: source.unwrap_or(unspecified),
         onlink_prefix,
         takes_xdp: takes_xdp(ifindex),
+        mtu: 0,
+        next_hop: None,
     };
     Some(Way {
         path,

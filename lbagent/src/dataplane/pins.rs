@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{MapInfo, MapType};
 use lbagent_common::{
-    ABI_VERSION, BackendEntry, ConnEntry, ConnKey, NatFlowEntry, NatFlowKey, Outcome,
-    PacketCounter, ReturnEntry, ReturnKey, Settings, Slot, TrafficCounter, VipEntry, VipKey,
-    limits,
+    ABI_VERSION, AnswerBudget, BackendEntry, BackendId, ConnBucket, FragmentEntry, FragmentKey,
+    NatFlowEntry, NatFlowKey, Outcome, PacketCounter, QuicServerKey, ReturnEntry, ReturnKey,
+    Settings, Slot, SourceEntry, SourceKey, TrafficCounter, VipEntry, VipKey, limits,
 };
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -161,15 +161,16 @@ pub(super) struct MapShape {
 impl MapShape {
     /// All maps at these capacities.
     pub(super) fn all(capacity: &Capacity) -> [Self; limits::ALL_MAPS.len()] {
-        use MapType::{Array, Hash, LruHash, PerCpuArray};
+        use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray};
         let Capacity {
             vips,
             slots,
             backends,
             returns,
-            conns,
+            conns: _,
             nat_flows,
         } = *capacity;
+        let conn_buckets = capacity.conn_buckets();
         let (udp_seen, outcomes) = (limits::UDP_SEEN_LEN, Outcome::COUNT);
         let [for_vips, for_backends] = ["limits.vips", "limits.backends"];
         [
@@ -178,7 +179,7 @@ impl MapShape {
             Self::of::<u32, Slot>(limits::SLOTS, Array, slots, "limits.slots"),
             Self::of::<u32, BackendEntry>(limits::BACKENDS, Array, backends, for_backends),
             Self::of::<ReturnKey, ReturnEntry>(limits::RETURNS, Hash, returns, "limits.returns"),
-            Self::of::<ConnKey, ConnEntry>(limits::CONNS, LruHash, conns, "limits.conns"),
+            Self::of::<u32, ConnBucket>(limits::CONNS, Array, conn_buckets, "limits.conns"),
             Self::of::<NatFlowKey, NatFlowEntry>(
                 limits::NAT_FLOWS,
                 LruHash,
@@ -194,6 +195,20 @@ impl MapShape {
                 backends,
                 for_backends,
             ),
+            Self::of::<SourceKey, SourceEntry>(limits::SOURCES, LpmTrie, limits::MAX_SOURCES, ""),
+            Self::of::<QuicServerKey, BackendId>(
+                limits::QUIC_SERVERS,
+                Hash,
+                limits::MAX_QUIC_SERVERS,
+                "",
+            ),
+            Self::of::<FragmentKey, FragmentEntry>(
+                limits::FRAGMENTS,
+                LruHash,
+                limits::MAX_FRAGMENTS,
+                "",
+            ),
+            Self::of::<u32, AnswerBudget>(limits::ANSWERS, PerCpuArray, 1, ""),
         ]
     }
 

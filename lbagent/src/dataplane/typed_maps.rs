@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::{Ebpf, Pod};
 use lbagent_common::{
-    BackendEntry, ConnEntry, ConnKey, NatFlowEntry, NatFlowKey, PacketCounter, ReturnEntry,
+    BackendEntry, ConnBucket, ConnEntry, NatFlowEntry, NatFlowKey, PacketCounter, ReturnEntry,
     ReturnKey, Settings, Slot, TrafficCounter, VipEntry, VipKey, limits,
 };
 use memmap2::{MmapOptions, MmapRaw};
@@ -26,7 +26,7 @@ pub struct Maps {
     /// Reply sources.
     pub returns: Table<ReturnKey, ReturnEntry>,
     /// Flows of changed slots.
-    pub conns: Table<ConnKey, ConnEntry>,
+    pub conns: Conns,
     /// Flows whose reply needs an entry.
     pub nat_flows: Table<NatFlowKey, NatFlowEntry>,
     /// Packets by outcome.
@@ -46,7 +46,7 @@ impl Maps {
             slots: Slots::take(ebpf, capacity.slots)?,
             backends: Records::take(ebpf, limits::BACKENDS)?,
             returns: Table::take(ebpf, limits::RETURNS, capacity.returns)?,
-            conns: Table::take(ebpf, limits::CONNS, capacity.conns)?,
+            conns: Conns::take(ebpf, capacity.conn_buckets())?,
             nat_flows: Table::take(ebpf, limits::NAT_FLOWS, capacity.nat_flows)?,
             outcomes: Counters::take(ebpf, limits::OUTCOMES)?,
             vip_counters: Counters::take(ebpf, limits::VIP_COUNTERS)?,
@@ -222,6 +222,59 @@ impl Sum for TrafficCounter {
     }
 }
 
+/// `CONNS`, mapped into memory.
+pub struct Conns {
+    memory: MmapRaw,
+    buckets: u32,
+}
+
+impl Conns {
+    fn take(ebpf: &mut Ebpf, buckets: u32) -> Result<Self, DataplaneError> {
+        let memory = map_memory(
+            ebpf,
+            limits::CONNS,
+            buckets as usize * size_of::<ConnBucket>(),
+        )?;
+        Ok(Self { memory, buckets })
+    }
+
+    /// Number of buckets.
+    pub const fn buckets(&self) -> u32 {
+        self.buckets
+    }
+
+    /// The stored flow with this tag. Programs may be replacing it at this moment; a mixture has
+    /// another tag.
+    pub fn get(&self, tag: u64) -> Option<ConnEntry> {
+        let bucket = self.bucket(tag as u32 & (self.buckets - 1))?;
+        bucket
+            .ways
+            .into_iter()
+            .find(|entry| entry.backend != 0 && entry.tag() == tag)
+    }
+
+    /// Every stored flow.
+    pub fn entries(&self) -> impl Iterator<Item = ConnEntry> {
+        (0..self.buckets)
+            .filter_map(|index| self.bucket(index))
+            .flat_map(|bucket| bucket.ways)
+            .filter(|entry| entry.backend != 0)
+    }
+
+    fn bucket(&self, index: u32) -> Option<ConnBucket> {
+        if index >= self.buckets {
+            return None;
+        }
+        // SAFETY: the mapping is page-aligned, `self.buckets` buckets long, and lives as long as
+        // `self`; the index is below. Programs write while this reads, in aligned words: volatile,
+        // and every bit pattern of a bucket's integers is valid.
+        Some(unsafe {
+            let first = self.memory.as_mut_ptr().cast::<ConnBucket>();
+            first.add(index as usize).read_volatile()
+        })
+    }
+}
+
 /// `SLOTS`, mapped into memory: a slot is read and written with one 8-byte access, as the programs
 /// do, and a table of 65537 slots costs no system call.
 pub struct Slots {
@@ -231,17 +284,7 @@ pub struct Slots {
 
 impl Slots {
     fn take(ebpf: &mut Ebpf, len: u32) -> Result<Self, DataplaneError> {
-        let Map::Array(data) = take_map(ebpf, limits::SLOTS)? else {
-            return Err(mismatch(limits::SLOTS, "not an array"));
-        };
-        let memory = MmapOptions::new()
-            .len(len as usize * size_of::<Slot>())
-            .map_raw(data.fd().as_fd().as_raw_fd())
-            .map_err(|error| DataplaneError::Map {
-                map: limits::SLOTS,
-                operation: "mapping it into memory",
-                source: error.into(),
-            })?;
+        let memory = map_memory(ebpf, limits::SLOTS, len as usize * size_of::<Slot>())?;
         Ok(Self { memory, len })
     }
 
@@ -289,6 +332,21 @@ impl Slots {
         };
         Ok(cells)
     }
+}
+
+/// Maps an array into memory.
+fn map_memory(ebpf: &mut Ebpf, name: &'static str, len: usize) -> Result<MmapRaw, DataplaneError> {
+    let Map::Array(data) = take_map(ebpf, name)? else {
+        return Err(mismatch(name, "not an array"));
+    };
+    MmapOptions::new()
+        .len(len)
+        .map_raw(data.fd().as_fd().as_raw_fd())
+        .map_err(|error| DataplaneError::Map {
+            map: name,
+            operation: "mapping it into memory",
+            source: error.into(),
+        })
 }
 
 fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {

@@ -66,6 +66,7 @@ pub fn counters(snapshot: &CounterSnapshot, taken_at: OffsetDateTime) -> Counter
             verdict: match outcome.verdict() {
                 lbagent_common::Verdict::Forwarded => Verdict::Forwarded,
                 lbagent_common::Verdict::Passed => Verdict::Passed,
+                lbagent_common::Verdict::Answered => Verdict::Answered,
                 lbagent_common::Verdict::Dropped => Verdict::Dropped,
             },
             packets: counter.packets,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use lbagent_common::{BackendEntry, BackendId};
+use lbagent_common::{Addr, BackendEntry, BackendId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -134,14 +134,26 @@ fn backend_entry(
         Some(path) if !path.takes_xdp => BackendEntry::FLAG_VIA_KERNEL,
         _ => 0,
     };
+    let next_hop = path.and_then(|path| path.next_hop);
+    let resolved = match next_hop {
+        Some(_) => BackendEntry::FLAG_NEXT_HOP,
+        None => 0,
+    };
     BackendEntry {
         addr: address.into(),
         source: path.map(|path| path.source.into()).unwrap_or_default(),
         instance: *instance.uuid.as_bytes(),
-        ifindex: path.map_or(0, |path| path.ifindex),
+        ifindex: next_hop.map_or_else(|| path.map_or(0, |path| path.ifindex), |hop| hop.ifindex),
         weight: instance.policy.weight,
-        onlink_prefix: path.map_or(128, |path| mapped_prefix(address, path.onlink_prefix)),
-        flags: BackendEntry::FLAG_ALIVE | draining | via_kernel,
+        onlink_mask: Addr::mask(
+            path.map_or(128, |path| mapped_prefix(address, path.onlink_prefix)),
+        ),
+        flags: BackendEntry::FLAG_ALIVE | draining | via_kernel | resolved,
+        link: next_hop.map_or([0; 3], |hop| {
+            BackendEntry::link_words(hop.destination, hop.source)
+        }),
+        mtu: path.map_or(0, |path| path.mtu),
+        vlan: next_hop.map_or(0, |hop| hop.vlan),
         group_tag: group_tag(group),
         ..BackendEntry::default()
     }
@@ -158,7 +170,7 @@ fn mapped_prefix(address: IpAddr, prefix: u8) -> u8 {
 
 /// Tells groups apart in [`BackendEntry::group_tag`]. Not 0, which is no group; two groups with
 /// one tag do no harm, as an instance hardly ever moves between just these.
-fn group_tag(group: Uuid) -> u32 {
+pub(super) fn group_tag(group: Uuid) -> u32 {
     let (high, low) = group.as_u64_pair();
     let folded = high ^ low;
     ((folded >> 32) as u32 ^ folded as u32).max(1)

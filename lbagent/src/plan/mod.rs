@@ -29,7 +29,7 @@ use std::time::Duration;
 use lbagent_common::{ABI_VERSION, Addr, Protocol, Settings};
 use time::OffsetDateTime;
 
-use crate::dataplane::{ActualState, Region, Step};
+use crate::dataplane::{ActualState, Capacity, Region, Step};
 use crate::desired::{DesiredState, Transport};
 
 pub use condition::{Condition, Object, Reason};
@@ -51,6 +51,8 @@ pub struct GatewaySettings {
     pub source_port_first: u16,
     /// How many ports there are.
     pub source_port_count: u16,
+    /// Echo replies and "too big" messages that each CPU may send in a second.
+    pub answers_per_second: u32,
 }
 
 impl GatewaySettings {
@@ -60,8 +62,11 @@ impl GatewaySettings {
     /// Default of [`source_port_count`](Self::source_port_count): up to port 65535.
     pub const SOURCE_PORT_COUNT: u16 = 4_536;
 
+    /// Default of [`answers_per_second`](Self::answers_per_second).
+    pub const ANSWERS_PER_SECOND: u32 = 1_000;
+
     /// As the maps hold it.
-    pub fn entry(&self) -> Settings {
+    pub fn entry(&self, capacity: &Capacity) -> Settings {
         // The data plane's clock ticks every 2^30 ns; rounding up keeps a flow rather longer.
         let ticks = self.udp_idle.as_nanos().div_ceil(1 << 30).max(1);
         Settings {
@@ -74,6 +79,8 @@ impl GatewaySettings {
             udp_idle_ticks: u32::try_from(ticks).unwrap_or(u32::MAX),
             source_port_first: self.source_port_first,
             source_port_count: self.source_port_count,
+            conn_mask: capacity.conn_buckets() - 1,
+            answers_per_tick: self.answers_per_second,
             ..Settings::default()
         }
     }

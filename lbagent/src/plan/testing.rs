@@ -57,6 +57,8 @@ pub(crate) fn path_to(address: IpAddr) -> Path {
         source,
         onlink_prefix,
         takes_xdp: true,
+        mtu: 0,
+        next_hop: None,
     }
 }
 
@@ -189,5 +191,6 @@ pub(crate) fn gateway(vips: &[IpAddr]) -> GatewaySettings {
         udp_idle: Duration::from_secs(60),
         source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
         source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+        answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
     }
 }

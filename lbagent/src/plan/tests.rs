@@ -85,7 +85,10 @@ fn the_entries_say_what_was_asked_for() {
         (backend.addr, backend.source),
         (v4(1).into(), v4(254).into())
     );
-    assert_eq!((backend.ifindex, backend.onlink_prefix), (3, 96 + 24));
+    assert_eq!(
+        (backend.ifindex, backend.onlink_mask),
+        (3, Addr::mask(96 + 24))
+    );
     assert_eq!(backend.flags, BackendEntry::FLAG_ALIVE);
     assert_eq!(
         world.dataplane.vips[&VipKey::address(v4(250).into())],
@@ -114,7 +117,11 @@ fn settings_round_the_idle_time_up() {
     let mut settings = testing::gateway(&[]);
     for (seconds, ticks) in [(0, 1), (1, 1), (2, 2), (60, 56)] {
         settings.udp_idle = Duration::from_secs(seconds);
-        assert_eq!(settings.entry().udp_idle_ticks, ticks, "{seconds} s");
+        assert_eq!(
+            settings.entry(&Capacity::default()).udp_idle_ticks,
+            ticks,
+            "{seconds} s"
+        );
     }
 }
 

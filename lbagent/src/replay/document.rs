@@ -33,6 +33,7 @@ fn convert(document: &StateDocument, client_side: BTreeSet<u32>) -> Result<Repla
         udp_idle: Duration::from_secs(document.udp_idle_s.into()),
         source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
         source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+        answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
     };
     let desired = document::import(document, &gateway.vips)?;
     let paths = paths(document, &desired);
@@ -67,6 +68,8 @@ fn paths(document: &StateDocument, desired: &DesiredState) -> BTreeMap<IpAddr, d
                         source,
                         onlink_prefix,
                         takes_xdp: true,
+                        mtu: 0,
+                        next_hop: None,
                     },
                 )
             })
@@ -87,6 +90,8 @@ fn paths(document: &StateDocument, desired: &DesiredState) -> BTreeMap<IpAddr, d
                         source,
                         onlink_prefix,
                         takes_xdp: true,
+                        mtu: 0,
+                        next_hop: None,
                     },
                 )
             })

@@ -145,6 +145,7 @@ fn a_rewritten_source_never_goes_through_the_kernel() {
     let mut rig = Rig::new().unwrap();
     let group = rig.group("web", &[(80, 8080, Transport::Tcp)]);
     let uuid = rig.instance("silent", group, &[]).unwrap();
+    rig.resolved = false;
     rig.desired.instances.get_mut(&uuid).unwrap().addresses = vec!["10.66.0.99".parse().unwrap()];
     rig.set_path("10.66.0.99".parse().unwrap(), "be0").unwrap();
     rig.reconcile().unwrap();

@@ -167,6 +167,7 @@ fn an_unknown_link_address_is_left_to_the_kernel() {
     let mut rig = Rig::new().unwrap();
     let group = rig.group("web", &[(80, 8080, Transport::Tcp)]);
     let uuid = rig.instance("silent", group, &[]).unwrap();
+    rig.resolved = false;
     rig.desired.instances.get_mut(&uuid).unwrap().addresses = vec!["10.66.0.99".parse().unwrap()];
     rig.set_path("10.66.0.99".parse().unwrap(), "be0").unwrap();
     rig.reconcile().unwrap();
@@ -205,6 +206,7 @@ fn everything_else_has_its_reason() {
     let uuid = rig.instance("far", far, &[]).unwrap();
     // The rig has a default route for IPv4, so only a prohibited destination has no way.
     rig.desired.instances.get_mut(&uuid).unwrap().addresses = vec!["127.0.0.2".parse().unwrap()];
+    rig.resolved = false;
     rig.set_path("127.0.0.2".parse().unwrap(), "be0").unwrap();
     assert!(rig.desired.service_groups.contains_key(&empty));
     rig.reconcile().unwrap();

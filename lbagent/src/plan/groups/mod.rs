@@ -10,7 +10,7 @@ use lbagent_common::{
 };
 use uuid::Uuid;
 
-use super::backends::{Member, Members};
+use super::backends::{Member, Members, group_tag};
 use super::diff::Target;
 use super::ids::Ids;
 use super::publish::Published;
@@ -83,7 +83,7 @@ impl<'a> Builder<'a> {
         let spare = sizes.max().unwrap_or(0);
         let vip_ids = actual.vips.values().map(|entry| entry.vip_id);
         let target = Target {
-            settings: gateway.entry(),
+            settings: gateway.entry(&actual.capacity),
             host_addresses: gateway.vips.clone(),
             ..Target::default()
         };
@@ -268,6 +268,7 @@ impl<'a> Builder<'a> {
                 disposition: VipEntry::DISPOSITION_FORWARD,
                 forwarding_mode: VipEntry::MODE_NAT,
                 service_group: *group.as_bytes(),
+                group_tag: group_tag(group),
                 ..VipEntry::default()
             };
             self.target.vips.insert(*key, entry);

@@ -83,6 +83,8 @@ fn make(world: &mut World, change: Change) {
                 source: v4(200),
                 onlink_prefix: 32,
                 takes_xdp: ifindex % 2 == 0,
+                mtu: 0,
+                next_hop: None,
             };
             world.dataplane.paths.insert(v4(number), path);
         }
@@ -106,7 +108,7 @@ fn assert_sound(world: &mut World) {
         "VIP ids: {ids:?}"
     );
     assert_eq!(actual.host_addresses, world.gateway.vips);
-    assert_eq!(actual.settings, world.gateway.entry());
+    assert_eq!(actual.settings, world.gateway.entry(&actual.capacity));
     for slot in actual.tables.values().flatten() {
         for id in [slot.current, slot.previous()] {
             assert!(
@@ -213,7 +215,7 @@ fn spoil(world: &mut World, garbage: &Garbage) {
         let entry = BackendEntry {
             addr: v4(*address).into(),
             instance: *instance_uuid(*number).as_bytes(),
-            flags: number % 2,
+            flags: u16::from(number % 2),
             ..BackendEntry::default()
         };
         fake.backends.insert(*id, entry);

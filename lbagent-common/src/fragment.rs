@@ -1,0 +1,46 @@
+//! `FRAGMENTS`: where the later fragments of a datagram go.
+
+use crate::{Addr, BackendId, Protocol};
+
+/// A fragmented datagram (RFC 791 section 3.2; RFC 8200 section 4.5). Size 40, alignment 4.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FragmentKey {
+    /// Source address.
+    pub source: Addr,
+    /// Destination address.
+    pub destination: Addr,
+    /// Identification as it lies in the packet (IPv4: 16 bits of it).
+    pub identification: u32,
+    /// Protocol of the datagram; in IPv6 the fragment header's next header.
+    pub protocol: Protocol,
+    #[doc(hidden)]
+    pub pad: [u8; 3],
+}
+
+/// What the first fragment decided. Size 48, alignment 4.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragmentEntry {
+    /// Source address that the datagram gets.
+    pub source: Addr,
+    /// Destination address that the datagram gets.
+    pub destination: Addr,
+    /// Backend that it goes to, or, with [`FLAG_REPLY`](Self::FLAG_REPLY), comes from.
+    pub backend_id: BackendId,
+    /// Index into `VIP_COUNTERS`.
+    pub vip_id: u32,
+    /// One of `VipEntry::MODE_*`.
+    pub forwarding_mode: u8,
+    /// Bits of `FLAG_*`.
+    pub flags: u8,
+    #[doc(hidden)]
+    pub pad: u16,
+    /// When the first fragment came, in ticks of 2^30 ns of the monotonic clock.
+    pub seen: u32,
+}
+
+impl FragmentEntry {
+    /// The datagram is a reply on its way to a client.
+    pub const FLAG_REPLY: u8 = 1;
+}
