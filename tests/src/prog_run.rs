@@ -128,8 +128,12 @@ pub struct Rig {
 impl Rig {
     /// A rig with default capacities and no service group.
     pub fn new() -> Result<Self> {
+        // Reading back takes a system call for each entry, at every packet.
         Self::with_capacity(Capacity {
             slots: 1 << 16,
+            vips: 256,
+            backends: 256,
+            returns: 1 << 10,
             ..Capacity::default()
         })
     }

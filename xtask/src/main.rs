@@ -13,6 +13,7 @@ mod process;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Command {
     Demo(demo::Options),
     /// Run the tests: unit, ring 1 (datapath), ring 2 (traffic), ring 3 (api)
     Test(test::Options),
+    /// Run ring 1 and a selection of ring 2 on Debian's kernels 6.1 and 6.12, in virtual machines
+    Vm(vm::Options),
     /// Measure
     Bench(bench::Options),
     /// Check formatting, lints of host and BPF code, licences, and the rules of CONTRIBUTING.md
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Build(options) => setup::run().and_then(|()| build::run(&options)),
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Vm(options) => vm::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Lint => lint::run(),
         Command::Ci => ci::run(),

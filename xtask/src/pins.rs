@@ -1,4 +1,5 @@
-//! Versions of everything that is fetched to build the BPF objects: their only source.
+//! Versions of everything that is fetched to build the BPF objects, and the kernels of the virtual
+//! machines: their only source.
 
 /// The nightly that compiles the BPF programs: the branch point of the stable release that the
 /// workspace uses is older, but bpf-linker must be built for the LLVM of this compiler.
@@ -20,3 +21,38 @@ pub const TOOLCHAIN_OVERRIDE: &str = "LBAGENT_BPF_TOOLCHAIN";
 pub const LINKER_OVERRIDE: &str = "LBAGENT_BPF_LINKER";
 /// Names a prebuilt BPF object; nothing is fetched or built for BPF then.
 pub const OBJECT_OVERRIDE: &str = "LBAGENT_BPF_OBJECT";
+
+/// A kernel of `cargo xtask vm`.
+#[derive(Clone, Copy, Debug)]
+pub struct VmKernel {
+    /// The versions that it stands for.
+    pub series: &'static str,
+    /// The same to compare with.
+    pub version: (u32, u32),
+    /// Debian's package that depends on the newest kernel of the series. Archives drop a kernel
+    /// soon after the next one is out, so no version is named here.
+    pub package: &'static str,
+}
+
+/// The oldest kernel that the agent supports, and the long-term one after it.
+pub const VM_KERNELS: [VmKernel; 2] = [
+    VmKernel {
+        series: "6.1",
+        version: (6, 1),
+        package: "linux-image-cloud-amd64",
+    },
+    VmKernel {
+        series: "6.12",
+        version: (6, 12),
+        package: "linux-image-6.12-cloud-amd64",
+    },
+];
+
+/// The archive that has both.
+pub const VM_SUITE: &str = "bookworm-security";
+/// Where it is.
+pub const VM_MIRROR: &str = "http://deb.debian.org/debian-security";
+/// Names another mirror of it.
+pub const VM_MIRROR_OVERRIDE: &str = "LBAGENT_VM_MIRROR";
+/// The keys that sign it, from the package `debian-archive-keyring`.
+pub const VM_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";

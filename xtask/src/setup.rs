@@ -12,6 +12,14 @@ use crate::{capabilities, pins, workspace};
 /// Programs that the harness calls, and the Debian packages that bring them.
 const HOST_PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("ethtool", "ethtool")];
 
+/// Programs that make and boot virtual machines, and the Debian packages that bring them.
+const VM_PROGRAMS: [(&str, &str); 4] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("strip", "binutils"),
+    ("xz", "xz-utils"),
+    ("dpkg-deb", "dpkg"),
+];
+
 /// Installs what is missing.
 pub fn run() -> Result<()> {
     ensure_host_programs()?;
@@ -106,20 +114,36 @@ fn scrub(command: &mut Command) {
 }
 
 fn ensure_host_programs() -> Result<()> {
-    let missing: Vec<_> = HOST_PROGRAMS
+    // Building and unit tests do without them; the rings say so themselves.
+    ensure_packages("the tests in namespaces", &missing_packages(&HOST_PROGRAMS))
+}
+
+/// Installs what virtual machines take and this host lacks.
+pub fn ensure_vm_programs() -> Result<()> {
+    let mut missing = missing_packages(&VM_PROGRAMS);
+    if !Path::new(pins::VM_KEYRING).is_file() {
+        missing.push("debian-archive-keyring");
+    }
+    ensure_packages("virtual machines", &missing)
+}
+
+/// The packages of those programs that are not installed.
+fn missing_packages(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    programs
         .iter()
         .filter(|(program, _)| !process::is_installed(program))
         .map(|(_, package)| *package)
-        .collect();
+        .collect()
+}
+
+/// Installs Debian packages, where this process may; else it says which are missing.
+fn ensure_packages(purpose: &str, missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
     let packages = missing.join(" ");
     if !capabilities::is_root() || !process::is_installed("apt-get") {
-        // Building and unit tests do without them; the rings say so themselves.
-        progress(format_args!(
-            "the tests in namespaces need these packages: {packages}"
-        ));
+        progress(format_args!("{purpose} need these packages: {packages}"));
         return Ok(());
     }
     progress(format_args!("installing {packages}"));
@@ -132,7 +156,7 @@ fn ensure_host_programs() -> Result<()> {
         process::run(
             apt()
                 .args(["install", "--yes", "--no-install-recommends"])
-                .args(&missing),
+                .args(missing),
         )
     };
     // A new machine has no package lists yet.

@@ -90,16 +90,20 @@ impl Ring {
 
 /// What the test runner reported.
 #[derive(Default)]
-struct Tally {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
-    failures: Vec<String>,
+pub struct Tally {
+    /// Tests.
+    pub passed: u64,
+    /// Tests, and runs that ended before they could name one.
+    pub failed: u64,
+    /// Tests.
+    pub skipped: u64,
+    /// Names of what failed.
+    pub failures: Vec<String>,
 }
 
 impl Tally {
     /// Reads one line of the test runner's output.
-    fn see(&mut self, line: &str) {
+    pub fn see(&mut self, line: &str) {
         if let Some(result) = line.strip_prefix("test result: ") {
             self.passed += count_before(result, "passed");
             self.failed += count_before(result, "failed");
@@ -119,14 +123,16 @@ impl Tally {
         self.skipped += moved;
     }
 
-    fn add(&mut self, other: Self) {
+    /// Adds another run.
+    pub fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.failures.extend(other.failures);
     }
 
-    fn summary(&self) -> String {
+    /// The one line that everybody counts by.
+    pub fn summary(&self) -> String {
         format!(
             "{} passed, {} failed, {} skipped",
             self.passed, self.failed, self.skipped

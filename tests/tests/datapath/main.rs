@@ -6,6 +6,7 @@ mod replay;
 mod replies;
 mod sources;
 mod verdicts;
+mod verifier;
 
 use std::net::SocketAddr;
 
