@@ -157,6 +157,32 @@ fn a_backend_on_the_client_side_is_reached_by_tx() {
 }
 
 #[test]
+fn policies_of_the_document_hold() {
+    require_root!();
+    let packets: Vec<_> = (4000..4040)
+        .map(|port| {
+            let client = at(&format!("203.0.113.7:{port}"));
+            tcp(client, at("192.0.2.10:80"), Segment::Syn, b"")
+        })
+        .collect();
+    let mut document = document(BACKEND_SIDE);
+    let mut other = document["instances"][0].clone();
+    other["uuid"] = json!("00000000-0000-4000-8000-000000000012");
+    other["name"] = json!("web-2");
+    other["addresses"] = json!(["10.66.0.12/32"]);
+    document["instances"].as_array_mut().unwrap().push(other);
+    document["paths"]["10.66.0.12"] = document["paths"]["10.66.0.11"].clone();
+    let to_the_other = |document: &Value| {
+        let (verdicts, _) = run(document, Ingress::Client, &packets);
+        let is_other = |verdict: &&Value| verdict["backend"]["instance"] == "web-2";
+        verdicts.iter().filter(is_other).count()
+    };
+    assert!((1..packets.len()).contains(&to_the_other(&document)));
+    document["instances"][0]["policy"] = json!({"weight": 0});
+    assert_eq!(to_the_other(&document), packets.len());
+}
+
+#[test]
 fn replies_get_verdicts() {
     require_root!();
     let client = at("203.0.113.7:4000");
