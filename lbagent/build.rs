@@ -1,4 +1,4 @@
-//! Embeds the BPF object, so that the agent is one file.
+//! Embeds the BPF objects, so that the agent is one file.
 //!
 //! `cargo check` must work where no BPF toolchain is installed; so a missing object embeds nothing
 //! here, and the agent says at start what is missing.
@@ -6,30 +6,37 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// Names the object to embed.
-const OVERRIDE: &str = "LBAGENT_BPF_OBJECT";
+/// Each object, and the variable that names another file to embed in its place.
+const OBJECTS: [(&str, &str); 2] = [
+    ("lbagent-ebpf", "LBAGENT_BPF_OBJECT"),
+    ("lbagent-decap-ebpf", "LBAGENT_DECAP_BPF_OBJECT"),
+];
 
 fn main() {
-    println!("cargo::rerun-if-env-changed={OVERRIDE}");
-    let embedded = Path::new(&required("OUT_DIR")).join("lbagent-ebpf");
-    let object = match env::var_os(OVERRIDE).filter(|path| !path.is_empty()) {
+    for (name, variable) in OBJECTS {
+        embed(name, variable);
+    }
+}
+
+fn embed(name: &str, variable: &str) {
+    println!("cargo::rerun-if-env-changed={variable}");
+    let embedded = Path::new(&required("OUT_DIR")).join(name);
+    let named = env::var_os(variable).filter(|path| !path.is_empty());
+    let object = match &named {
         Some(path) => PathBuf::from(path),
         None => {
             let workspace = Path::new(&required("CARGO_MANIFEST_DIR")).join("..");
-            workspace.join("target").join("bpf").join("lbagent-ebpf")
+            workspace.join("target").join("bpf").join(name)
         }
     };
     watch(&object);
     let bytes = match fs::read(&object) {
         Ok(bytes) => bytes,
-        Err(error) if env::var_os(OVERRIDE).is_none_or(|path| path.is_empty()) => {
-            println!(
-                "lbagent embeds no BPF object: {}: {error}",
-                object.display()
-            );
+        Err(error) if named.is_none() => {
+            println!("lbagent embeds no {name}: {}: {error}", object.display());
             Vec::new()
         }
-        Err(error) => panic!("{OVERRIDE}={}: {error}", object.display()),
+        Err(error) => panic!("{variable}={}: {error}", object.display()),
     };
     // An unchanged file keeps its time, so that the agent is not compiled again.
     if fs::read(&embedded).ok().as_deref() != Some(&bytes) {

@@ -13,6 +13,7 @@ mod backend;
 pub mod checksum;
 mod conntrack;
 mod counters;
+pub mod decap;
 mod fragment;
 pub mod hash;
 pub mod limits;

@@ -36,3 +36,5 @@ pod!(
     VipEntry,
     VipKey,
 );
+
+pod!(crate::Addr, crate::decap::DecapSettings);

@@ -51,6 +51,8 @@ fn layouts_are_fixed() {
     layout!(PacketCounter, size 16, align 8, packets at 0, bytes at 8);
     layout!(TrafficCounter, size 40, align 8, flows at 0, in_packets at 8, in_bytes at 16,
         out_packets at 24, out_bytes at 32);
+    layout!(decap::DecapSettings, size 16, align 4, abi_version at 0, modes at 4, gue_port at 8,
+        mss_v4 at 10, mss_v6 at 12, host at 14);
 }
 
 #[test]

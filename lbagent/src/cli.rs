@@ -1,10 +1,14 @@
 //! The command line of `lbagent`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Overrides};
+use crate::dataplane::XdpMode;
+use crate::dataplane::decap::TcMode;
+use crate::decap::{self, MssSource};
 use crate::replay::{Ingress, ReplayOptions};
 
 const EXIT_CODES: &str = "\
@@ -41,6 +45,9 @@ pub enum Command {
     /// Run captured packets through the real BPF object, away from the host's network, and write
     /// what would happen to each
     Replay(ReplayArgs),
+    /// On a backend host: take the gateway's outer header (IPIP, GUE) off packets for VIPs, and tell
+    /// clients an MSS that leaves room for it. Pinned, so the process need not stay
+    Decap(DecapArgs),
 }
 
 /// How to run.
@@ -100,6 +107,106 @@ pub struct ReplayArgs {
     /// BPF object to use instead of the one built in
     #[arg(long, value_name = "FILE", env = "LBAGENT_BPF_OBJECT")]
     pub bpf_object: Option<PathBuf>,
+}
+
+/// What to decapsulate.
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("instead").multiple(false))]
+pub struct DecapArgs {
+    /// Interface that encapsulated packets come in by and answers leave by. Repeat it for several
+    #[arg(long, value_name = "NAME", required = true)]
+    pub iface: Vec<String>,
+    /// VIP, as the inner destination. Repeat it for several. Without it: every address of lo but
+    /// 127.0.0.0/8 and ::1
+    #[arg(long, value_name = "ADDR")]
+    pub vip: Vec<IpAddr>,
+    /// Which encapsulations to take off
+    #[arg(long, value_enum, default_value = "both")]
+    pub mode: decap::Mode,
+    /// UDP destination port of GUE
+    #[arg(long, value_name = "PORT", default_value_t = decap::GUE_PORT,
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub gue_port: u16,
+    /// MTU of the way from the gateway, to compute the MSS from. Without it: the interface's
+    #[arg(long, value_name = "BYTES", conflicts_with = "mss")]
+    pub mtu: Option<u16>,
+    /// Largest MSS that clients are told, in both families, instead of a computed one
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(536..))]
+    pub mss: Option<u16>,
+    /// Attach in the driver (native), in the stack (generic), or in the driver if it can (auto)
+    #[arg(long, value_enum, default_value = "auto")]
+    pub xdp_mode: DecapXdpMode,
+    /// Attach the MSS clamp by a link (tcx, Linux 6.6), by a filter (clsact), or as the kernel can
+    #[arg(long, value_enum, default_value = "auto")]
+    pub tc_mode: DecapTcMode,
+    /// Stay, and follow changes of addresses, MTUs and interfaces. What is attached stays when the
+    /// process ends
+    #[arg(long, group = "instead")]
+    pub foreground: bool,
+    /// Take everything off again
+    #[arg(long, group = "instead")]
+    pub detach: bool,
+    /// Show what is attached, and packets by outcome
+    #[arg(long, group = "instead")]
+    pub status: bool,
+    /// Attach nothing; say what else the host needs, with the commands. Exit code 1 if anything
+    #[arg(long, group = "instead")]
+    pub check: bool,
+    /// With --status: JSON, one object a line
+    #[arg(long, requires = "status")]
+    pub json: bool,
+    /// Directory for the pins, on a BPF file system
+    #[arg(long, value_name = "DIR", default_value = decap::BPFFS_DIR)]
+    pub bpffs_dir: PathBuf,
+}
+
+/// How to attach `lb_decap`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum DecapXdpMode {
+    /// In the driver if it can
+    Auto,
+    /// In the driver
+    Native,
+    /// In the stack
+    Generic,
+}
+
+/// How to attach `lb_clamp`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum DecapTcMode {
+    /// By a link if the kernel has them
+    Auto,
+    /// By a link
+    Tcx,
+    /// By a filter
+    Clsact,
+}
+
+impl From<&DecapArgs> for decap::Options {
+    fn from(args: &DecapArgs) -> Self {
+        Self {
+            interfaces: args.iface.clone(),
+            vips: args.vip.iter().map(IpAddr::to_canonical).collect(),
+            mode: args.mode,
+            gue_port: args.gue_port,
+            mss: match (args.mss, args.mtu) {
+                (Some(mss), _) => MssSource::Fixed(mss),
+                (None, Some(mtu)) => MssSource::Mtu(mtu),
+                (None, None) => MssSource::Interface,
+            },
+            xdp_mode: match args.xdp_mode {
+                DecapXdpMode::Auto => XdpMode::Auto,
+                DecapXdpMode::Native => XdpMode::Native,
+                DecapXdpMode::Generic => XdpMode::Generic,
+            },
+            tc_mode: match args.tc_mode {
+                DecapTcMode::Auto => TcMode::Auto,
+                DecapTcMode::Tcx => TcMode::Tcx,
+                DecapTcMode::Clsact => TcMode::Clsact,
+            },
+            bpffs_dir: args.bpffs_dir.clone(),
+        }
+    }
 }
 
 impl From<ReplayArgs> for ReplayOptions {

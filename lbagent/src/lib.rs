@@ -8,6 +8,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod dataplane;
+pub mod decap;
 pub mod desired;
 pub mod observe;
 pub mod plan;

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use lbagent::cli::{Cli, Command, ConfigArgs, RunArgs};
+use lbagent::cli::{Cli, Command, ConfigArgs, DecapArgs, RunArgs};
 use lbagent::config::{Config, ConfigError};
+use lbagent::dataplane::decap::DecapError;
 use lbagent::dataplane::{DetachError, DetachOptions, LoadError, detach};
-use lbagent::{agent, replay};
+use lbagent::{agent, decap, replay};
 use tracing_subscriber::EnvFilter;
 
 /// What an exit code of the help text stands for.
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Check(args) => load(&args).map(|_| println!("{}: ok", args.config.display())),
         Command::Detach(args) => remove(&args),
         Command::Replay(args) => replay(args),
+        Command::Decap(args) => decapsulate(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -95,6 +97,36 @@ fn remove(args: &ConfigArgs) -> Result<(), Failure> {
         println!("removed {line}");
     }
     Ok(())
+}
+
+fn decapsulate(args: &DecapArgs) -> Result<(), Failure> {
+    let options = decap::Options::from(args);
+    let failed = |error: decap::RunError| {
+        let exit = match &error {
+            error if error.is_usage() => Exit::Config,
+            decap::RunError::Kernel(DecapError::Load(LoadError::NotPermitted)) => Exit::Privileges,
+            decap::RunError::Kernel(DecapError::Busy { .. }) => Exit::Running,
+            _ => Exit::Failed,
+        };
+        Failure(exit, error.into())
+    };
+    if args.check {
+        return decap::check(&options)
+            .map_err(failed)?
+            .map_err(|count| Failure(Exit::Failed, anyhow::anyhow!("{count} things to do")));
+    }
+    agent::require_privileges().map_err(|error| Failure(Exit::Privileges, error.into()))?;
+    if args.status {
+        decap::show(&options, args.json).map_err(failed)
+    } else if args.detach {
+        decap::stop(&options).map_err(failed)
+    } else if args.foreground {
+        decap::follow(&options, |done| println!("{done}")).map_err(failed)
+    } else {
+        let done = decap::start(&options).map_err(failed)?;
+        done.iter().for_each(|done| println!("{done}"));
+        Ok(())
+    }
 }
 
 fn replay(args: lbagent::cli::ReplayArgs) -> Result<(), Failure> {

@@ -36,7 +36,11 @@ pub fn bpf_objects() -> Result<()> {
         .join("release");
     let objects = workspace::bpf_objects();
     fs::create_dir_all(&objects).with_context(|| format!("can't create {}", objects.display()))?;
-    for name in [workspace::AGENT_OBJECT, workspace::BENCH_OBJECT] {
+    for name in [
+        workspace::AGENT_OBJECT,
+        workspace::DECAP_OBJECT,
+        workspace::BENCH_OBJECT,
+    ] {
         publish(&built.join(name), &objects.join(name))?;
     }
     Ok(())

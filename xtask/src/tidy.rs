@@ -19,6 +19,14 @@ const UNSAFE_HOMES: &[(&str, &str)] = &[
     ),
     ("lbagent-ebpf/src/kernel.rs", "calls of BPF helpers"),
     (
+        "lbagent-ebpf/src/decap/packet.rs",
+        "packet pointers of the decapsulating programs",
+    ),
+    (
+        "lbagent-ebpf/src/decap/maps.rs",
+        "map values of the decapsulating programs",
+    ),
+    (
         "lbagent-ebpf/src/bench/",
         "floor programs reach packet and maps without layers",
     ),

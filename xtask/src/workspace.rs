@@ -7,6 +7,8 @@ use crate::pins;
 
 /// The agent's BPF programs: name of the object and of the crate's binary.
 pub const AGENT_OBJECT: &str = "lbagent-ebpf";
+/// The decapsulating programs for backends.
+pub const DECAP_OBJECT: &str = "lbagent-decap-ebpf";
 /// The benchmark's BPF programs.
 pub const BENCH_OBJECT: &str = "lbagent-bench-ebpf";
 

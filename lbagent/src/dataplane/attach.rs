@@ -4,6 +4,7 @@
 //! program is replaced in one step; TC on older kernels by a filter with a handle of our own.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 
 use anyhow::{Context, anyhow, bail};
@@ -51,6 +52,17 @@ pub enum AttachedMode {
     Tcx,
     /// TC through a filter of the `clsact` queueing discipline.
     Clsact,
+}
+
+impl fmt::Display for AttachedMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        })
+    }
 }
 
 /// Which program an interface has.
@@ -320,7 +332,11 @@ impl Attachments {
     }
 }
 
-fn attach_xdp_as(program: &mut Xdp, ifindex: u32, mode: AyaMode) -> anyhow::Result<FdLink> {
+pub(super) fn attach_xdp_as(
+    program: &mut Xdp,
+    ifindex: u32,
+    mode: AyaMode,
+) -> anyhow::Result<FdLink> {
     let id = program.attach_to_if_index(ifindex, mode)?;
     // aya attaches without a link when the kernel finds the request invalid; such a program could
     // not be replaced in one step, so it is taken off again.
@@ -331,7 +347,7 @@ fn attach_xdp_as(program: &mut Xdp, ifindex: u32, mode: AyaMode) -> anyhow::Resu
 }
 
 /// Whether another program holds the interface.
-fn is_taken(error: &anyhow::Error) -> bool {
+pub(super) fn is_taken(error: &anyhow::Error) -> bool {
     let errno = error.chain().find_map(|cause| {
         cause
             .downcast_ref::<std::io::Error>()
@@ -340,7 +356,7 @@ fn is_taken(error: &anyhow::Error) -> bool {
     matches!(errno, Some(libc::EBUSY | libc::EEXIST))
 }
 
-fn taken(error: &anyhow::Error) -> anyhow::Error {
+pub(super) fn taken(error: &anyhow::Error) -> anyhow::Error {
     anyhow!(
         "another XDP program is attached ({error:#}); see which with `ip link` or `bpftool net` and \
          detach it first"
@@ -348,6 +364,6 @@ fn taken(error: &anyhow::Error) -> anyhow::Error {
 }
 
 /// Whether the kernel has TC links (Linux 6.6, commit e420bed02507).
-fn has_tcx() -> bool {
+pub(super) fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }

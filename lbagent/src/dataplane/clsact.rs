@@ -100,12 +100,16 @@ const INGRESS: NetlinkHandle = NetlinkHandle {
     major: 0xffff,
     minor: 0xfff2,
 };
-const EGRESS: NetlinkHandle = NetlinkHandle {
+pub(super) const EGRESS: NetlinkHandle = NetlinkHandle {
     major: 0xffff,
     minor: 0xfff3,
 };
 
-fn has_filter(netlink: &mut Netlink, index: u32, hook: NetlinkHandle) -> io::Result<bool> {
+pub(super) fn has_filter(
+    netlink: &mut Netlink,
+    index: u32,
+    hook: NetlinkHandle,
+) -> io::Result<bool> {
     let mut message = TcMessage::with_index(index as i32);
     message.header.parent = hook;
     match netlink.dump(RouteNetlinkMessage::GetTrafficFilter(message)) {
@@ -130,7 +134,7 @@ fn filter(name: &str) -> anyhow::Result<SchedClassifierLink> {
     .with_context(|| format!("cannot address the filter of {name}"))
 }
 
-fn exists(error: &TcError) -> bool {
+pub(super) fn exists(error: &TcError) -> bool {
     match error {
         TcError::AlreadyAttached => true,
         TcError::NetlinkError(error) => error.raw_os_error() == Some(libc::EEXIST),

@@ -261,7 +261,7 @@ pub(crate) fn remove_if_there(path: &Path) -> io::Result<bool> {
     }
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program>,
 {
@@ -270,7 +270,7 @@ where
         .ok_or(LoadError::NoProgram { program: name })
 }
 
-fn load_program<P>(
+pub(super) fn load_program<P>(
     ebpf: &mut Ebpf,
     name: &'static str,
     load: impl Fn(&mut P) -> Result<(), ProgramError>,
@@ -343,7 +343,7 @@ fn check_abi(maps: &Maps, pins: Option<&Pins>) -> Result<(), LoadError> {
 }
 
 /// Most failures of the loader are those of an unprivileged user.
-fn refused(error: EbpfError) -> LoadError {
+pub(super) fn refused(error: EbpfError) -> LoadError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(inner) = cause {
         if inner

@@ -6,6 +6,7 @@
 mod announce;
 mod attach;
 mod clsact;
+pub mod decap;
 mod detach;
 pub mod fake;
 mod host;

@@ -95,7 +95,7 @@ impl Pins {
         Ok(found)
     }
 
-    fn check_file_system(&self) -> Result<(), LoadError> {
+    pub(super) fn check_file_system(&self) -> Result<(), LoadError> {
         let existing = self
             .base
             .ancestors()
@@ -138,7 +138,7 @@ fn unusable(path: &Path, source: io::Error) -> LoadError {
 }
 
 /// The BPF file system reserves dots in names; VLAN interfaces have them.
-fn escape(interface: &str) -> String {
+pub(super) fn escape(interface: &str) -> String {
     interface.replace('%', "%25").replace('.', "%2e")
 }
 
