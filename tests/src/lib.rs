@@ -20,3 +20,4 @@ pub mod skip;
 pub mod syscalls;
 pub mod topology;
 pub mod transfer;
+pub mod tunnel;
