@@ -3,6 +3,7 @@
 
 mod balance;
 mod bulk;
+mod decap;
 mod detach;
 mod drain;
 mod failures;
