@@ -226,17 +226,22 @@ fn check_runbook(root: &Path, findings: &mut Vec<String>) -> Result<()> {
     let read = |path: &str| {
         fs::read_to_string(root.join(path)).with_context(|| format!("can't read {path}"))
     };
-    let outcomes = read("lbagent-common/src/outcome.rs")?;
     let runbook = read("docs/operations.md")?;
-    let labels: Vec<_> = outcomes.lines().filter_map(outcome_label).collect();
-    if labels.is_empty() {
-        findings.push("lbagent-common/src/outcome.rs: tidy finds no outcome in it".to_owned());
-    }
-    for label in labels {
-        if !runbook.contains(&format!("`{label}`")) {
-            findings.push(format!(
-                "docs/operations.md: no entry for the outcome `{label}`"
-            ));
+    for path in [
+        "lbagent-common/src/outcome.rs",
+        "lbagent-common/src/decap.rs",
+    ] {
+        let outcomes = read(path)?;
+        let labels: Vec<_> = outcomes.lines().filter_map(outcome_label).collect();
+        if labels.is_empty() {
+            findings.push(format!("{path}: tidy finds no outcome in it"));
+        }
+        for label in labels {
+            if !runbook.contains(&format!("`{label}`")) {
+                findings.push(format!(
+                    "docs/operations.md: no entry for the outcome `{label}`"
+                ));
+            }
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -520,6 +521,7 @@ fn in_the_foreground_it_follows_the_host() {
     let late = "192.0.2.77";
     let mut command = lab.backend.command(binary("LBAGENT_BIN", "lbagent"));
     command.args(["decap", "--iface", "b0", "--foreground"]);
+    command.stdout(Stdio::null());
     let mut child = command.spawn().unwrap();
     let has = |vip: &str| {
         let status = lab.decap(&["--status", "--json"]);
