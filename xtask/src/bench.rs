@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 
 use crate::process::{self, progress};
-use crate::{build, capabilities, setup};
+use crate::{build, capabilities, rivals, setup};
 
 /// Options of `bench`.
 #[derive(Args)]
@@ -19,6 +19,8 @@ pub struct Options {
 enum Benchmark {
     /// Nanoseconds per packet of the BPF programs
     Datapath(Common),
+    /// Connections, bulk and packets per second through lbagent and through others
+    Traffic(Common),
 }
 
 /// Options that every benchmark takes.
@@ -37,22 +39,34 @@ struct Common {
 
 /// Runs a benchmark.
 pub fn run(options: &Options) -> Result<()> {
-    let Benchmark::Datapath(common) = &options.benchmark;
     capabilities::require("the benchmark", "")?;
     setup::run()?;
-    build::run(&build::Options::default())?;
-    progress("measuring the data plane");
+    match &options.benchmark {
+        Benchmark::Datapath(common) => {
+            build::run(&build::Options::default())?;
+            progress("measuring the data plane");
+            run_benchmark("datapath", &[], common)
+        }
+        Benchmark::Traffic(common) => {
+            rivals::ensure()?;
+            // The daemon and the clients are compared with programs that are optimised too.
+            build::run(&build::Options { release: true })?;
+            progress("measuring traffic");
+            run_benchmark("traffic", &["--release"], common)
+        }
+    }
+}
+
+fn run_benchmark(name: &str, profile: &[&str], common: &Common) -> Result<()> {
     let mut command = process::cargo();
-    command.args([
-        "run",
-        "--quiet",
+    command.args(["run", "--quiet"]).args(profile).args([
         "--package",
         "lbagent-tests",
         "--bin",
         "lb-bench",
         "--",
     ]);
-    command.arg("datapath");
+    command.arg(name);
     if common.quick {
         command.arg("--quick");
     }

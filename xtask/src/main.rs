@@ -10,6 +10,7 @@ mod demo;
 mod lint;
 mod pins;
 mod process;
+mod rivals;
 mod setup;
 mod test;
 mod tidy;

@@ -128,7 +128,7 @@ pub fn ensure_vm_programs() -> Result<()> {
 }
 
 /// The packages of those programs that are not installed.
-fn missing_packages(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+pub fn missing_packages(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
     programs
         .iter()
         .filter(|(program, _)| !process::is_installed(program))
@@ -137,7 +137,7 @@ fn missing_packages(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
 }
 
 /// Installs Debian packages, where this process may; else it says which are missing.
-fn ensure_packages(purpose: &str, missing: &[&str]) -> Result<()> {
+pub fn ensure_packages(purpose: &str, missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }

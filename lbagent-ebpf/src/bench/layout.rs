@@ -25,3 +25,31 @@ pub const TARGET_COUNT: u32 = 8;
 pub const FLOOR_RING_LEN: u32 = 65_537;
 /// Entries of `FLOOR_BACKENDS`, the backends of `floor_stateless`.
 pub const FLOOR_BACKENDS_LEN: u32 = 128;
+
+/// Words in the only entry of `LIVE_FRAME`: what the generator of live frames sends.
+pub const LIVE_WORDS: usize = 9;
+/// Word: sum of the 16-bit words of the IP header, as on the wire, checksum taken as zero.
+pub const LIVE_IP_SUM: usize = 0;
+/// Word: the same of the TCP pseudo-header and segment.
+pub const LIVE_TCP_SUM: usize = 1;
+/// First word of the headers; the source port and the two low bytes of the source address are zero.
+pub const LIVE_HEADERS: usize = 2;
+/// The number of flows less one.
+pub const LIVE_FLOW_MASK: u32 = 0xffff;
+/// Source ports are this or above. Flows that differ only in this bit of the scattered port differ
+/// in the scattered address, because the multiplier's upper half is odd.
+pub const LIVE_PORT_FIRST: u16 = 0x8000;
+
+/// Entries of `LIVE_ARRIVED`.
+pub const ARRIVED_LEN: u32 = 257;
+/// Entry for frames that are not as expected.
+pub const ARRIVED_OTHER: u32 = 256;
+
+/// Words in the only entry of `LIVE_EXPECTED`.
+pub const EXPECTED_WORDS: usize = 3;
+/// Word: IP protocol of the outermost header.
+pub const EXPECTED_PROTOCOL: usize = 0;
+/// Word: outermost destination address as on the wire, masked.
+pub const EXPECTED_DESTINATION: usize = 1;
+/// Word: the mask.
+pub const EXPECTED_MASK: usize = 2;

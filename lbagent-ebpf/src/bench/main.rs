@@ -14,6 +14,7 @@
 mod floors;
 mod harness;
 mod layout;
+mod live;
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
@@ -53,6 +54,24 @@ pub fn floor_stateless(ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn xdp_pass(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// Makes the next frame of `cargo xtask bench traffic` and sends it out of the test run's device.
+#[xdp]
+pub fn live_generator(ctx: XdpContext) -> u32 {
+    live::generate(&ctx).map_or(xdp_action::XDP_ABORTED, |()| xdp_action::XDP_TX)
+}
+
+/// Counts and drops the frames of `live_generator`, whatever has become of them.
+#[xdp]
+pub fn live_sink(ctx: XdpContext) -> u32 {
+    live::count(&ctx).unwrap_or(xdp_action::XDP_ABORTED)
+}
+
+/// Sends every frame on as it is: what devices and redirection cost.
+#[xdp]
+pub fn live_forward(_ctx: XdpContext) -> u32 {
+    live::forward().unwrap_or(xdp_action::XDP_ABORTED)
 }
 
 /// The kernel reads the licence to decide which helpers the programs may call.

@@ -164,7 +164,7 @@ impl Floors {
     }
 }
 
-fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+pub(super) fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     let program = ebpf
         .program_mut(name)
         .with_context(|| format!("the object has no {name}"))?;
@@ -175,7 +175,7 @@ fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     Ok(program)
 }
 
-fn object() -> PathBuf {
+pub(super) fn object() -> PathBuf {
     match std::env::var_os(OBJECT_OVERRIDE) {
         Some(path) => path.into(),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/lbagent-bench-ebpf"),

@@ -3,6 +3,7 @@
 pub mod datapath;
 mod floors;
 pub mod report;
+pub mod traffic;
 
 #[expect(dead_code, reason = "the programs use the rest")]
 #[path = "../../../lbagent-ebpf/src/bench/layout.rs"]

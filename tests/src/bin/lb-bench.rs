@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use lbagent_tests::bench::datapath;
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use lbagent_tests::bench::{datapath, traffic};
 
 /// Measures lbagent.
 #[derive(Parser)]
@@ -16,22 +17,38 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Benchmark {
     /// Nanoseconds per packet of the BPF programs
-    Datapath {
-        /// Fewer rounds: figures to look at, not to publish
-        #[arg(long)]
-        quick: bool,
-        /// Exit 1 when a goal is missed; the last line names it
-        #[arg(long)]
-        check: bool,
-        /// Write one JSON object per case to this file
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-    },
+    Datapath(Common),
+    /// Connections, bulk and packets per second through lbagent and through others
+    Traffic(Common),
+}
+
+/// Options that every benchmark takes.
+#[derive(Args)]
+struct Common {
+    /// Fewer rounds: figures to look at, not to publish
+    #[arg(long)]
+    quick: bool,
+    /// Exit 1 when a goal is missed; the last line names it
+    #[arg(long)]
+    check: bool,
+    /// Write one JSON object per case to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn run(benchmark: Benchmark) -> Result<bool> {
+    match benchmark {
+        Benchmark::Datapath(Common { quick, check, json }) => {
+            datapath::run(&datapath::Options { quick, check, json })
+        }
+        Benchmark::Traffic(Common { quick, check, json }) => {
+            traffic::run(&traffic::Options { quick, check, json })
+        }
+    }
 }
 
 fn main() -> ExitCode {
-    let Benchmark::Datapath { quick, check, json } = Arguments::parse().benchmark;
-    match datapath::run(&datapath::Options { quick, check, json }) {
+    match run(Arguments::parse().benchmark) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

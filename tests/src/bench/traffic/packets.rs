@@ -1,0 +1,235 @@
+//! Packets per second on one CPU: generator, gateway and sink take turns on it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::json;
+
+use super::figures::Results;
+use super::link::{BACKENDS, CLIENTS, Link, backend};
+use super::live::{self, Expected, Live};
+use super::stations::{pin_to, publish_settled};
+use super::{Measure, Options, Way, rivals};
+use crate::agent::{Agent, Config};
+use crate::gateway::service;
+use crate::packet_builder::{self, Segment};
+use crate::syscalls::{Offload, interface_index, set_offload};
+use crate::topology::VIP4;
+
+const WAYS: [Way; 5] = [
+    Way::XdpTx,
+    Way::XdpForward,
+    Way::Routed,
+    Way::LbagentNat,
+    Way::Nftables,
+];
+
+const PORT: u16 = 80;
+const DESTINATION_PORT: u16 = 8080;
+const TCP: u8 = 6;
+
+/// How much to send.
+pub(super) struct Effort {
+    rounds: u32,
+    frames: u32,
+}
+
+impl Effort {
+    pub(super) fn of(options: &Options) -> Self {
+        Self {
+            rounds: if options.quick { 3 } else { 9 },
+            frames: 1_000_000,
+        }
+    }
+}
+
+/// A gateway to measure. The agent is dropped first.
+struct Track {
+    way: Way,
+    _agent: Option<Agent>,
+    link: Link,
+    frame: Vec<u8>,
+    expected: Expected,
+    /// How many link addresses the frames must be sent to.
+    stations: u8,
+}
+
+/// Runs all rounds.
+pub(super) fn measure(effort: &Effort, results: &mut Results) -> Result<()> {
+    let mut live = Live::load()?;
+    let tracks = WAYS
+        .into_iter()
+        .map(|way| Track::build(way, &mut live).with_context(|| format!("starting {}", way.name())))
+        .collect::<Result<Vec<_>>>()?;
+    for track in &tracks {
+        warm_up(track, &mut live).with_context(|| track.way.name())?;
+    }
+    println!(
+        "{} rounds of {} live frames, {BACKENDS} backends",
+        effort.rounds, effort.frames
+    );
+    let mut lost: BTreeMap<Way, u64> = BTreeMap::new();
+    for round in 1..=effort.rounds {
+        for track in &tracks {
+            let (frames, took) = track
+                .run(&mut live, effort.frames)
+                .with_context(|| track.way.name())?;
+            let rate = frames as f64 / took.as_secs_f64() / 1e6;
+            results.add(Measure::Packets, track.way, rate);
+            *lost.entry(track.way).or_default() += u64::from(effort.frames) - frames;
+        }
+        eprintln!("packets: round {round} of {}", effort.rounds);
+    }
+    let sent = f64::from(effort.rounds) * f64::from(effort.frames);
+    for (way, lost) in lost.into_iter().filter(|(_, lost)| *lost > 0) {
+        let percent = lost as f64 / sent * 100.0;
+        println!(
+            "{}: {percent:.2} % of the frames did not arrive and do not count",
+            way.name()
+        );
+    }
+    Ok(())
+}
+
+impl Track {
+    fn build(way: Way, live: &mut Live) -> Result<Self> {
+        let link = Link::build()?;
+        // A test run on behalf of an interface needs receive queues, which veth has only while a
+        // native program is attached; and frames sent by XDP arrive only where there is one.
+        link.client.run(|| live.attach(live::SINK, "cl1"))?;
+        link.sink.run(|| live.attach(live::SINK, "be1"))?;
+        let (to, port) = match way {
+            Way::Routed => (backend(0), DESTINATION_PORT),
+            _ => (vip()?, PORT),
+        };
+        let frame = template(&link, SocketAddr::new(to.into(), port))?;
+        let mut track = Self {
+            way,
+            _agent: None,
+            frame,
+            expected: Expected {
+                protocol: TCP,
+                destination: to.octets(),
+                leading: 4,
+            },
+            stations: 1,
+            link,
+        };
+        match way {
+            Way::XdpTx => track.link.gateway.run(|| live.attach(live::TX, "cl0"))?,
+            Way::XdpForward => track
+                .link
+                .gateway
+                .run(|| live.attach(live::FORWARD, "cl0"))?,
+            Way::LbagentNat => track._agent = Some(publish(&track.link)?),
+            _ => track.link.gateway.run(|| -> Result<()> {
+                // Frames sent by XDP arrive only with this.
+                Ok(set_offload("cl0", Offload::Gro, true)?)
+            })?,
+        }
+        if way == Way::Nftables {
+            rivals::nftables(
+                &track.link.gateway,
+                &backends(),
+                &[(PORT, DESTINATION_PORT)],
+            )?;
+        }
+        if matches!(way, Way::LbagentNat | Way::Nftables) {
+            track.stations = BACKENDS;
+            // The rewritten destination: any backend, no longer the VIP.
+            track.expected.destination = backend(0).octets();
+            track.expected.leading = 3;
+        }
+        Ok(track)
+    }
+
+    /// Sends frames and returns how many have arrived, and in what time.
+    fn run(&self, live: &mut Live, frames: u32) -> Result<(u64, Duration)> {
+        live.expect(&self.expected)?;
+        if self.way == Way::XdpForward {
+            let next = self.link.gateway.run(|| interface_index("be0"))?;
+            live.set_next(next)?;
+        }
+        // The thread that is pinned must not be the one that everything else starts from.
+        let took = thread::scope(|scope| {
+            let send = || {
+                pin_to(0)?;
+                let _guard = self.link.client.enter()?;
+                live.send(&self.frame, self.link.ifindex, frames)
+            };
+            let sent = scope.spawn(send).join();
+            sent.map_err(|_| anyhow!("the sending thread panicked"))?
+        })?;
+        let arrived = live.arrived()?;
+        ensure!(
+            arrived.others == 0,
+            "{} frames arrived with another destination than expected",
+            arrived.others
+        );
+        ensure!(
+            arrived.stations == usize::from(self.stations),
+            "{} frames arrived for {} link addresses, expected {}",
+            arrived.frames,
+            arrived.stations,
+            self.stations
+        );
+        Ok((arrived.frames, took))
+    }
+}
+
+/// Lets every flow be seen a few times, and checks that frames go where they should.
+fn warm_up(track: &Track, live: &mut Live) -> Result<()> {
+    const FRAMES: u32 = 4 << 16;
+    let (arrived, _) = track.run(live, FRAMES)?;
+    ensure!(
+        arrived * 10 > u64::from(FRAMES) * 9,
+        "only {arrived} of {FRAMES} frames arrived"
+    );
+    Ok(())
+}
+
+fn backends() -> Vec<IpAddr> {
+    (0..BACKENDS).map(|number| backend(number).into()).collect()
+}
+
+fn vip() -> Result<Ipv4Addr> {
+    match VIP4 {
+        IpAddr::V4(vip) => Ok(vip),
+        IpAddr::V6(vip) => Err(anyhow!("{vip} is no IPv4 address")),
+    }
+}
+
+/// A segment within a connection, its flow still zero.
+fn template(link: &Link, to: SocketAddr) -> Result<Vec<u8>> {
+    let from = SocketAddr::new(CLIENTS.into(), 0);
+    let headers = packet_builder::tcp(from, to, Segment::Ack, &[]).len();
+    let payload = vec![0x5a; live::FRAME - headers];
+    let mut frame = packet_builder::tcp(from, to, Segment::Ack, &payload);
+    let [destination, source] = link.macs;
+    frame[..6].copy_from_slice(&destination);
+    frame[6..12].copy_from_slice(&source);
+    Ok(frame)
+}
+
+/// The real daemon, with one service group.
+fn publish(link: &Link) -> Result<Agent> {
+    let config = Config {
+        client_interfaces: vec!["cl0".into()],
+        backend_interfaces: vec!["be0".into()],
+        vips: vec![VIP4],
+        vip_mode: None,
+        xdp_mode: Some("native"),
+        unpublished_ports: None,
+        api: BTreeMap::new(),
+        limits: [("slots", 1 << 16)].into(),
+    };
+    let agent = Agent::start(&link.gateway, &config)?;
+    let services = json!([service(PORT, DESTINATION_PORT, "tcp")]);
+    let named = backends().into_iter().zip(1..);
+    let named = named.map(|(address, number): (_, u32)| (format!("backend-{number}"), address));
+    publish_settled(&agent, &services, named)?;
+    Ok(agent)
+}
