@@ -16,8 +16,10 @@ mod counters;
 pub mod decap;
 mod fragment;
 pub mod hash;
+mod layouts;
 pub mod limits;
 mod maglev;
+mod object;
 mod outcome;
 #[cfg(feature = "user")]
 mod pod;
@@ -33,7 +35,9 @@ pub use backend::{BackendEntry, BackendId};
 pub use conntrack::{CONN_WAYS, ConnBucket, ConnEntry, NatFlowEntry, NatFlowKey, conn_tag};
 pub use counters::{PacketCounter, TrafficCounter};
 pub use fragment::{FragmentEntry, FragmentKey};
+pub use layouts::layout_since;
 pub use maglev::{LADDER, Slot, table_len};
+pub use object::{OBJECT_SECTION, ObjectInfo};
 pub use outcome::{Outcome, Verdict};
 pub use quic::{MAX_SERVER_ID, QuicServerKey};
 pub use returns::{ReturnEntry, ReturnKey};
@@ -42,5 +46,6 @@ pub use source::{SourceEntry, SourceKey};
 pub use vip::{VipEntry, VipKey};
 
 /// Version of every layout in this crate. Raised by any change of a key, a value, a map's name
-/// or the meaning of a field; an agent refuses pinned maps of another version.
+/// or the meaning of a field, together with that map's row in `layouts.rs`. An agent makes maps of
+/// its own beside pinned ones of another version, and loads objects of its own version only.
 pub const ABI_VERSION: u32 = 2;

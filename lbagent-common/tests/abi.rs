@@ -181,3 +181,32 @@ fn tables_have_a_hundred_slots_a_backend_up_to_the_largest() {
     assert_eq!(table_len(655), 65537);
     assert_eq!(table_len(100_000), 65537);
 }
+
+#[test]
+fn objects_tell_what_they_are() {
+    assert_eq!(size_of::<ObjectInfo>(), 36);
+    let info = ObjectInfo::new("1.2.3-rc.1");
+    assert_eq!(
+        (info.abi_version(), info.version()),
+        (ABI_VERSION, "1.2.3-rc.1")
+    );
+    let long = ObjectInfo::new("0123456789012345678901234567");
+    assert_eq!(long.version(), "012345678901234567890123");
+
+    let mut section = b"lbagent\0".to_vec();
+    section.extend_from_slice(&7_u32.to_le_bytes());
+    section.extend_from_slice(b"0.9\0");
+    section.resize(36, 0);
+    let read = ObjectInfo::parse(&section).unwrap();
+    assert_eq!((read.abi_version(), read.version()), (7, "0.9"));
+    assert_eq!(ObjectInfo::parse(&section[..35]), None);
+    section[0] = b'x';
+    assert_eq!(ObjectInfo::parse(&section), None);
+}
+
+#[test]
+fn no_layout_is_newer_than_the_abi() {
+    for map in limits::ALL_MAPS {
+        assert!((2..=ABI_VERSION).contains(&layout_since(map)), "{map}");
+    }
+}

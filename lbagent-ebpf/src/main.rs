@@ -78,6 +78,13 @@ pub fn lb_return(ctx: TcContext) -> i32 {
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
+/// Tells the agent, before it loads anything, whether this object is for it.
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "lbagent")]
+#[unsafe(no_mangle)]
+static OBJECT_INFO: lbagent_common::ObjectInfo =
+    lbagent_common::ObjectInfo::new(env!("CARGO_PKG_VERSION"));
+
 /// Lets `cargo check` of the workspace read this crate without the BPF toolchain.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -1,0 +1,13 @@
+//! Which maps survive a change of the ABI version.
+
+use crate::limits;
+
+/// The ABI version (from 2 on, with which this record begins) that a map's key, value or meaning changed in last. Two versions of lbagent that
+/// agree on this number read each other's entries of that map.
+pub fn layout_since(map: &str) -> u32 {
+    match map {
+        // An object of another version may number outcomes otherwise.
+        limits::OUTCOMES => crate::ABI_VERSION,
+        _ => 2,
+    }
+}
