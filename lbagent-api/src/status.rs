@@ -26,6 +26,9 @@ pub struct AgentStatus {
     pub generation_desired: u64,
     /// Generation that the data plane has; below the desired one while something is missing.
     pub generation_applied: u64,
+    /// Which programs are attached; none when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataplane: Option<DataplaneInfo>,
     /// VIP addresses of the configuration.
     pub vips: Vec<IpAddr>,
     /// Interfaces of the configuration.
@@ -49,6 +52,38 @@ pub struct AgentInfo {
     /// When the process started.
     #[serde(with = "time::serde::rfc3339")]
     pub started_at: OffsetDateTime,
+}
+
+/// The BPF programs of this agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataplaneInfo {
+    /// File that the programs were read from, or `built in`.
+    pub origin: String,
+    /// The attached ones.
+    pub active: ProgramsInfo,
+    /// The ones before the last upgrade, which `lbagent rollback` attaches again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<ProgramsInfo>,
+}
+
+/// A pair of BPF programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramsInfo {
+    /// Version of the lbagent that they belong to.
+    pub version: String,
+    /// Version of their map layout.
+    pub abi_version: u32,
+    /// The kernel's tag of `lb_ingress`, 16 hexadecimal digits as `bpftool prog` shows them.
+    pub ingress_tag: String,
+    /// The kernel's tag of `lb_return`.
+    pub return_tag: String,
+    /// When the kernel loaded them.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
+    pub loaded_at: Option<OffsetDateTime>,
 }
 
 /// An interface that the data plane is attached to.

@@ -28,10 +28,12 @@ use tracing::{info, warn};
 
 use crate::api;
 use crate::config::{ApiConfig, Config};
-use crate::dataplane::{InterfaceStatus, KernelDataplane, LoadError, network_changes};
+use crate::dataplane::{
+    InterfaceStatus, KernelDataplane, LoadError, ObjectStatus, OpenOptions, network_changes,
+};
 use crate::desired::{Desired, DesiredError, document};
 use crate::plan::GatewaySettings;
-use crate::reconcile::{Reconciler, ReconcilerHandle, Timing, WakeReason};
+use crate::reconcile::{FillError, Reconciler, ReconcilerHandle, Timing, WakeReason, fill};
 use crate::store::{RedbStore, StoreError};
 use lock::Lock;
 
@@ -79,6 +81,9 @@ pub enum AgentError {
     /// The data plane could not be set up.
     #[error(transparent)]
     Dataplane(#[from] LoadError),
+    /// The maps of an upgraded data plane could not be filled, so it was not attached.
+    #[error(transparent)]
+    Fill(#[from] FillError),
     /// The API cannot listen.
     #[error("the API cannot listen on {address}")]
     Listen {
@@ -119,7 +124,7 @@ pub fn run(config: Config, import_state: Option<&Path>) -> Result<(), AgentError
         import(&desired, path, &config.vips)?;
     }
     // Before the runtime: this opens netlink sockets of its own and may take a second.
-    let dataplane = KernelDataplane::open(&config.open_options())?;
+    let (dataplane, object) = take_over(&config, &desired)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -128,11 +133,29 @@ pub fn run(config: Config, import_state: Option<&Path>) -> Result<(), AgentError
             what: "start the runtime",
             source,
         })?;
-    let outcome = runtime.block_on(serve(config, desired, dataplane));
+    let outcome = runtime.block_on(serve(config, desired, dataplane, object));
     // The store is closed before the lock goes, so that the next agent finds it free.
     drop(runtime);
     drop(lock);
     outcome
+}
+
+/// Opens the data plane and attaches it. New maps that replace those of attached programs are
+/// filled before: up to the last step, packets flow as before.
+fn take_over(
+    config: &Config,
+    desired: &Desired,
+) -> Result<(KernelDataplane, Option<ObjectStatus>), AgentError> {
+    let options: OpenOptions = config.open_options();
+    let mut dataplane = KernelDataplane::open(&options)?;
+    if dataplane.must_be_filled() {
+        let gateway = config.gateway_settings(desired.hash_seed());
+        let steps = fill(&mut dataplane, desired.current(), gateway)?;
+        info!(steps, "filled the maps of the new data plane");
+    }
+    dataplane.attach()?;
+    let object = ObjectStatus::read(&options);
+    Ok((dataplane, object))
 }
 
 fn import(desired: &Desired, path: &Path, vips: &BTreeSet<IpAddr>) -> Result<(), AgentError> {
@@ -169,10 +192,11 @@ async fn serve(
     config: Config,
     desired: Arc<Desired>,
     dataplane: KernelDataplane,
+    object: Option<ObjectStatus>,
 ) -> Result<(), AgentError> {
     let gateway = config.gateway_settings(desired.hash_seed());
     let interfaces = dataplane.interfaces();
-    log_start(&interfaces.borrow());
+    log_start(&interfaces.borrow(), object.as_ref());
     let (reconciler, handle) = Reconciler::new(
         Box::new(dataplane),
         gateway.clone(),
@@ -190,7 +214,7 @@ async fn serve(
     })?;
     let waking = tokio::spawn(wake_on_changes(changes, handle.clone()));
     let draining = tokio::spawn(drains::run(Arc::clone(&desired)));
-    let context = api_context(&config, gateway, desired, handle, interfaces)?;
+    let context = api_context(&config, gateway, desired, handle, (interfaces, object))?;
     let served = serve_api(&config.api, context).await;
     for task in [reconciling, waking, draining] {
         task.abort();
@@ -200,14 +224,17 @@ async fn serve(
 
 /// One line that says what runs here. How each program came to be attached is logged by the data
 /// plane.
-fn log_start(interfaces: &[InterfaceStatus]) {
+fn log_start(interfaces: &[InterfaceStatus], object: Option<&ObjectStatus>) {
     let attached = |status: &InterfaceStatus| match status.mode {
         Some(mode) => format!("{} ({:?}, {mode:?})", status.interface, status.hook),
         None => format!("{} ({:?}, not attached)", status.interface, status.hook),
     };
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        abi = lbagent_common::ABI_VERSION,
+        object = object.map(|object| tracing::field::display(&object.active)),
+        previous = object
+            .and_then(|object| object.previous.as_ref())
+            .map(tracing::field::display),
         interfaces = interfaces
             .iter()
             .map(attached)
@@ -229,7 +256,7 @@ fn api_context(
     gateway: GatewaySettings,
     desired: Arc<Desired>,
     reconciler: ReconcilerHandle,
-    interfaces: watch::Receiver<Vec<InterfaceStatus>>,
+    (interfaces, object): (watch::Receiver<Vec<InterfaceStatus>>, Option<ObjectStatus>),
 ) -> Result<api::Context, AgentError> {
     let token = config.api.token_file.as_ref().map(|path| {
         std::fs::read_to_string(path)
@@ -246,6 +273,7 @@ fn api_context(
         desired,
         reconciler,
         interfaces,
+        object,
         started_at: OffsetDateTime::now_utc(),
     })
 }

@@ -17,7 +17,8 @@ Exit codes:
   1  failed while running
   2  the configuration or the command line cannot be used
   3  another lbagent runs on the same state or pins
-  4  a privilege is missing";
+  4  a privilege is missing
+  5  the data plane could not be loaded, filled or attached; the one that was attached goes on";
 
 /// eBPF/XDP load-balancing agent: keeps the pinned data plane equal to the desired state
 #[derive(Debug, Parser)]
@@ -42,6 +43,9 @@ pub enum Command {
     /// Take programs, links, maps, addresses, routes and changed settings off this host again. The
     /// desired state in the store stays
     Detach(ConfigArgs),
+    /// Attach the programs from before the last upgrade again, each interface in one step. The agent
+    /// must be stopped; start the lbagent that they belong to afterwards
+    Rollback(ConfigArgs),
     /// Run captured packets through the real BPF object, away from the host's network, and write
     /// what would happen to each
     Replay(ReplayArgs),

@@ -6,7 +6,7 @@ use clap::Parser;
 use lbagent::cli::{Cli, Command, ConfigArgs, DecapArgs, RunArgs};
 use lbagent::config::{Config, ConfigError};
 use lbagent::dataplane::decap::DecapError;
-use lbagent::dataplane::{DetachError, DetachOptions, LoadError, detach};
+use lbagent::dataplane::{DetachError, DetachOptions, LoadError, RollbackError, detach, rollback};
 use lbagent::{agent, decap, replay};
 use tracing_subscriber::EnvFilter;
 
@@ -17,6 +17,7 @@ enum Exit {
     Config = 2,
     Running = 3,
     Privileges = 4,
+    Dataplane = 5,
 }
 
 /// An error that ends the process, with its exit code.
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run(&args),
         Command::Check(args) => load(&args).map(|_| println!("{}: ok", args.config.display())),
         Command::Detach(args) => remove(&args),
+        Command::Rollback(args) => roll_back(&args),
         Command::Replay(args) => replay(args),
         Command::Decap(args) => decapsulate(&args),
     };
@@ -69,6 +71,8 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
             | agent::AgentError::Dataplane(LoadError::PinsInUse { .. }) => Exit::Running,
             agent::AgentError::Privileges { .. }
             | agent::AgentError::Dataplane(LoadError::NotPermitted) => Exit::Privileges,
+            agent::AgentError::Dataplane(error) if error.is_of_host() => Exit::Failed,
+            agent::AgentError::Dataplane(_) | agent::AgentError::Fill(_) => Exit::Dataplane,
             _ => Exit::Failed,
         };
         Failure(exit, error.into())
@@ -78,12 +82,7 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
 fn remove(args: &ConfigArgs) -> Result<(), Failure> {
     let config = load(args)?;
     agent::require_privileges().map_err(|error| Failure(Exit::Privileges, error.into()))?;
-    let removed = detach(&DetachOptions {
-        state_dir: config.state_dir,
-        bpffs_dir: config.bpffs_dir,
-        backend_interfaces: config.backend_interfaces,
-    })
-    .map_err(|error| {
+    let removed = detach(&places(config)).map_err(|error| {
         let exit = match &error {
             DetachError::Running { .. } => Exit::Running,
             _ => Exit::Failed,
@@ -127,6 +126,41 @@ fn decapsulate(args: &DecapArgs) -> Result<(), Failure> {
         done.iter().for_each(|done| println!("{done}"));
         Ok(())
     }
+}
+
+/// Where an agent left its traces.
+fn places(config: Config) -> DetachOptions {
+    DetachOptions {
+        state_dir: config.state_dir,
+        bpffs_dir: config.bpffs_dir,
+        backend_interfaces: config.backend_interfaces,
+    }
+}
+
+fn roll_back(args: &ConfigArgs) -> Result<(), Failure> {
+    let config = load(args)?;
+    agent::require_privileges().map_err(|error| Failure(Exit::Privileges, error.into()))?;
+    let done = rollback(&places(config)).map_err(|error| {
+        let exit = match &error {
+            RollbackError::Running { .. } => Exit::Running,
+            RollbackError::Pins(_) | RollbackError::Attach { .. } => Exit::Dataplane,
+            RollbackError::Nothing { .. } => Exit::Failed,
+        };
+        Failure(exit, error.into())
+    })?;
+    println!("attached again: {}", done.now);
+    if let Some(before) = &done.before {
+        println!("in place of:    {before}");
+    }
+    println!("interfaces:     {}", done.interfaces.join(", "));
+    if !done.gone.is_empty() {
+        println!("gone:           {}", done.gone.join(", "));
+    }
+    println!(
+        "start lbagent {} next: another version would attach its own programs again",
+        done.now.version
+    );
+    Ok(())
 }
 
 fn replay(args: lbagent::cli::ReplayArgs) -> Result<(), Failure> {

@@ -1,8 +1,8 @@
 //! Desired against actual: what is not as it was asked for, and why.
 
 use lbagent_api::status::{
-    AgentInfo, AgentStatus, AttachMode, Condition, InterfaceRole, InterfaceStatus, ObjectKind,
-    Severity,
+    AgentInfo, AgentStatus, AttachMode, Condition, DataplaneInfo, InterfaceRole, InterfaceStatus,
+    ObjectKind, ProgramsInfo, Severity,
 };
 
 use crate::dataplane::{self, AttachedMode, Hook};
@@ -23,6 +23,8 @@ pub struct Inputs<'a> {
     pub result: &'a ReconcileResult,
     /// How the programs are attached.
     pub interfaces: &'a [dataplane::InterfaceStatus],
+    /// Which programs they are.
+    pub object: Option<&'a dataplane::ObjectStatus>,
     /// What the data plane holds now, or why that is not known.
     pub observation: Result<&'a Observation, &'a ObserveError>,
 }
@@ -35,6 +37,7 @@ pub fn agent_status(inputs: &Inputs<'_>) -> AgentStatus {
         desired,
         result,
         interfaces,
+        object,
         observation,
     } = inputs;
     let found = result.conditions.iter();
@@ -57,6 +60,7 @@ pub fn agent_status(inputs: &Inputs<'_>) -> AgentStatus {
         } else {
             result.generation.saturating_sub(1)
         },
+        dataplane: object.map(dataplane_info),
         vips: gateway.vips.iter().copied().collect(),
         interfaces: interfaces.iter().map(interface_row).collect(),
         maps: observation
@@ -139,6 +143,36 @@ fn interface_row(interface: &dataplane::InterfaceStatus) -> InterfaceStatus {
             AttachedMode::Clsact => AttachMode::Clsact,
         }),
         reason: reason.clone(),
+    }
+}
+
+fn dataplane_info(object: &dataplane::ObjectStatus) -> DataplaneInfo {
+    let dataplane::ObjectStatus {
+        origin,
+        active,
+        previous,
+    } = object;
+    DataplaneInfo {
+        origin: origin.clone(),
+        active: programs_info(active),
+        previous: previous.as_ref().map(programs_info),
+    }
+}
+
+fn programs_info(generation: &dataplane::GenerationInfo) -> ProgramsInfo {
+    let dataplane::GenerationInfo {
+        version,
+        abi_version,
+        ingress_tag,
+        return_tag,
+        loaded_at,
+    } = generation;
+    ProgramsInfo {
+        version: version.clone(),
+        abi_version: *abi_version,
+        ingress_tag: format!("{ingress_tag:016x}"),
+        return_tag: format!("{return_tag:016x}"),
+        loaded_at: *loaded_at,
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) async fn status(State(context): State<Shared>) -> Answer {
         desired: &desired,
         result: &context.reconciler.latest(),
         interfaces: &interfaces,
+        object: context.object.as_ref(),
         observation: observation.as_ref(),
     });
     answer(Envelope::success(StatusData { status }))

@@ -26,7 +26,7 @@ use lbagent_api::paths;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use crate::dataplane::InterfaceStatus;
+use crate::dataplane::{InterfaceStatus, ObjectStatus};
 use crate::desired::Desired;
 use crate::desired::validate::Gateway;
 use crate::plan::GatewaySettings;
@@ -53,6 +53,8 @@ pub struct Context {
     pub reconciler: ReconcilerHandle,
     /// How the programs are attached.
     pub interfaces: watch::Receiver<Vec<InterfaceStatus>>,
+    /// Which object is attached.
+    pub object: Option<ObjectStatus>,
     /// When the agent started.
     pub started_at: OffsetDateTime,
 }

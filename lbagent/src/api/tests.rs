@@ -103,6 +103,7 @@ impl Server {
             desired: desired.clone(),
             reconciler: handle,
             interfaces: interfaces.subscribe(),
+            object: None,
             started_at: OffsetDateTime::now_utc(),
         });
         Self {

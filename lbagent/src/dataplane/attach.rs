@@ -319,7 +319,7 @@ impl Attachments {
             .map(|name| self.pins.link("xdp", name))
             .collect();
         kept.extend(self.backends.iter().map(|name| self.pins.link("tc", name)));
-        let directory = self.pins.version().join("links");
+        let directory = self.pins.links();
         let mut removed = Vec::new();
         for entry in fs::read_dir(&directory)? {
             let path = entry?.path();

@@ -52,6 +52,24 @@ pub(super) fn attach_filter(
     Ok(())
 }
 
+/// Replaces the program of an interface's filter in one step; false if there is no such filter.
+pub(super) fn replace_filter(program: &mut SchedClassifier, name: &str) -> anyhow::Result<bool> {
+    if nix::net::if_::if_nametoindex(name).is_err() {
+        return Ok(false);
+    }
+    match program.attach_to_link(filter(name)?) {
+        Ok(id) => {
+            // Dropping the link would remove the filter.
+            mem::forget(program.take_link(id)?);
+            Ok(true)
+        }
+        Err(
+            ProgramError::TcError(TcError::NetlinkError(error)) | ProgramError::NetlinkError(error),
+        ) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot replace the filter of {name}")),
+    }
+}
+
 /// Removes the filter of an interface; true if it was there.
 pub(super) fn remove_filter(netlink: &mut Netlink, name: &str) -> anyhow::Result<bool> {
     let Some(index) = Interfaces::read(netlink)?.index(name) else {

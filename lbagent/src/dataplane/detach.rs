@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::generations;
 use super::journal::Journal;
 use super::load::remove_if_there;
 use super::netlink::Netlink;
@@ -54,18 +55,14 @@ pub fn detach(options: &DetachOptions) -> Result<Vec<String>, DetachError> {
     let versions = pins
         .versions()
         .map_err(|error| removing(&options.bpffs_dir, error))?;
-    let mut locks = Vec::new();
-    for path in &versions {
-        locks.push(Pins::lock_directory(path).map_err(|error| match error {
-            LoadError::PinsInUse { path } => DetachError::Running { path },
-            error => error.into(),
-        })?);
-    }
+    let lock = options.bpffs_dir.exists().then(|| pins.lock());
+    let lock = lock.transpose().map_err(|error| match error {
+        LoadError::PinsInUse { path } => DetachError::Running { path },
+        error => error.into(),
+    })?;
     let journal = Journal::open(&options.state_dir)?;
     // Links first: from here on packets go as if there had never been an agent.
-    for version in &versions {
-        removal.pins(&version.join("links"), "link", true);
-    }
+    removal.links(&pins.links());
     removal.network(&journal, options);
     for (setting, restored) in sysctl::restore(&journal) {
         match restored {
@@ -75,12 +72,11 @@ pub fn detach(options: &DetachOptions) -> Result<Vec<String>, DetachError> {
             Err(error) => removal.failed(format!("the changed setting {setting}"), error),
         }
     }
-    for version in &versions {
-        removal.pins(&version.join("programs"), "program", false);
-        removal.pins(&version.join("maps"), "map", false);
-        removal.directory(version);
+    for directory in versions.iter().chain([&pins.staging()]) {
+        removal.tree(directory);
     }
-    drop(locks);
+    removal.roles(&options.bpffs_dir);
+    drop(lock);
     removal.directory(&options.bpffs_dir);
     // The record is needed again if anything on it is still there.
     if removal.failure.is_none() {
@@ -102,35 +98,61 @@ struct Removal {
 }
 
 impl Removal {
-    /// Removes every pin of a directory, and the directory.
-    fn pins(&mut self, directory: &Path, what: &str, are_links: bool) {
-        let entries = match fs::read_dir(directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(error) => return self.failed(directory.display(), error),
-        };
-        for entry in entries {
-            let path = match entry {
-                Ok(entry) => entry.path(),
-                Err(error) => return self.failed(directory.display(), error),
-            };
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let name = if are_links { unescape(&name) } else { name };
-            if are_links && let Err(error) = syscalls::detach_link(&path) {
+    /// Takes the programs off their interfaces.
+    fn links(&mut self, directory: &Path) {
+        for path in self.entries(directory) {
+            let name = unescape(&path.file_name().unwrap_or_default().to_string_lossy());
+            if let Err(error) = syscalls::detach_link(&path) {
                 // An interface that is gone took the link with it; anything else ends with the pin.
                 tracing::debug!(link = %name, %error, "cannot detach a link at once");
             }
-            match remove_if_there(&path) {
-                Ok(true) => self.removed.push(format!("{what} {name}")),
-                Ok(false) => {}
-                Err(error) => self.failed(path.display(), error),
+            self.file(&path, &format!("link {name}"));
+        }
+        self.directory(directory);
+    }
+
+    /// Removes every pin of a directory and of those in it, and the directories.
+    fn tree(&mut self, directory: &Path) {
+        for path in self.entries(directory) {
+            // Not of what a symbolic link leads to.
+            let is_directory = path.symlink_metadata().is_ok_and(|found| found.is_dir());
+            if is_directory {
+                self.tree(&path);
+            } else {
+                self.file(&path, &format!("pin {}", path.display()));
             }
         }
         self.directory(directory);
+    }
+
+    /// Removes the names of the active and the previous programs.
+    fn roles(&mut self, directory: &Path) {
+        for path in self.entries(directory) {
+            if path.file_name().is_some_and(generations::is_role) {
+                self.file(&path, &format!("name {}", path.display()));
+            }
+        }
+    }
+
+    fn entries(&mut self, directory: &Path) -> Vec<PathBuf> {
+        let listed = fs::read_dir(directory)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+        match listed {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                self.failed(directory.display(), error);
+                Vec::new()
+            }
+        }
+    }
+
+    fn file(&mut self, path: &Path, what: &str) {
+        match remove_if_there(path) {
+            Ok(true) => self.removed.push(what.to_owned()),
+            Ok(false) => {}
+            Err(error) => self.failed(path.display(), error),
+        }
     }
 
     /// Filters, addresses, routes and neighbours of this network namespace.

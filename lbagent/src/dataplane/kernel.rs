@@ -8,16 +8,13 @@ use aya::programs::{SchedClassifier, Xdp};
 use lbagent_common::{BackendEntry, BackendId, Outcome, Settings, VipEntry, VipKey};
 use tokio::sync::watch;
 
-use super::attach::{Attachments, InterfaceStatus, XdpMode};
-use super::host::{HostAddresses, VipMode};
-use super::journal::Journal;
+use super::attach::{InterfaceStatus, XdpMode};
+use super::host::VipMode;
 use super::load::{self, Loaded};
-use super::neighbours::Neighbours;
-use super::netlink::Netlink;
-use super::pins::Pins;
+use super::object::Object;
+use super::staging::Staged;
 use super::surroundings::Host;
 use super::typed_maps::Maps;
-use super::xdp_features::XdpFeatures;
 use super::{
     ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, LoadError, Path, Region,
     Step,
@@ -46,16 +43,18 @@ pub struct OpenOptions {
 
 /// The data plane in the kernel.
 pub struct KernelDataplane {
-    loaded: Loaded,
-    capacity: Capacity,
+    pub(super) loaded: Loaded,
+    pub(super) capacity: Capacity,
     /// Members of the settings entry that no plan asks for.
-    running: Running,
-    surroundings: Surroundings,
+    pub(super) running: Running,
+    pub(super) surroundings: Surroundings,
+    /// Until it is attached.
+    pub(super) staged: Option<Staged>,
 }
 
 /// The part of [`Settings`] that changes while nothing is asked for.
 #[derive(Clone, Copy, Debug, Default)]
-struct Running {
+pub(super) struct Running {
     next_hops_until: u32,
     sample_shift: u32,
 }
@@ -77,7 +76,7 @@ impl Running {
 
 /// What lies outside of the maps.
 #[derive(Debug)]
-enum Surroundings {
+pub(super) enum Surroundings {
     /// The host's network.
     Host(Box<Host>),
     /// Nothing real: programs are run by hand.
@@ -88,49 +87,6 @@ enum Surroundings {
 }
 
 impl KernelDataplane {
-    /// Takes over what is pinned, or sets everything up; then attaches the programs.
-    ///
-    /// Nothing that carries packets is replaced before the new programs passed the verifier.
-    pub fn open(options: &OpenOptions) -> Result<Self, LoadError> {
-        let object = load::object(options.object.as_deref())?;
-        let pins = Pins::new(&options.bpffs_dir);
-        pins.prepare()?;
-        let lock = pins.lock()?;
-        let mut netlink = Netlink::open().map_err(LoadError::Netlink)?;
-        let journal = Journal::open(&options.state_dir)?;
-        let mut loaded = load::load(&object, &options.capacity, Some(&pins))?;
-        let neighbours = Neighbours::read(&mut netlink).map_err(LoadError::Netlink)?;
-        let addresses = HostAddresses::new(options.vip_mode, options.client_interfaces.clone());
-        addresses
-            .remove_others(&mut netlink)
-            .map_err(LoadError::Netlink)?;
-        let mut host = Host {
-            netlink,
-            addresses,
-            neighbours,
-            xdp_features: XdpFeatures::open().map_err(LoadError::Netlink)?,
-            ways: BTreeMap::new(),
-            attachments: Attachments::new(
-                options.client_interfaces.clone(),
-                options.backend_interfaces.clone(),
-                options.xdp_mode,
-                pins.clone(),
-            ),
-            journal,
-            status: watch::Sender::new(Vec::new()),
-            _lock: lock,
-        };
-        host.start(&mut loaded)?;
-        load::pin_programs(&mut loaded.ebpf, &pins)?;
-        let surroundings = Surroundings::Host(Box::new(host));
-        Ok(Self {
-            loaded,
-            capacity: options.capacity,
-            running: Running::default(),
-            surroundings,
-        })
-    }
-
     /// Loads the programs into maps of their own: nothing is pinned, attached or changed on the
     /// host. For `lbagent replay` and tests, which run the programs by hand. `object` is a file to
     /// use instead of the embedded object.
@@ -138,7 +94,9 @@ impl KernelDataplane {
         object: Option<&std::path::Path>,
         capacity: Capacity,
     ) -> Result<Self, LoadError> {
-        let loaded = load::load(&load::object(object)?, &capacity, None)?;
+        let mut ebpf = load::load_maps(&Object::read(object)?, &capacity, |_| None)?;
+        load::load_programs(&mut ebpf)?;
+        let loaded = Loaded::new(ebpf, &capacity)?;
         let surroundings = Surroundings::Memory {
             addresses: BTreeSet::new(),
             paths: BTreeMap::new(),
@@ -152,6 +110,7 @@ impl KernelDataplane {
                 sample_shift: 0,
             },
             surroundings,
+            staged: None,
         })
     }
 
@@ -250,35 +209,11 @@ impl Dataplane for KernelDataplane {
                 (present.clone(), paths)
             }
         };
-        let maps = &self.loaded.maps;
-        let vips: BTreeMap<_, _> = maps.vips.entries()?.into_iter().collect();
-        let mut tables = BTreeMap::new();
-        for region in vips.values().flat_map(regions) {
-            // Only damage names slots that are not there. The plan does without such a table and
-            // writes a new one; an error here would keep it from ever doing so.
-            if !maps.slots.holds(region) {
-                continue;
-            }
-            if let std::collections::btree_map::Entry::Vacant(vacant) = tables.entry(region) {
-                vacant.insert(maps.slots.read(region)?);
-            }
-        }
-        let mut backends = BTreeMap::new();
-        for id in 1..maps.backends.len() {
-            let entry = maps.backends.get(id)?;
-            if entry.flags != 0 {
-                backends.insert(id, entry);
-            }
-        }
         Ok(ActualState {
-            settings: Running::default().within(&maps.settings.get(0)?),
             capacity: self.capacity,
-            vips,
-            tables,
-            backends,
-            returns: maps.returns.entries()?.into_iter().collect(),
             host_addresses,
             paths,
+            ..read_maps(&self.loaded.maps)?
         })
     }
 
@@ -319,6 +254,37 @@ impl Dataplane for KernelDataplane {
             backends: of(&maps.backend_counters, backends)?,
         })
     }
+}
+
+/// What the agent wrote into the maps.
+pub(super) fn read_maps(maps: &Maps) -> Result<ActualState, DataplaneError> {
+    let vips: BTreeMap<_, _> = maps.vips.entries()?.into_iter().collect();
+    let mut tables = BTreeMap::new();
+    for region in vips.values().flat_map(regions) {
+        // Only damage names slots that are not there. The plan does without such a table and
+        // writes a new one; an error here would keep it from ever doing so.
+        if !maps.slots.holds(region) {
+            continue;
+        }
+        if let std::collections::btree_map::Entry::Vacant(vacant) = tables.entry(region) {
+            vacant.insert(maps.slots.read(region)?);
+        }
+    }
+    let mut backends = BTreeMap::new();
+    for id in 1..maps.backends.len() {
+        let entry = maps.backends.get(id)?;
+        if entry.flags != 0 {
+            backends.insert(id, entry);
+        }
+    }
+    Ok(ActualState {
+        settings: Running::default().within(&maps.settings.get(0)?),
+        vips,
+        tables,
+        backends,
+        returns: maps.returns.entries()?.into_iter().collect(),
+        ..ActualState::default()
+    })
 }
 
 /// The regions that a VIP's packets may read.

@@ -5,22 +5,29 @@
 
 mod announce;
 mod attach;
+mod carry;
 mod clsact;
 pub mod decap;
 mod detach;
 pub mod fake;
+mod generations;
 mod host;
 mod interfaces;
 mod journal;
 mod kernel;
 mod load;
+mod load_error;
 mod neighbours;
 mod netlink;
+mod object;
 mod pins;
+mod rollback;
 mod sandbox;
+mod staging;
 mod surroundings;
 mod syscalls;
 mod sysctl;
+mod take_over;
 mod test_run;
 pub mod typed_maps;
 mod watch;
@@ -36,9 +43,11 @@ use lbagent_common::{
 
 pub use attach::{AttachedMode, Hook, InterfaceStatus, XdpMode};
 pub use detach::{DetachError, DetachOptions, detach};
+pub use generations::{GenerationInfo, ObjectStatus};
 pub use host::VipMode;
 pub use kernel::{KernelDataplane, OpenOptions};
-pub use load::LoadError;
+pub use load_error::LoadError;
+pub use rollback::{RollbackError, RolledBack, rollback};
 pub use sandbox::Sandbox;
 pub use test_run::{Action, Run, RunError};
 pub use watch::network_changes;

@@ -8,7 +8,7 @@ use aya::maps::{MapInfo, MapType};
 use lbagent_common::{
     ABI_VERSION, AnswerBudget, BackendEntry, BackendId, ConnBucket, FragmentEntry, FragmentKey,
     NatFlowEntry, NatFlowKey, Outcome, PacketCounter, QuicServerKey, ReturnEntry, ReturnKey,
-    Settings, Slot, SourceEntry, SourceKey, TrafficCounter, VipEntry, VipKey, limits,
+    Settings, Slot, SourceEntry, SourceKey, TrafficCounter, VipEntry, VipKey, layout_since, limits,
 };
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -29,24 +29,24 @@ impl Pins {
         }
     }
 
+    /// The directory that everything is pinned below.
+    pub(super) fn base(&self) -> &Path {
+        &self.base
+    }
+
     /// Checks the file system and makes the directories.
     pub(super) fn prepare(&self) -> Result<(), LoadError> {
         self.check_file_system()?;
-        self.check_other_versions()?;
-        for directory in ["maps", "programs", "links"] {
-            let path = self.version().join(directory);
-            fs::create_dir_all(&path).map_err(|source| unusable(&path, source))?;
-        }
-        Ok(())
+        let links = self.links();
+        fs::create_dir_all(&links).map_err(|source| unusable(&links, source))
     }
 
     /// Keeps a second agent off these pins until the lock is dropped.
     pub(super) fn lock(&self) -> Result<Flock<File>, LoadError> {
-        Self::lock_directory(&self.version())
+        Self::lock_directory(&self.base)
     }
 
-    /// Locks the pins of one ABI version. The kernel lets go of it when the process ends, however
-    /// it ends.
+    /// Locks a directory of pins. The kernel lets go of it when the process ends, however it ends.
     pub(super) fn lock_directory(path: &Path) -> Result<Flock<File>, LoadError> {
         let file = File::open(path).map_err(|source| unusable(path, source))?;
         Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| LoadError::PinsInUse {
@@ -55,25 +55,23 @@ impl Pins {
     }
 
     /// The directory of this ABI version.
-    pub(crate) fn version(&self) -> PathBuf {
+    pub(super) fn version(&self) -> PathBuf {
         self.base.join(format!("v{ABI_VERSION}"))
     }
 
-    /// A map's pin.
-    pub(crate) fn map(&self, name: &str) -> PathBuf {
-        self.version().join("maps").join(name)
+    /// Where a data plane is put together before anybody may find it.
+    pub(super) fn staging(&self) -> PathBuf {
+        self.base.join("staging")
     }
 
-    /// A program's pin.
-    pub(super) fn program(&self, name: &str) -> PathBuf {
-        self.version().join("programs").join(name)
+    /// Links between programs and interfaces. They outlive every version of maps and programs.
+    pub(super) fn links(&self) -> PathBuf {
+        self.base.join("links")
     }
 
     /// A link's pin; `hook` is `xdp` or `tc`.
     pub(super) fn link(&self, hook: &str, interface: &str) -> PathBuf {
-        self.version()
-            .join("links")
-            .join(format!("{hook}-{}", escape(interface)))
+        self.links().join(format!("{hook}-{}", escape(interface)))
     }
 
     /// Directories of all ABI versions, this one included.
@@ -114,20 +112,9 @@ impl Pins {
             mount_point,
         })
     }
-
-    /// Two versions would answer for the same packets, with maps that nobody keeps equal.
-    fn check_other_versions(&self) -> Result<(), LoadError> {
-        let versions = self
-            .versions()
-            .map_err(|source| unusable(&self.base, source))?;
-        match versions.into_iter().find(|path| *path != self.version()) {
-            Some(path) => Err(LoadError::OtherAbi { path }),
-            None => Ok(()),
-        }
-    }
 }
 
-fn unusable(path: &Path, source: io::Error) -> LoadError {
+pub(super) fn unusable(path: &Path, source: io::Error) -> LoadError {
     if source.kind() == io::ErrorKind::PermissionDenied {
         return LoadError::NotPermitted;
     }
@@ -221,6 +208,11 @@ impl MapShape {
             capacity,
             setting,
         }
+    }
+
+    /// The ABI version that its layout changed in last.
+    pub(super) fn layout(&self) -> u32 {
+        layout_since(self.name)
     }
 
     /// Checks a map that is pinned already, before anything is loaded.

@@ -29,6 +29,8 @@ pub(super) struct Host {
     pub(super) attachments: Attachments,
     pub(super) journal: Journal,
     pub(super) status: watch::Sender<Vec<InterfaceStatus>>,
+    /// Whether the programs are attached, and kept so by each pass.
+    pub(super) attached: bool,
     /// Keeps a second agent off these pins.
     pub(super) _lock: Flock<File>,
 }
@@ -54,6 +56,7 @@ impl Host {
                 .ensure_backends(loaded, &interfaces, &mut self.journal),
         );
         self.publish(status);
+        self.attached = true;
         match self.attachments.remove_others() {
             Ok(removed) => removed
                 .iter()
@@ -72,10 +75,12 @@ impl Host {
         let list = |object: &str| host::failed("list", object.to_owned());
         let interfaces = Interfaces::read(&mut self.netlink).map_err(list("interfaces"))?;
         self.ensure_forwarding(&interfaces)?;
-        let status = self
-            .attachments
-            .ensure(loaded, &interfaces, &mut self.journal);
-        self.publish(status);
+        if self.attached {
+            let status = self
+                .attachments
+                .ensure(loaded, &interfaces, &mut self.journal);
+            self.publish(status);
+        }
         let present = host::addresses(&mut self.netlink).map_err(list("addresses"))?;
         let answered = self
             .addresses

@@ -12,6 +12,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 /// Commands of `enum bpf_cmd`, `include/uapi/linux/bpf.h`.
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// The part of `union bpf_attr` that `BPF_OBJ_GET` reads.
@@ -60,6 +61,41 @@ pub(super) fn detach_link(path: &Path) -> io::Result<()> {
             BPF_LINK_DETACH,
             &raw const link_fd,
             size_of_val(&link_fd) as libc::c_uint,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The part of `union bpf_attr` that `BPF_LINK_UPDATE` reads.
+#[repr(C)]
+struct LinkUpdate {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
+}
+
+/// Replaces the program of a pinned link by a pinned program: each packet meets one of the two.
+pub(super) fn update_link(link: &Path, program: &Path) -> io::Result<()> {
+    let (link, program) = (open_pinned(link)?, open_pinned(program)?);
+    let attributes = LinkUpdate {
+        link_fd: link.as_raw_fd() as u32,
+        new_prog_fd: program.as_raw_fd() as u32,
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    // SAFETY: the kernel reads `size_of::<LinkUpdate>()` bytes of `attributes`, which is alive until
+    // the call returns, and takes references of its own from the two open descriptors.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_UPDATE,
+            &raw const attributes,
+            size_of::<LinkUpdate>() as libc::c_uint,
         )
     };
     if result == 0 {

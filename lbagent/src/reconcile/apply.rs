@@ -48,6 +48,15 @@ impl Report {
         })
     }
 
+    /// The first step that failed on a map, and why.
+    pub(super) fn map_error(&self) -> Option<(&str, &DataplaneError)> {
+        self.failures.iter().find_map(|failure| {
+            let error = failure.error.as_ref()?;
+            let of_host = matches!(error, DataplaneError::Host { .. });
+            (!of_host).then_some((failure.step.as_str(), error))
+        })
+    }
+
     /// The pass's error: the first failure, and how many there are.
     pub(super) fn error(&self) -> Option<String> {
         let first = self.failures.iter().find_map(|failure| {

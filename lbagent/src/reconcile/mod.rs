@@ -5,6 +5,7 @@
 //! deadline, a timer, a retry after failures. Output: one [`ReconcileResult`] a pass.
 
 mod apply;
+mod fill;
 mod grace;
 mod handle;
 mod owner;
@@ -23,6 +24,7 @@ use crate::dataplane::{Dataplane, DataplaneError};
 use crate::desired::DesiredState;
 use crate::plan::{self, GatewaySettings, IdCursor, Plan, PlanInput, drain};
 use apply::Report;
+pub use fill::{FillError, fill};
 use grace::Grace;
 pub use handle::{
     Observation, ObserveError, ReconcileResult, ReconcilerHandle, WaitError, WakeReason,

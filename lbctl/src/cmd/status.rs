@@ -3,9 +3,11 @@
 use clap::Args;
 use lbagent_api::paths;
 use lbagent_api::status::{
-    AgentStatus, AttachMode, Condition, InterfaceRole, ObjectKind, Severity, StatusData,
+    AgentStatus, AttachMode, Condition, DataplaneInfo, InterfaceRole, ObjectKind, ProgramsInfo,
+    Severity, StatusData,
 };
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::client::Client;
 use crate::error::CtlError;
@@ -58,10 +60,11 @@ fn unhealthy(status: &AgentStatus) -> Option<String> {
 fn render(status: &AgentStatus, now: OffsetDateTime) -> String {
     let agent = &status.agent;
     let mut text = format!(
-        "lbagent {}, pid {}, up {}\nGeneration {} desired, {} applied\nVIPs {}\n",
+        "lbagent {}, pid {}, up {}\n{}Generation {} desired, {} applied\nVIPs {}\n",
         agent.version,
         agent.pid,
         uptime((now - agent.started_at).whole_seconds()),
+        status.dataplane.as_ref().map_or(String::new(), dataplane),
         status.generation_desired,
         status.generation_applied,
         list(&status.vips)
@@ -75,6 +78,38 @@ fn render(status: &AgentStatus, now: OffsetDateTime) -> String {
     text.push_str("\n\n");
     text.push_str(&conditions(&status.conditions));
     text
+}
+
+fn dataplane(dataplane: &DataplaneInfo) -> String {
+    let DataplaneInfo {
+        origin,
+        active,
+        previous,
+    } = dataplane;
+    let loaded = active.loaded_at.and_then(|loaded| {
+        let seconds = loaded.replace_nanosecond(0).ok()?;
+        Some(format!(", loaded {}", seconds.format(&Rfc3339).ok()?))
+    });
+    let loaded = loaded.unwrap_or_default();
+    let mut text = format!("Programs {}, {origin}{loaded}\n", programs(active));
+    if let Some(previous) = previous {
+        text.push_str(&format!(
+            "Rollback to {} by `lbagent rollback`\n",
+            programs(previous)
+        ));
+    }
+    text
+}
+
+fn programs(programs: &ProgramsInfo) -> String {
+    let ProgramsInfo {
+        version,
+        abi_version,
+        ingress_tag,
+        return_tag,
+        loaded_at: _,
+    } = programs;
+    format!("{ingress_tag} and {return_tag} of lbagent {version}, ABI {abi_version}")
 }
 
 fn uptime(seconds: i64) -> String {

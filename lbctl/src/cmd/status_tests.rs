@@ -15,6 +15,16 @@ fn condition(severity: Severity, name: &str, message: &str) -> Condition {
     }
 }
 
+fn programs_of(version: &str, abi_version: u32, tag: u64) -> ProgramsInfo {
+    ProgramsInfo {
+        version: version.into(),
+        abi_version,
+        ingress_tag: format!("{tag:016x}"),
+        return_tag: format!("{tag:016X}"),
+        loaded_at: Some(OffsetDateTime::UNIX_EPOCH + Duration::milliseconds(1500)),
+    }
+}
+
 fn sample() -> AgentStatus {
     let interface = |name: &str, role, mode| InterfaceStatus {
         name: name.into(),
@@ -32,6 +42,11 @@ fn sample() -> AgentStatus {
         },
         generation_desired: 7,
         generation_applied: 7,
+        dataplane: Some(DataplaneInfo {
+            origin: "built in".into(),
+            active: programs_of("0.2.0", 2, 0xab),
+            previous: Some(programs_of("0.1.0", 1, 0xcd)),
+        }),
         vips: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
         interfaces: vec![
             interface("eth0", InterfaceRole::Client, Some(AttachMode::Native)),
@@ -51,6 +66,8 @@ fn everything_on_one_screen() {
     let now = OffsetDateTime::UNIX_EPOCH + Duration::seconds(182);
     let expected = "\
 lbagent 0.1.0, pid 123, up 3m 2s
+Programs 00000000000000ab and 00000000000000AB of lbagent 0.2.0, ABI 2, built in, loaded 1970-01-01T00:00:01Z
+Rollback to 00000000000000cd and 00000000000000CD of lbagent 0.1.0, ABI 1 by `lbagent rollback`
 Generation 7 desired, 7 applied
 VIPs 192.0.2.1 2001:db8::1
 

@@ -1,0 +1,52 @@
+//! The pass before the first: fills maps that no attached program uses yet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::grace::Grace;
+use super::{Pass, chain};
+use crate::dataplane::{Dataplane, DataplaneError};
+use crate::desired::DesiredState;
+use crate::plan::{GatewaySettings, IdCursor, Reason};
+
+/// Why maps could not be filled. Nothing that carries packets has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum FillError {
+    /// They could not be read.
+    #[error("the new maps cannot be read")]
+    Read(#[source] DataplaneError),
+    /// An entry could not be written.
+    #[error("the new maps cannot be filled: {0}")]
+    Write(String),
+    /// Something that is asked for has no room.
+    #[error("the new maps cannot hold everything: {0}")]
+    Full(Reason),
+}
+
+/// Brings maps that no attached program uses to the desired state; returns the number of steps.
+///
+/// Steps that fail on the host's network are left to the reconciler: the programs that are attached
+/// now have the same trouble.
+pub fn fill(
+    dataplane: &mut dyn Dataplane,
+    desired: Arc<DesiredState>,
+    gateway: GatewaySettings,
+) -> Result<usize, FillError> {
+    let pass = Pass {
+        desired,
+        gateway: Arc::new(gateway),
+        // No packet reads these maps, so no region has to be left alone.
+        grace: Grace::new(Duration::ZERO),
+        cursor: IdCursor::default(),
+    };
+    let (_, outcome) = pass.run(dataplane);
+    let (plan, report) = outcome.map_err(FillError::Read)?;
+    let mut reasons = plan.conditions.into_iter().map(|found| found.reason);
+    if let Some(full) = reasons.find(|reason| matches!(reason, Reason::MapFull { .. })) {
+        return Err(FillError::Full(full));
+    }
+    match report.map_error() {
+        Some((step, error)) => Err(FillError::Write(format!("{step}: {}", chain(error)))),
+        None => Ok(report.applied),
+    }
+}
