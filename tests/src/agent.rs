@@ -95,6 +95,8 @@ pub struct Agent {
     host: HostNs,
     child: Option<Child>,
     log: File,
+    /// BPF object to run instead of the embedded one, a path on the host.
+    pub object: Option<PathBuf>,
 }
 
 impl Agent {
@@ -118,6 +120,7 @@ impl Agent {
             host: host.clone(),
             child: None,
             log: new_log()?,
+            object: None,
         })
     }
 
@@ -161,6 +164,7 @@ impl Agent {
         command
             .args(arguments)
             .env_remove("RUST_BACKTRACE")
+            .envs(self.object.iter().map(|path| ("LBAGENT_BPF_OBJECT", path)))
             .env("LBAGENT_LOG", "info,lbagent=debug");
         command
     }

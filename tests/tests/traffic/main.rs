@@ -15,3 +15,4 @@ mod membership;
 mod restart;
 mod sharing;
 mod startup;
+mod upgrade;
