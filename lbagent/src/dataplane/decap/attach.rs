@@ -4,7 +4,7 @@ use std::fs;
 use std::mem;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcHandle, qdisc_add_clsact,
@@ -195,7 +195,8 @@ impl Target<'_> {
         let name = &self.request.interface;
         let by_link = match self.request.tc_mode {
             TcMode::Auto => has_tcx(),
-            TcMode::Tcx => true,
+            TcMode::Tcx if has_tcx() => true,
+            TcMode::Tcx => bail!("the kernel has no TC links, Linux 6.6 has; try --tc-mode auto"),
             TcMode::Clsact => false,
         };
         if !by_link {
