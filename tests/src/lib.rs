@@ -18,6 +18,7 @@ pub mod pattern;
 pub mod poll;
 pub mod prog_run;
 pub mod server;
+pub mod shared_load;
 pub mod skip;
 pub mod syscalls;
 pub mod topology;

@@ -7,10 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::{TestRun, TestRunOptions, XdpMode};
-use lbagent::dataplane::{
-    ActualState, Capacity, Dataplane, KernelDataplane, NextHop, Path, Region,
-};
+use aya::programs::{TestRun, TestRunOptions};
+use lbagent::dataplane::{ActualState, Capacity, Dataplane, NextHop, Path, Region};
 use lbagent::desired::{
     DesiredState, GroupPolicy, Instance, InstancePolicy, InstanceState, Service, ServiceGroup,
     Transport,
@@ -26,6 +24,7 @@ use uuid::Uuid;
 use crate::net_link::{Cidr, Netlink};
 use crate::netns::{NetNs, NetNsGuard, set_sysctl};
 use crate::packet_builder::CLIENT_MAC;
+use crate::shared_load::SharedLoad;
 use crate::syscalls::link_address;
 
 /// VIPs of the rig.
@@ -110,7 +109,7 @@ pub struct Rig {
     /// Decides which draining is over.
     pub now: OffsetDateTime,
     /// The programs and maps.
-    pub dataplane: KernelDataplane,
+    pub dataplane: SharedLoad,
     /// Whether the agent knows the next hops of instances added from now on; otherwise the programs
     /// ask the routing table.
     pub resolved: bool,
@@ -165,12 +164,10 @@ impl Rig {
             set_sysctl(&format!("net/ipv4/conf/{interface}/forwarding"), "1")?;
             set_sysctl(&format!("net/ipv6/conf/{interface}/forwarding"), "1")?;
         }
-        let mut dataplane = KernelDataplane::open_unattached(object().as_deref(), capacity)?;
+        let mut dataplane = SharedLoad::take(capacity)?;
         // A test run on behalf of an interface needs receive queues, which veth has only while a
         // native program is attached.
-        dataplane
-            .ingress_program()?
-            .attach("cl0", XdpMode::Driver)?;
+        dataplane.attach("cl0")?;
         let rig = Self {
             desired: DesiredState::default(),
             gateway: GatewaySettings {
@@ -458,6 +455,6 @@ fn index(interface: &str) -> Result<u32> {
 }
 
 /// The object under test: the one named by the environment, else the one that the agent embeds.
-fn object() -> Option<PathBuf> {
+pub(crate) fn object() -> Option<PathBuf> {
     std::env::var_os("LBAGENT_TEST_BPF_OBJECT").map(PathBuf::from)
 }

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::mem::{size_of, size_of_val, zeroed};
 use std::net::UdpSocket;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// An offload that a test switches; the value is the `ethtool` command that sets it.
@@ -146,6 +146,107 @@ pub fn count_tc_ingress_programs(ifindex: u32) -> io::Result<u32> {
     // buffers for ids the kernel writes the count only.
     check(unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, pointer, size) } as libc::c_int)?;
     Ok(query.count)
+}
+
+/// Flag of an array that can be mapped into memory.
+pub const MMAPABLE: u32 = 1 << 10;
+
+/// Sets every byte of a mappable array to zero.
+pub fn zero_mapped(map: BorrowedFd<'_>, entries: u32, value_size: u32) -> io::Result<()> {
+    // The kernel keeps values eight bytes apart (`array_map_alloc()`).
+    let length = entries as usize * value_size.next_multiple_of(8) as usize;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the kernel chooses where the mapping goes, so it replaces no other.
+    let memory = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            protection,
+            libc::MAP_SHARED,
+            map.as_raw_fd(),
+            0,
+        )
+    };
+    if memory == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping is `length` bytes long, which the kernel has checked against the map.
+    // Nobody else uses the map of an idle data plane.
+    unsafe { std::ptr::write_bytes(memory.cast::<u8>(), 0, length) };
+    // SAFETY: the mapping is the one made above, and nothing refers to it any more.
+    check(unsafe { libc::munmap(memory, length) }).map(drop)
+}
+
+/// Sets every entry of an array to zero; the value is that of all CPUs together.
+pub fn zero_entries(map: BorrowedFd<'_>, entries: u32, value_size: usize) -> io::Result<()> {
+    const MAP_UPDATE_BATCH: libc::c_long = 26;
+    const CHUNK: u32 = 1 << 14;
+    #[repr(C)]
+    struct Batch {
+        in_batch: u64,
+        out_batch: u64,
+        keys: u64,
+        values: u64,
+        count: u32,
+        map_fd: u32,
+        elem_flags: u64,
+        flags: u64,
+    }
+    let values = vec![0u64; (CHUNK.min(entries) as usize * value_size).div_ceil(8)];
+    for first in (0..entries).step_by(CHUNK as usize) {
+        let keys: Vec<u32> = (first..entries.min(first + CHUNK)).collect();
+        let batch = Batch {
+            in_batch: 0,
+            out_batch: 0,
+            keys: keys.as_ptr() as u64,
+            values: values.as_ptr() as u64,
+            count: keys.len() as u32,
+            map_fd: map.as_raw_fd() as u32,
+            elem_flags: 0,
+            flags: 0,
+        };
+        bpf_plain(MAP_UPDATE_BATCH, &batch)?;
+    }
+    Ok(())
+}
+
+/// Deletes every entry of a hash map or trie.
+pub fn delete_entries(map: BorrowedFd<'_>, key_size: usize) -> io::Result<()> {
+    const MAP_DELETE_ELEM: libc::c_long = 3;
+    const MAP_GET_NEXT_KEY: libc::c_long = 4;
+    #[repr(C)]
+    struct Element {
+        map_fd: u32,
+        padding: u32,
+        key: u64,
+        next_key: u64,
+        flags: u64,
+    }
+    let mut found = vec![0u64; key_size.div_ceil(8)];
+    let element = |key: u64, next_key: u64| Element {
+        map_fd: map.as_raw_fd() as u32,
+        padding: 0,
+        key,
+        next_key,
+        flags: 0,
+    };
+    let place = found.as_mut_ptr() as u64;
+    loop {
+        // Without a key to start from, the first one is found.
+        match bpf_plain(MAP_GET_NEXT_KEY, &element(0, place)) {
+            Ok(()) => bpf_plain(MAP_DELETE_ELEM, &element(place, 0))?,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// `bpf(2)` for the commands that return nothing.
+fn bpf_plain<T>(command: libc::c_long, attributes: &T) -> io::Result<()> {
+    let (pointer, size) = (std::ptr::from_ref(attributes), size_of::<T>());
+    // SAFETY: `attributes` is a live prefix of `union bpf_attr` of the size that is passed, and the
+    // pointers within refer to buffers of the caller, as long as the map's keys and values are.
+    check(unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size) } as libc::c_int).map(drop)
 }
 
 /// `bpf(2)` for the commands that return a descriptor.
