@@ -20,6 +20,7 @@ pub mod prog_run;
 pub mod server;
 pub mod shared_load;
 pub mod skip;
+pub mod slowness;
 pub mod syscalls;
 pub mod topology;
 pub mod transfer;

@@ -1,26 +1,17 @@
 //! Waiting for conditions.
 
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::slowness::patience;
+
 /// How long a test waits for something that should happen at once.
 pub const SOON: Duration = Duration::from_secs(10);
 
-/// How many times longer than elsewhere to wait: a machine without hardware support for
-/// virtualisation is ten times slower than its host, and its tests are as right.
-static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
-    let variable = std::env::var("LBAGENT_TEST_PATIENCE").ok();
-    variable.map_or(1, |text| {
-        text.parse()
-            .expect("LBAGENT_TEST_PATIENCE is a whole number")
-    })
-});
-
 /// Asks until the answer is there; the error says what was waited for.
 pub fn poll_for<T>(what: &str, timeout: Duration, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
-    let timeout = timeout * *PATIENCE;
+    let timeout = patience(timeout);
     let start = Instant::now();
     let mut pause = Duration::from_millis(2);
     loop {

@@ -21,8 +21,8 @@ const HOME: &str = "/lb";
 /// Where the host listens.
 const PORT: &str = "/dev/ttyS1";
 
-/// How many times longer than on a real machine the tests wait.
-const PATIENCE: &str = "10";
+/// How many times slower than its host the tests take this machine for.
+const SLOWNESS: &str = "10";
 
 /// Kind and target of everything that is mounted, in this order.
 const MOUNTS: [(&str, &str); 7] = [
@@ -115,7 +115,7 @@ fn run<'a>(port: &File, program: &str, arguments: impl Iterator<Item = &'a str>)
         // the list of permitted skips is empty in this machine.
         .env("CI", "true")
         .env("PATH", HOME)
-        .env("LBAGENT_TEST_PATIENCE", PATIENCE)
+        .env("LBAGENT_TEST_SLOWNESS", SLOWNESS)
         .stdin(Stdio::null())
         .stdout(port.try_clone()?)
         .stderr(port.try_clone()?)

@@ -13,6 +13,7 @@ use lbagent_tests::packet_builder::{
     Segment, as_fragment, describe, tcp, udp, with_ipv4_options, with_vlan,
 };
 use lbagent_tests::require_root;
+use lbagent_tests::slowness::repetitions;
 use lbagent_tests::tunnel::{Encapsulation, Outer, encapsulate};
 
 use crate::at;
@@ -493,26 +494,26 @@ fn foreign(random: &mut Random) -> Vec<u8> {
 
 #[test]
 fn foreign_packets_never_change() {
-    const PACKETS: u64 = 50_000;
+    let packets = u64::from(repetitions(50_000));
     require_root!();
     let mut rig = Rig::new();
     let mut random = Random(11);
     let before: u64 = rig.packets().values().sum();
-    for number in 0..PACKETS {
+    for number in 0..packets {
         let frame = foreign(&mut random);
         let (action, out) = rig.decap(&frame);
         assert_eq!(action, XDP_PASS, "packet {number}: {frame:02x?}");
         assert_eq!(out, frame, "packet {number} was changed");
     }
     let after: u64 = rig.packets().values().sum();
-    assert_eq!(after - before, PACKETS, "one reason a packet");
+    assert_eq!(after - before, packets, "one reason a packet");
 }
 
 /// Whatever happens to our own packets on the way, they are left alone or lose exactly what lies
 /// before an inner packet for the VIP.
 #[test]
 fn damaged_packets_lose_their_outer_header_or_nothing() {
-    const PACKETS: u64 = 60_000;
+    let packets = u64::from(repetitions(60_000));
     require_root!();
     let mut rig = Rig::new();
     let mut random = Random(12);
@@ -524,7 +525,7 @@ fn damaged_packets_lose_their_outer_header_or_nothing() {
     ];
     let mut taken_off = 0;
     let before: u64 = rig.packets().values().sum();
-    for number in 0..PACKETS {
+    for number in 0..packets {
         let outer = Outer {
             options: random.below(3) as u8,
             ecn: random.below(4) as u8,
@@ -574,8 +575,8 @@ fn damaged_packets_lose_their_outer_header_or_nothing() {
         }
     }
     let after: u64 = rig.packets().values().sum();
-    assert_eq!(after - before, PACKETS, "one reason a packet");
-    assert!(taken_off > PACKETS / 4, "only {taken_off} were taken off");
+    assert_eq!(after - before, packets, "one reason a packet");
+    assert!(taken_off > packets / 4, "only {taken_off} were taken off");
 }
 
 /// A SYN or SYN-ACK with these TCP options.
@@ -665,7 +666,7 @@ fn other_outgoing_packets_pass_as_they_came() {
     check(&mut rig, &tcp(vip, client, Segment::Ack, &full), "no SYN");
     check(&mut rig, &udp(vip, client, &full), "UDP");
     let mut random = Random(13);
-    for number in 0..20_000 {
+    for number in 0..repetitions(20_000) {
         let mut frame = syn("192.0.2.10", true, &[&full[..], &[1; 12]].concat());
         // The source is no VIP any more; everything else may be damaged.
         frame[26] = 193;

@@ -4,10 +4,14 @@ use lbagent::desired::Transport;
 use lbagent_tests::packet_builder::{Segment, tcp, udp, with_ipv4_options, with_vlan};
 use lbagent_tests::prog_run::{Action, CLIENT_V4, Rig, Side, VIP_V4};
 use lbagent_tests::require_root;
+use lbagent_tests::slowness::repetitions;
 
 use crate::at;
 
-const PACKETS: u32 = 20_000;
+/// Packets of a run.
+fn packets() -> u32 {
+    repetitions(20_000)
+}
 
 /// A small deterministic generator (splitmix64), so that a failure can be repeated.
 struct Random(u64);
@@ -84,7 +88,7 @@ fn foreign_packets_pass_unchanged_whatever_they_look_like() {
     let mut random = Random(1);
     let before: u64 = rig.outcomes().unwrap().values().sum();
     for side in [Side::Client, Side::Backend] {
-        for number in 0..PACKETS {
+        for number in 0..packets() {
             let frame = foreign(&mut random, side);
             let (action, out) = rig.run_uncounted(side, &frame).unwrap();
             assert_eq!(
@@ -98,7 +102,7 @@ fn foreign_packets_pass_unchanged_whatever_they_look_like() {
     let after: u64 = rig.outcomes().unwrap().values().sum();
     assert_eq!(
         after - before,
-        u64::from(PACKETS) * 2,
+        u64::from(packets()) * 2,
         "one reason a packet"
     );
 }
@@ -109,7 +113,7 @@ fn outcomes_add_up_to_the_packets_seen() {
     let mut rig = rig();
     let mut random = Random(2);
     let before: u64 = rig.outcomes().unwrap().values().sum();
-    for number in 0..PACKETS {
+    for number in 0..packets() {
         let client = at(&format!("{CLIENT_V4}:{}", 1 + random.below(65_000)));
         let mut frame = match random.below(2) {
             0 => tcp(
@@ -132,5 +136,5 @@ fn outcomes_add_up_to_the_packets_seen() {
         rig.run_uncounted(side, &frame).unwrap();
     }
     let after: u64 = rig.outcomes().unwrap().values().sum();
-    assert_eq!(after - before, u64::from(PACKETS), "one reason a packet");
+    assert_eq!(after - before, u64::from(packets()), "one reason a packet");
 }

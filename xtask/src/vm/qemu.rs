@@ -15,9 +15,9 @@ use super::directory;
 use super::kernel::Kernel;
 
 /// Longest silence of a machine that is alive. The test runner names a slow test after a minute.
-const SILENCE: Duration = Duration::from_secs(150);
+const SILENCE: Duration = Duration::from_secs(300);
 /// Longest run of one kernel.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
 /// Lines of the kernel's log that are shown when it ended badly.
 const TAIL: usize = 40;
 
