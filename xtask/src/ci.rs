@@ -2,10 +2,11 @@
 
 use anyhow::Result;
 
-use crate::{lint, test};
+use crate::{lint, test, vm};
 
-/// Lints, then tests.
+/// Lints, then tests, here and on other kernels.
 pub fn run() -> Result<()> {
     lint::run()?;
-    test::run(&test::Options::default())
+    test::run(&test::Options::default())?;
+    vm::run(&vm::Options::default())
 }

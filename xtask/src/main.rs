@@ -45,7 +45,7 @@ enum Command {
     Bench(bench::Options),
     /// Check formatting, lints of host and BPF code, licences, and the rules of CONTRIBUTING.md
     Lint,
-    /// What CI runs: lint, then test
+    /// What CI runs: lint, test, vm
     Ci,
 }
 
