@@ -1,7 +1,5 @@
 //! Variants of the agent's BPF object: another that does the same, and some that cannot be loaded.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context, Result};
 use lbagent_common::{ABI_VERSION, OBJECT_SECTION, limits};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
@@ -19,13 +17,8 @@ pub struct ObjectFile(pub Vec<u8>);
 
 impl ObjectFile {
     /// The object that the agent embeds.
-    pub fn read() -> Result<Self> {
-        let path = match std::env::var_os("LBAGENT_BPF_OBJECT").filter(|path| !path.is_empty()) {
-            Some(path) => PathBuf::from(path),
-            None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/lbagent-ebpf"),
-        };
-        let bytes = std::fs::read(&path);
-        Ok(Self(bytes.with_context(|| path.display().to_string())?))
+    pub fn embedded() -> Self {
+        Self(lbagent::dataplane::embedded_object().to_vec())
     }
 
     /// Does the same with another instruction, so it has another tag: a constant that is moved into

@@ -47,6 +47,7 @@ pub use generations::{GenerationInfo, ObjectStatus};
 pub use host::VipMode;
 pub use kernel::{KernelDataplane, OpenOptions};
 pub use load_error::LoadError;
+pub use object::embedded_object;
 pub use rollback::{RollbackError, RolledBack, rollback};
 pub use sandbox::Sandbox;
 pub use test_run::{Action, Run, RunError};

@@ -9,8 +9,12 @@ use object::{Object as _, ObjectSection as _};
 
 use super::LoadError;
 
-/// The object that was built with the agent; empty when there was none.
 static EMBEDDED: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lbagent-ebpf"));
+
+/// The object that was built with the agent; empty when there was none. For tests, which change it.
+pub fn embedded_object() -> &'static [u8] {
+    EMBEDDED
+}
 
 /// An object that this agent may load.
 #[derive(Debug)]

@@ -103,7 +103,7 @@ fn upgrade_and_rollback_lose_nothing() {
     assert_eq!(restarted.active.ingress_tag, first.active.ingress_tag);
     assert_eq!(restarted.previous, None);
 
-    let other = ObjectFile::read().unwrap().with_other_code().unwrap();
+    let other = ObjectFile::embedded().with_other_code().unwrap();
     let other = install(&gateway, "other", &other);
     gateway.agent.kill().unwrap();
     gateway.agent.object = Some(other.clone());
@@ -166,7 +166,7 @@ fn an_object_that_cannot_run_leaves_the_old_one_running() {
     let mut gateway = Gateway::publish(Shape::Routed, 3).unwrap();
     let load = Load::start(&gateway.topology.client).unwrap();
     gateway.agent.kill().unwrap();
-    let good = ObjectFile::read().unwrap();
+    let good = ObjectFile::embedded();
     let own = format!("this lbagent drives version {ABI_VERSION}");
     let cases: [(ObjectFile, &[&str]); 4] = [
         (good.clone().truncated(), &["/run/bad", "not a BPF object"]),
@@ -291,7 +291,7 @@ fn killed_at_any_moment_of_a_take_over() {
     const KILLS: u32 = 24;
     require_root!();
     let mut gateway = Gateway::publish(Shape::Routed, 3).unwrap();
-    let other = ObjectFile::read().unwrap().with_other_code().unwrap();
+    let other = ObjectFile::embedded().with_other_code().unwrap();
     let other = install(&gateway, "other", &other);
     let load = Load::start(&gateway.topology.client).unwrap();
     gateway.agent.kill().unwrap();
