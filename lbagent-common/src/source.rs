@@ -29,6 +29,17 @@ impl SourceKey {
         }
     }
 
+    /// From a prefix length and [`data`](Self::data).
+    #[inline(always)]
+    pub const fn from_parts(prefix_len: u32, data: [u32; 5]) -> Self {
+        let [policy_id, a, b, c, d] = data;
+        Self {
+            prefix_len,
+            policy_id,
+            addr: Addr::from_wire([a, b, c, d]),
+        }
+    }
+
     /// What follows the prefix length.
     #[inline(always)]
     pub const fn data(&self) -> [u32; 5] {

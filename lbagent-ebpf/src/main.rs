@@ -22,6 +22,8 @@ mod maps;
 mod outcome;
 mod packet;
 mod pipeline;
+mod policy;
+mod quic;
 mod restore;
 mod sources;
 mod vip;

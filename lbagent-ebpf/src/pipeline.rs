@@ -5,7 +5,7 @@ use lbagent_common::{BackendId, Outcome, VipEntry};
 use crate::forward::Target;
 use crate::outcome::{Direction, Egress, Stop};
 use crate::packet::{self, Context, Packet};
-use crate::{backend, conntrack, counters, forward, maglev, maps, restore, vip};
+use crate::{backend, conntrack, counters, forward, maglev, maps, policy, quic, restore, vip};
 
 /// A packet that came in on a client-facing interface.
 #[inline(always)]
@@ -37,9 +37,9 @@ fn balance<C: Context>(ctx: &C, packet: &Packet) -> Result<Egress, Stop> {
         is_new: false,
     };
     if C::IS_ROOMY {
-        choose(packet, &mut choice)?;
+        choose(ctx, packet, &mut choice)?;
     } else {
-        choose_apart(packet, &mut choice)?;
+        choose_apart(ctx, packet, &mut choice)?;
     }
     const MISSING: Stop = Stop::Drop(Outcome::DropNotConfigured);
     let (id, is_new) = (choice.id, choice.is_new);
@@ -64,20 +64,23 @@ struct Choice {
 }
 
 #[inline(always)]
-fn choose(packet: &Packet, choice: &mut Choice) -> Result<(), Stop> {
+fn choose<C: Context>(ctx: &C, packet: &Packet, choice: &mut Choice) -> Result<(), Stop> {
     let settings = maps::settings().ok_or(Stop::Drop(Outcome::DropNotConfigured))?;
     let vip = vip::lookup(settings, packet)?;
+    policy::admit(packet, vip)?;
     let hash = maglev::hash(settings, packet);
-    let is_new = conntrack::is_new(settings, packet, hash);
-    let owners = maglev::lookup_owners(vip, hash)?;
-    choice.id = conntrack::select_owner(settings, vip, hash, owners, is_new)?;
     choice.vip = Some(vip);
-    choice.is_new = is_new;
+    choice.is_new = conntrack::is_new(settings, packet, hash);
+    choice.id = quic::select_server(ctx, packet, vip);
+    if choice.id == 0 {
+        let owners = maglev::lookup_owners(vip, hash)?;
+        choice.id = conntrack::select_owner(settings, vip, hash, owners, choice.is_new)?;
+    }
     Ok(())
 }
 
 /// [`choose`] with a stack frame of its own, given back before the packet is rewritten.
 #[inline(never)]
-fn choose_apart(packet: &Packet, choice: &mut Choice) -> Result<(), Stop> {
-    choose(packet, choice)
+fn choose_apart<C: Context>(ctx: &C, packet: &Packet, choice: &mut Choice) -> Result<(), Stop> {
+    choose(ctx, packet, choice)
 }

@@ -151,6 +151,8 @@ unsafe impl Wire for u16 {}
 // SAFETY: as above.
 unsafe impl Wire for u32 {}
 // SAFETY: as above.
+unsafe impl Wire for [u8; 16] {}
+// SAFETY: as above.
 unsafe impl Wire for [u32; 3] {}
 // SAFETY: as above.
 unsafe impl Wire for [u16; 2] {}

@@ -11,7 +11,7 @@ use lbagent_common::{
 };
 
 use super::{
-    ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, Path, Region, Step,
+    ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, Path, Region, RuleKey, Step,
 };
 use crate::plan::{named_regions, previous_region, table_region};
 
@@ -30,6 +30,8 @@ pub struct FakeDataplane {
     pub backends: BTreeMap<BackendId, BackendEntry>,
     /// `RETURNS`.
     pub returns: BTreeMap<ReturnKey, ReturnEntry>,
+    /// `SOURCES` and `QUIC_SERVERS`.
+    pub rules: BTreeMap<RuleKey, u32>,
     /// Addresses that the host answers for.
     pub host_addresses: BTreeSet<IpAddr>,
     /// How the host reaches backends.
@@ -59,6 +61,7 @@ impl FakeDataplane {
             slots: vec![Slot::default(); capacity.slots as usize],
             backends: BTreeMap::new(),
             returns: BTreeMap::new(),
+            rules: BTreeMap::new(),
             host_addresses: BTreeSet::new(),
             paths: BTreeMap::new(),
             outcomes: vec![PacketCounter::default(); Outcome::COUNT as usize],
@@ -89,6 +92,7 @@ impl FakeDataplane {
             vips: self.vips.clone(),
             backends: self.backends.clone(),
             returns: self.returns.clone(),
+            rules: self.rules.clone(),
             host_addresses: self.host_addresses.clone(),
             ..ActualState::default()
         };
@@ -212,6 +216,21 @@ impl Dataplane for FakeDataplane {
             }
             Step::DeleteReturn(key) => {
                 self.returns.remove(key);
+            }
+            Step::PutRule(key, value) => {
+                if let RuleKey::QuicServer(_) = key
+                    && !self.backends.contains_key(value)
+                {
+                    return Err(refused(limits::QUIC_SERVERS, "write", "no such backend"));
+                }
+                self.rules.insert(*key, *value);
+            }
+            Step::DeleteRule(key) => {
+                let named = |entry: &VipEntry| entry.policy_id == key.policy_id();
+                if matches!(key, RuleKey::Source(_)) && self.vips.values().any(named) {
+                    return Err(refused(limits::SOURCES, "delete", "a VIP names the policy"));
+                }
+                self.rules.remove(key);
             }
             Step::AddHostAddress(address) => {
                 self.host_addresses.insert(*address);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use aya::programs::{SchedClassifier, Xdp};
-use lbagent_common::{BackendEntry, BackendId, Outcome, Settings, VipEntry, VipKey};
+use lbagent_common::{BackendEntry, BackendId, Outcome, Settings, SourceEntry, VipEntry, VipKey};
 use tokio::sync::watch;
 
 use super::attach::{InterfaceStatus, XdpMode};
@@ -17,7 +17,7 @@ use super::surroundings::Host;
 use super::typed_maps::Maps;
 use super::{
     ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, LoadError, Path, Region,
-    Step,
+    RuleKey, Step,
 };
 
 /// What [`KernelDataplane::open`] needs to know, from the agent's configuration.
@@ -228,6 +228,12 @@ impl Dataplane for KernelDataplane {
             Step::DeleteVip(key, entry) => self.delete_vip(key, entry),
             Step::PutReturn(key, entry) => maps.returns.put(key, entry),
             Step::DeleteReturn(key) => maps.returns.delete(key),
+            Step::PutRule(RuleKey::Source(key), verdict) => {
+                maps.sources.put(key, &SourceEntry { verdict: *verdict })
+            }
+            Step::PutRule(RuleKey::QuicServer(key), id) => maps.quic_servers.put(key, id),
+            Step::DeleteRule(RuleKey::Source(key)) => maps.sources.delete(key),
+            Step::DeleteRule(RuleKey::QuicServer(key)) => maps.quic_servers.delete(key),
             Step::AddHostAddress(ip) => self.add_host_address(*ip),
             Step::DeleteHostAddress(ip) => self.delete_host_address(*ip),
             Step::Probe(ip, path) => self.probe(*ip, path),
@@ -283,8 +289,19 @@ pub(super) fn read_maps(maps: &Maps) -> Result<ActualState, DataplaneError> {
         tables,
         backends,
         returns: maps.returns.entries()?.into_iter().collect(),
+        rules: rules(maps)?,
         ..ActualState::default()
     })
+}
+
+/// The rules of all policies.
+fn rules(maps: &Maps) -> Result<BTreeMap<RuleKey, u32>, DataplaneError> {
+    let sources = maps.sources.entries()?.into_iter();
+    let servers = maps.quic_servers.entries()?.into_iter();
+    Ok(sources
+        .map(|(key, entry)| (RuleKey::Source(key), entry.verdict))
+        .chain(servers.map(|(key, id)| (RuleKey::QuicServer(key), id)))
+        .collect())
 }
 
 /// The regions that a VIP's packets may read.

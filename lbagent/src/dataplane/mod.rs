@@ -37,8 +37,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lbagent_common::{
-    BackendEntry, BackendId, CONN_WAYS, PacketCounter, ReturnEntry, ReturnKey, Settings, Slot,
-    TrafficCounter, VipEntry, VipKey,
+    BackendEntry, BackendId, CONN_WAYS, PacketCounter, QuicServerKey, ReturnEntry, ReturnKey,
+    Settings, Slot, SourceKey, TrafficCounter, VipEntry, VipKey,
 };
 
 pub use attach::{AttachedMode, Hook, InterfaceStatus, XdpMode};
@@ -69,10 +69,32 @@ pub struct ActualState {
     pub backends: BTreeMap<BackendId, BackendEntry>,
     /// Reply sources.
     pub returns: BTreeMap<ReturnKey, ReturnEntry>,
+    /// Rules of service groups' policies.
+    pub rules: BTreeMap<RuleKey, u32>,
     /// VIP addresses that the agent made the host answer for.
     pub host_addresses: BTreeSet<IpAddr>,
     /// How the host reaches each address asked about; absent when there is no route.
     pub paths: BTreeMap<IpAddr, Path>,
+}
+
+/// A rule of a service group's policy. The value beside it is a verdict of
+/// [`lbagent_common::SourceEntry`], or a backend id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RuleKey {
+    /// What becomes of packets from a prefix.
+    Source(SourceKey),
+    /// The backend with a QUIC server id.
+    QuicServer(QuicServerKey),
+}
+
+impl RuleKey {
+    /// Whose rule it is: [`VipEntry::policy_id`].
+    pub const fn policy_id(&self) -> u32 {
+        match self {
+            Self::Source(key) => key.policy_id(),
+            Self::QuicServer(key) => key.policy_id,
+        }
+    }
 }
 
 /// Map capacities, from the configuration; fixed while the maps are pinned.
@@ -174,6 +196,10 @@ pub enum Step {
     PutReturn(ReturnKey, ReturnEntry),
     /// Remove a reply source.
     DeleteReturn(ReturnKey),
+    /// Write a rule of a policy.
+    PutRule(RuleKey, u32),
+    /// Remove a rule of a policy.
+    DeleteRule(RuleKey),
     /// Make the host answer for a VIP address.
     AddHostAddress(IpAddr),
     /// Stop answering for it.

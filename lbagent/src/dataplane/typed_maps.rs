@@ -3,11 +3,13 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::{Ebpf, Pod};
 use lbagent_common::{
-    BackendEntry, ConnBucket, ConnEntry, NatFlowEntry, NatFlowKey, PacketCounter, ReturnEntry,
-    ReturnKey, Settings, Slot, TrafficCounter, VipEntry, VipKey, limits,
+    BackendEntry, BackendId, ConnBucket, ConnEntry, NatFlowEntry, NatFlowKey, PacketCounter,
+    QuicServerKey, ReturnEntry, ReturnKey, Settings, Slot, SourceEntry, SourceKey, TrafficCounter,
+    VipEntry, VipKey, limits,
 };
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -25,6 +27,10 @@ pub struct Maps {
     pub backends: Records<BackendEntry>,
     /// Reply sources.
     pub returns: Table<ReturnKey, ReturnEntry>,
+    /// Source rules of policies.
+    pub sources: Prefixes,
+    /// QUIC server ids of policies.
+    pub quic_servers: Table<QuicServerKey, BackendId>,
     /// Flows of changed slots.
     pub conns: Conns,
     /// Flows whose reply needs an entry.
@@ -46,6 +52,8 @@ impl Maps {
             slots: Slots::take(ebpf, capacity.slots)?,
             backends: Records::take(ebpf, limits::BACKENDS)?,
             returns: Table::take(ebpf, limits::RETURNS, capacity.returns)?,
+            sources: Prefixes::take(ebpf)?,
+            quic_servers: Table::take(ebpf, limits::QUIC_SERVERS, limits::MAX_QUIC_SERVERS)?,
             conns: Conns::take(ebpf, capacity.conn_buckets())?,
             nat_flows: Table::take(ebpf, limits::NAT_FLOWS, capacity.nat_flows)?,
             outcomes: Counters::take(ebpf, limits::OUTCOMES)?,
@@ -108,6 +116,55 @@ impl<K: Pod, V: Pod> Table<K, V> {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
             Err(error) => Err(failed(self.name, "delete from")(error)),
+        }
+    }
+}
+
+/// `SOURCES`, a trie that finds the longest prefix.
+pub struct Prefixes {
+    map: LpmTrie<MapData, [u32; 5], SourceEntry>,
+}
+
+impl Prefixes {
+    fn take(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
+        let map = take_map(ebpf, limits::SOURCES)?;
+        let map = LpmTrie::try_from(map).map_err(failed(limits::SOURCES, "open"))?;
+        Ok(Self { map })
+    }
+
+    /// Every entry.
+    pub fn entries(&self) -> Result<Vec<(SourceKey, SourceEntry)>, DataplaneError> {
+        self.map
+            .iter()
+            .map(|entry| {
+                entry.map(|(key, value)| {
+                    (SourceKey::from_parts(key.prefix_len(), key.data()), value)
+                })
+            })
+            .collect::<Result<_, _>>()
+            .map_err(failed(limits::SOURCES, "read"))
+    }
+
+    /// Adds or replaces an entry.
+    pub fn put(&mut self, key: &SourceKey, value: &SourceEntry) -> Result<(), DataplaneError> {
+        let key = Key::new(key.prefix_len, key.data());
+        self.map
+            .insert(&key, value, 0)
+            .map_err(|error| match errno(&error) {
+                Some(libc::ENOSPC) => DataplaneError::MapFull {
+                    map: limits::SOURCES,
+                    capacity: limits::MAX_SOURCES,
+                },
+                _ => failed(limits::SOURCES, "write")(error),
+            })
+    }
+
+    /// Removes an entry, if it is there.
+    pub fn delete(&mut self, key: &SourceKey) -> Result<(), DataplaneError> {
+        match self.map.remove(&Key::new(key.prefix_len, key.data())) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
+            Err(error) => Err(failed(limits::SOURCES, "delete from")(error)),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use lbagent_common::{BackendEntry, BackendId, ReturnEntry, ReturnKey, Settings, VipEntry, VipKey};
 
 use super::{Condition, IdCursor};
-use crate::dataplane::{ActualState, Region, Step};
+use crate::dataplane::{ActualState, Region, RuleKey, Step};
 
 /// What the maps and the host are to hold.
 #[derive(Debug, Default)]
@@ -18,6 +18,7 @@ pub(super) struct Target {
     pub(super) tables: Vec<(Region, Vec<lbagent_common::Slot>)>,
     pub(super) backends: BTreeMap<BackendId, BackendEntry>,
     pub(super) returns: BTreeMap<ReturnKey, ReturnEntry>,
+    pub(super) rules: BTreeMap<RuleKey, u32>,
     pub(super) conditions: Vec<Condition>,
     pub(super) cursor: IdCursor,
 }
@@ -26,7 +27,11 @@ pub(super) struct Target {
 pub(super) fn is_deletion(step: &Step) -> bool {
     matches!(
         step,
-        Step::DeleteBackend(_) | Step::DeleteVip(..) | Step::DeleteReturn(_) | Step::PutVip(..)
+        Step::DeleteBackend(_)
+            | Step::DeleteVip(..)
+            | Step::DeleteReturn(_)
+            | Step::DeleteRule(_)
+            | Step::PutVip(..)
     )
 }
 
@@ -53,6 +58,11 @@ pub(super) fn steps(actual: &ActualState, target: &Target) -> Vec<Step> {
         .iter()
         .filter(|(key, entry)| actual.returns.get(key) != Some(entry));
     steps.extend(returns.map(|(key, entry)| Step::PutReturn(*key, *entry)));
+    let rules = target
+        .rules
+        .iter()
+        .filter(|(key, value)| actual.rules.get(key) != Some(value));
+    steps.extend(rules.map(|(key, value)| Step::PutRule(*key, *value)));
     for (key, entry) in &target.vips {
         put_vip(actual, *key, entry, &mut steps);
     }
@@ -66,6 +76,11 @@ pub(super) fn steps(actual: &ActualState, target: &Target) -> Vec<Step> {
         .keys()
         .filter(|key| !target.returns.contains_key(key));
     steps.extend(returns.copied().map(Step::DeleteReturn));
+    let rules = actual
+        .rules
+        .keys()
+        .filter(|key| !target.rules.contains_key(key));
+    steps.extend(rules.copied().map(Step::DeleteRule));
     let backends = actual
         .backends
         .keys()

@@ -10,6 +10,8 @@ pub struct IdCursor {
     pub vip: u32,
     /// Last backend id handed out; 0 for none yet.
     pub backend: u32,
+    /// Last policy id handed out; 0 for none yet.
+    pub policy: u32,
 }
 
 /// Ids of one map: above 0, below its capacity.

@@ -52,6 +52,8 @@ fn kinds(plan: &Plan) -> Vec<&'static str> {
         Step::DeleteVip(..) => "-vip",
         Step::PutReturn(..) => "+return",
         Step::DeleteReturn(_) => "-return",
+        Step::PutRule(..) => "+rule",
+        Step::DeleteRule(_) => "-rule",
         Step::AddHostAddress(_) => "+address",
         Step::DeleteHostAddress(_) => "-address",
         Step::Probe(..) => "probe",

@@ -7,7 +7,7 @@ use lbagent_common::BackendId;
 use uuid::Uuid;
 
 use super::chain;
-use crate::dataplane::{Dataplane, DataplaneError, Region, Step};
+use crate::dataplane::{Dataplane, DataplaneError, Region, RuleKey, Step};
 use crate::plan::{Condition, Object, Plan, Reason, previous_region, table_region};
 
 /// What became of a plan.
@@ -107,6 +107,7 @@ struct Missing {
     backends: BTreeSet<BackendId>,
     regions: BTreeSet<Region>,
     vip_ids: BTreeSet<u32>,
+    policies: BTreeSet<u32>,
     /// A VIP was not switched, so its old table is still in use, with the backends in it.
     switch: bool,
 }
@@ -119,8 +120,10 @@ impl Missing {
             Step::PutTable(region, _) => drop(self.regions.insert(*region)),
             Step::PutReturn(_, entry) => drop(self.vip_ids.insert(entry.vip_id)),
             Step::PutVip(..) | Step::DeleteVip(..) => self.switch = true,
+            Step::PutRule(key, _) => drop(self.policies.insert(key.policy_id())),
             Step::DeleteBackend(_)
             | Step::DeleteReturn(_)
+            | Step::DeleteRule(_)
             | Step::AddHostAddress(_)
             | Step::DeleteHostAddress(_)
             | Step::Probe(..) => {}
@@ -146,11 +149,14 @@ impl Missing {
                         .flatten()
                         .any(|region| self.regions.contains(&region))
                     || self.vip_ids.contains(&entry.vip_id)
+                    || self.policies.contains(&entry.policy_id)
             }
-            Step::DeleteBackend(_) | Step::DeleteReturn(_) => self.switch,
+            Step::PutRule(RuleKey::QuicServer(_), id) => self.backends.contains(id),
+            Step::DeleteBackend(_) | Step::DeleteReturn(_) | Step::DeleteRule(_) => self.switch,
             Step::PutSettings(_)
             | Step::PutBackend(..)
             | Step::PutReturn(..)
+            | Step::PutRule(..)
             | Step::DeleteVip(..)
             | Step::AddHostAddress(_)
             | Step::DeleteHostAddress(_)
@@ -181,9 +187,14 @@ fn object_of(step: &Step, steps: &[Step]) -> Object {
             group_where(&|entry| entry.vip_id == returned.vip_id).unwrap_or(Object::Gateway)
         }
         Step::AddHostAddress(address) | Step::DeleteHostAddress(address) => Object::Vip(*address),
-        Step::PutSettings(_) | Step::DeleteBackend(_) | Step::DeleteReturn(_) | Step::Probe(..) => {
-            Object::Gateway
+        Step::PutRule(key, _) => {
+            group_where(&|entry| entry.policy_id == key.policy_id()).unwrap_or(Object::Gateway)
         }
+        Step::PutSettings(_)
+        | Step::DeleteBackend(_)
+        | Step::DeleteReturn(_)
+        | Step::DeleteRule(_)
+        | Step::Probe(..) => Object::Gateway,
     }
 }
 
@@ -212,6 +223,14 @@ fn describe(step: &Step) -> String {
             key.port.get()
         )
     };
+    let rule = |key: &RuleKey| match key {
+        RuleKey::Source(key) => format!(
+            "the rule for sources {}/{}",
+            std::net::IpAddr::from(key.addr),
+            key.prefix_len
+        ),
+        RuleKey::QuicServer(key) => format!("a QUIC server id of policy {}", key.policy_id),
+    };
     match step {
         Step::PutSettings(_) => "write the settings".into(),
         Step::PutBackend(id, entry) => {
@@ -232,6 +251,8 @@ fn describe(step: &Step) -> String {
         Step::DeleteVip(key, _) => format!("remove {}", vip(key)),
         Step::PutReturn(key, _) => format!("write the reply source {}", source(key)),
         Step::DeleteReturn(key) => format!("remove the reply source {}", source(key)),
+        Step::PutRule(key, _) => format!("write {}", rule(key)),
+        Step::DeleteRule(key) => format!("remove {}", rule(key)),
         Step::AddHostAddress(address) => format!("make the host answer for {address}"),
         Step::DeleteHostAddress(address) => format!("stop the host answering for {address}"),
         Step::Probe(address, _) => format!("resolve the link address of {address}"),

@@ -2,6 +2,7 @@
 
 mod conditions;
 mod layout;
+mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,7 @@ use super::returns::{self, Candidate, Candidates};
 use super::{Condition, Family, IdCursor, Object, PlanInput, Reason};
 use crate::dataplane::{ActualState, Region};
 use layout::FamilyDraft;
+use policies::Servers;
 
 /// Plans every group.
 pub(super) fn build_target(input: &PlanInput<'_>, published: &Published) -> Target {
@@ -60,6 +62,7 @@ struct Builder<'a> {
     return_keys: BTreeSet<ReturnKey>,
     claimed_vip_ids: BTreeSet<u32>,
     candidates: Candidates,
+    servers: Servers,
     target: Target,
 }
 
@@ -102,6 +105,7 @@ impl<'a> Builder<'a> {
             return_keys: actual.returns.keys().copied().collect(),
             claimed_vip_ids: BTreeSet::new(),
             candidates: Candidates::new(),
+            servers: Servers::new(),
             members,
             target,
         }
@@ -249,6 +253,8 @@ impl<'a> Builder<'a> {
         [table, previous]: &[Region; 2],
         members: &[(BackendId, Member)],
     ) {
+        let ids = members.iter().map(|(id, _)| *id);
+        self.servers.insert((group, family), ids.collect());
         self.target
             .backends
             .extend(members.iter().map(|(id, member)| (*id, member.entry)));
@@ -356,9 +362,11 @@ impl<'a> Builder<'a> {
             &self.actual.returns,
             &mut self.target.vips,
         );
+        let policy = policies::assign(self.input, &self.servers, &mut self.target);
         self.target.cursor = IdCursor {
             vip: self.vip_ids.cursor(),
             backend: self.backend_ids.cursor(),
+            policy,
         };
         self.target
     }
