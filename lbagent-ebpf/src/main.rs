@@ -6,7 +6,7 @@
 //!
 //! Read `pipeline.rs` next.
 
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![expect(
     missing_docs,
     reason = "the entry-point macros generate functions without documentation"

@@ -18,6 +18,8 @@ const LONG_HEADER: u8 = 0x80;
 const LONG_ID_OFFSET: usize = 6;
 /// Offset of a short header's connection id: flags.
 const SHORT_ID_OFFSET: usize = 1;
+/// The connection id's first byte and the longest server id.
+const ID_LEN: usize = MAX_SERVER_ID + 1;
 /// Of the connection id's first byte, the bits that name the configuration.
 const ROTATION_SHIFT: u8 = 5;
 
@@ -61,20 +63,23 @@ fn server_id<C: Context>(
     len: u8,
     rotation: u8,
 ) -> Option<[u8; MAX_SERVER_ID]> {
-    let header = l4_offset + UdpHdr::LEN;
-    let flags: u8 = ctx.load(header)?;
-    let offset = if flags & LONG_HEADER != 0 {
-        let id_len: u8 = ctx.load(header + LONG_ID_OFFSET - 1)?;
-        if id_len <= len {
-            return None;
-        }
-        header + LONG_ID_OFFSET
-    } else {
-        header + SHORT_ID_OFFSET
-    };
-    // A connection id of `len` bytes more than its first is followed by at least 20 bytes, so this
-    // does not read past the end of a packet that is one (RFC 9001, section 5.4.2).
-    let id: [u8; MAX_SERVER_ID + 1] = ctx.load(offset)?;
+    // A packet with a server id is not shorter: its connection id of two bytes or more is followed
+    // by at least 20 (RFC 9001, section 5.4.2).
+    let header: [u8; LONG_ID_OFFSET + ID_LEN] = ctx.load(l4_offset + UdpHdr::LEN)?;
+    let is_long = header[0] & LONG_HEADER != 0;
+    if is_long && header[LONG_ID_OFFSET - 1] <= len {
+        return None;
+    }
+    let mut id = [0; ID_LEN];
+    let mut index = 0;
+    while index < ID_LEN {
+        id[index] = if is_long {
+            header[LONG_ID_OFFSET + index]
+        } else {
+            header[SHORT_ID_OFFSET + index]
+        };
+        index += 1;
+    }
     if id[0] >> ROTATION_SHIFT != rotation {
         return None;
     }

@@ -8,6 +8,7 @@ mod parse;
 
 use core::ffi::c_void;
 
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lbagent_common::checksum::Difference;
 use lbagent_common::{Addr, Port, Protocol};
@@ -151,7 +152,7 @@ unsafe impl Wire for u16 {}
 // SAFETY: as above.
 unsafe impl Wire for u32 {}
 // SAFETY: as above.
-unsafe impl Wire for [u8; 16] {}
+unsafe impl Wire for [u8; 22] {}
 // SAFETY: as above.
 unsafe impl Wire for [u32; 3] {}
 // SAFETY: as above.
@@ -173,23 +174,53 @@ fn l4_checksum_offset(protocol: Protocol) -> usize {
     }
 }
 
+/// Loads a packet pointer from the field at `OFFSET` of a kernel context.
+///
+/// The kernel declares `data` and `data_end` as 32-bit fields and replaces the loads by those of
+/// whole pointers. A compiler that knows the 32 bits copies such a value between registers by a
+/// 32-bit move, or has a caller load it and pass it on as such: both cut the pointer off. So the
+/// load is an instruction that the compiler sees only the result of.
+#[inline(always)]
+fn pointer<const OFFSET: usize, T>(context: *const T) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let address: usize;
+        // SAFETY: the verifier knows the type of the context and refuses any other load.
+        unsafe {
+            core::arch::asm!(
+                "{address} = *(u32 *)({context} + {offset})",
+                address = out(reg) address,
+                context = in(reg) context,
+                offset = const OFFSET,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        address
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        let _ = context;
+        unreachable!("programs run in the kernel only")
+    }
+}
+
 impl Context for XdpContext {
     const REDIRECTS_BY_XDP: bool = true;
     const IS_ROOMY: bool = true;
 
     #[inline(always)]
     fn start(&self) -> usize {
-        self.data()
+        pointer::<{ core::mem::offset_of!(xdp_md, data) }, _>(self.ctx)
     }
 
     #[inline(always)]
     fn end(&self) -> usize {
-        self.data_end()
+        pointer::<{ core::mem::offset_of!(xdp_md, data_end) }, _>(self.ctx)
     }
 
     #[inline(always)]
     fn len(&self) -> u32 {
-        (self.data_end() - self.data()) as u32
+        (Context::end(self) - Context::start(self)) as u32
     }
 
     #[inline(always)]
@@ -248,12 +279,12 @@ impl Context for TcContext {
 
     #[inline(always)]
     fn start(&self) -> usize {
-        self.data()
+        pointer::<{ core::mem::offset_of!(__sk_buff, data) }, _>(self.skb.skb)
     }
 
     #[inline(always)]
     fn end(&self) -> usize {
-        self.data_end()
+        pointer::<{ core::mem::offset_of!(__sk_buff, data_end) }, _>(self.skb.skb)
     }
 
     #[inline(always)]
@@ -284,7 +315,7 @@ impl Context for TcContext {
         const WANTED: u32 = 14 + 60 + 20;
         let len = Context::len(self);
         let wanted = if len < WANTED { len } else { WANTED };
-        if self.data_end() - self.data() < wanted as usize {
+        if Context::end(self) - Context::start(self) < wanted as usize {
             // A failure leaves the packet short, which the next access notices.
             let _ = self.pull_data(wanted);
         }

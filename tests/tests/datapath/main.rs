@@ -3,6 +3,7 @@
 mod decap;
 mod foreign;
 mod owners;
+mod policies;
 mod replay;
 mod replies;
 mod sources;
