@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod bpf_stack;
 pub mod capabilities;
 pub mod client;
 pub mod ctl;

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use lbagent::dataplane::embedded_object;
+use lbagent_tests::bpf_stack::{self, deepest_chains};
 use lbagent_tests::prog_run::Rig;
 use lbagent_tests::require_root;
 
@@ -34,5 +36,19 @@ fn programs_are_verified_with_room_to_spare() {
         )
         .unwrap();
         assert!((1..=MOST).contains(&verified), "{name}: {verified}");
+    }
+}
+
+/// Kernels from 6.9 on accept chains that Linux 6.1 refuses, so loading shows nothing here.
+#[test]
+fn chains_of_calls_fit_the_stack_of_the_oldest_kernel() {
+    for chain in deepest_chains(embedded_object()).unwrap() {
+        assert!(
+            chain.bytes <= bpf_stack::LIMIT,
+            "a chain takes {} bytes of stack of {} on Linux 6.1: {:#?}",
+            chain.bytes,
+            bpf_stack::LIMIT,
+            chain.frames
+        );
     }
 }
