@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -106,10 +106,16 @@ pub fn output_of(command: &mut Command) -> Option<String> {
 /// Whether a program of this name is on the PATH. Its directories of administration count even
 /// where an ordinary user's PATH leaves them out.
 pub fn is_installed(program: &str) -> bool {
+    path_of(program).is_some()
+}
+
+/// Where such a program is.
+pub fn path_of(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin"].map(Into::into))
-        .any(|directory| Path::join(&directory, program).is_file())
+        .map(|directory| directory.join(program))
+        .find(|file| file.is_file())
 }
 
 /// A command as a person would type it.

@@ -10,6 +10,7 @@ mod failures;
 mod foreign;
 mod harness;
 mod interfaces;
+mod kernel_tunnels;
 mod local_clients;
 mod membership;
 mod restart;

@@ -65,6 +65,11 @@ const SMOKE: &[((u32, u32), &str)] = &[
         "restart::connections_keep_their_backends_over_restarts",
     ),
     ((6, 1), "restart::a_restart_changes_nothing"),
+    ((6, 1), "decap::clients_are_told_a_segment_size_that_fits"),
+    (
+        (6, 1),
+        "kernel_tunnels::decap_takes_off_what_the_kernel_puts_on",
+    ),
     // Older kernels don't tell which interfaces take redirected frames; the kernel forwards then.
     ((6, 3), "balance::the_fast_path_is_taken"),
     // It counts programs that are attached by TCX, which is younger than 6.1.
@@ -157,6 +162,7 @@ fn build_tests() -> Result<Vec<PathBuf>> {
         .context("cargo names no test binary")?
         .to_owned();
     programs.extend(["lbagent", "lbctl", initramfs::INIT].map(|name| directory.join(name)));
+    programs.extend(process::path_of("ip"));
     Ok(programs)
 }
 
