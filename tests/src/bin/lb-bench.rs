@@ -19,7 +19,13 @@ enum Benchmark {
     /// Nanoseconds per packet of the BPF programs
     Datapath(Common),
     /// Connections, bulk and packets per second through lbagent and through others
-    Traffic(Common),
+    Traffic {
+        #[command(flatten)]
+        common: Common,
+        /// Measure only ways whose name contains this: for profiles
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+    },
 }
 
 /// Options that every benchmark takes.
@@ -41,8 +47,14 @@ fn run(benchmark: Benchmark) -> Result<bool> {
         Benchmark::Datapath(Common { quick, check, json }) => {
             datapath::run(&datapath::Options { quick, check, json })
         }
-        Benchmark::Traffic(Common { quick, check, json }) => {
-            traffic::run(&traffic::Options { quick, check, json })
+        Benchmark::Traffic { common, only } => {
+            let Common { quick, check, json } = common;
+            traffic::run(&traffic::Options {
+                quick,
+                check,
+                json,
+                only,
+            })
         }
     }
 }

@@ -20,8 +20,9 @@ const WAYS: [Way; 6] = [
 /// Client's threads on each CPU while all are busy.
 const BUSY: usize = 8;
 
-/// How long to measure.
+/// What to measure, and for how long.
 pub(super) struct Effort {
+    ways: Vec<Way>,
     rounds: u32,
     busy: Duration,
     alone: Duration,
@@ -37,7 +38,8 @@ impl Effort {
         }
         .map(Duration::from_millis);
         Self {
-            rounds: if options.quick { 2 } else { 7 },
+            ways: options.chosen(&WAYS),
+            rounds: if options.quick { 2 } else { 6 },
             busy,
             alone,
             bulk,
@@ -47,9 +49,10 @@ impl Effort {
 
 /// Runs all rounds.
 pub(super) fn measure(effort: &Effort, results: &mut Results) -> Result<()> {
-    let stations = WAYS
-        .into_iter()
-        .map(Station::start)
+    let stations = effort
+        .ways
+        .iter()
+        .map(|way| Station::start(*way))
         .collect::<Result<Vec<_>>>()?;
     for station in &stations {
         warm_up(station, effort.busy).with_context(|| station.way.name())?;
@@ -87,6 +90,14 @@ fn warm_up(station: &Station, duration: Duration) -> Result<()> {
 fn round_of(station: &Station, effort: &Effort, results: &mut Results) -> Result<()> {
     let (client, way) = (&station.client, station.way);
     let mut busy = load::ask(client, station.answer, cpus(), BUSY, effort.busy)?;
+    if busy.failed > 0 {
+        println!(
+            "{}: {} connections failed, {} did not",
+            way.name(),
+            busy.failed,
+            busy.times.len()
+        );
+    }
     results.add(Measure::Connections, way, busy.rate() / 1e3);
     results.add(Measure::BusyP99, way, busy.percentile(0.99)?);
     let mut alone = load::ask(client, station.answer, 1, 1, effort.alone)?;

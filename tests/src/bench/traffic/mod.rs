@@ -35,6 +35,10 @@ pub(crate) enum Way {
     XdpForward,
     /// lbagent in mode `nat`.
     LbagentNat,
+    /// lbagent in mode `dsr-l2`.
+    LbagentL2,
+    /// lbagent in mode `dsr-ipip`.
+    LbagentIpip,
     /// nftables, destination NAT with connection tracking.
     Nftables,
     /// HAProxy in TCP mode.
@@ -52,6 +56,8 @@ impl Way {
             Self::XdpTx => "xdp_tx",
             Self::XdpForward => "xdp_forward",
             Self::LbagentNat => "lbagent nat",
+            Self::LbagentL2 => "lbagent dsr-l2",
+            Self::LbagentIpip => "lbagent dsr-ipip",
             Self::Nftables => "nftables dnat",
             Self::Haproxy => "haproxy tcp",
             Self::Nginx => "nginx stream",
@@ -136,6 +142,8 @@ const GOALS: &[Goal] = &[
     Goal::new(Measure::Connections, Way::LbagentNat, 1.0, Way::Nftables),
     Goal::new(Measure::Connections, Way::LbagentNat, 1.3, Way::Haproxy),
     Goal::new(Measure::Packets, Way::LbagentNat, 5.0, Way::Nftables),
+    Goal::new(Measure::Packets, Way::LbagentL2, 5.0, Way::Nftables),
+    Goal::new(Measure::Packets, Way::LbagentIpip, 5.0, Way::Nftables),
 ];
 
 /// How to measure and where to write.
@@ -147,6 +155,17 @@ pub struct Options {
     pub check: bool,
     /// Where the figures go.
     pub json: Option<PathBuf>,
+    /// Measure only ways whose name contains this: for profiles.
+    pub only: Option<String>,
+}
+
+impl Options {
+    /// Those of the ways that are asked for.
+    fn chosen(&self, ways: &[Way]) -> Vec<Way> {
+        let only = self.only.as_deref().unwrap_or("");
+        let chosen = ways.iter().filter(|way| way.name().contains(only));
+        chosen.copied().collect()
+    }
 }
 
 /// Measures and reports. Returns whether the run is good: goals count only when asked for.

@@ -164,19 +164,22 @@ fn publish(topology: &Topology) -> Result<Agent> {
         let address = backend.addresses[0];
         (backend.name.clone(), address)
     });
-    publish_settled(&agent, &json!(services), backends)?;
+    publish_settled(&agent, &json!(services), "nat", backends)?;
     Ok(agent)
 }
 
-/// Publishes services of a group with these instances, all at once: a gateway whose backends have
+/// Publishes services of a group in a forwarding mode with these instances, all at once: a gateway whose backends have
 /// not changed since they came. One by one, each would change slots of the former.
 pub(super) fn publish_settled(
     agent: &Agent,
     services: &serde_json::Value,
+    mode: &str,
     backends: impl Iterator<Item = (String, IpAddr)>,
 ) -> Result<()> {
     let body = json!({ "name": "bench", "services": services });
     agent.call("POST", "/v1/services", Some(&body))?;
+    let policy = json!({ "policy": { "forwarding_mode": mode } });
+    agent.call("PUT", "/v1/x/service-groups/bench/policy", Some(&policy))?;
     for (name, address) in backends {
         let body = instance(&name, "bench", &[address]);
         agent.call("POST", "/v1/instances", Some(&body))?;
