@@ -12,8 +12,8 @@ use lbagent_common::decap::{DecapSettings, ROLE_HOST, ROLE_VIP};
 use lbagent_tests::packet_builder::{
     Segment, as_fragment, describe, tcp, udp, with_ipv4_options, with_vlan,
 };
-use lbagent_tests::{require_root, slowness::repetitions};
 use lbagent_tests::tunnel::{Encapsulation, Outer, encapsulate};
+use lbagent_tests::{require_root, slowness::repetitions};
 
 use crate::at;
 
