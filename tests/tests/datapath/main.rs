@@ -2,6 +2,7 @@
 
 mod decap;
 mod foreign;
+mod overload;
 mod owners;
 mod policies;
 mod replay;
