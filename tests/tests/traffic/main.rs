@@ -13,6 +13,7 @@ mod interfaces;
 mod kernel_tunnels;
 mod local_clients;
 mod membership;
+mod overload;
 mod restart;
 mod sharing;
 mod startup;

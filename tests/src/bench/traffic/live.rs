@@ -13,45 +13,45 @@ use crate::bench::{floors, layout};
 /// many as a veth's ring holds.
 const BATCH: u32 = 256;
 /// Length of every frame: the shortest that Ethernet has, without its checksum.
-pub(super) const FRAME: usize = 60;
+pub const FRAME: usize = 60;
 
 const GENERATOR: &str = "live_generator";
 /// Counts what arrives at an interface.
-pub(super) const SINK: &str = "live_sink";
+pub const SINK: &str = "live_sink";
 /// Sends a frame back.
-pub(super) const TX: &str = "floor_tx";
+pub const TX: &str = "floor_tx";
 /// Sends a frame to the interface named by [`Live::set_next`].
-pub(super) const FORWARD: &str = "live_forward";
+pub const FORWARD: &str = "live_forward";
 
 /// What the sink takes for right.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Expected {
+pub struct Expected {
     /// IP protocol of the outermost header.
-    pub(super) protocol: u8,
+    pub protocol: u8,
     /// Its destination.
-    pub(super) destination: [u8; 4],
+    pub destination: [u8; 4],
     /// How many leading bytes of the destination count.
-    pub(super) leading: usize,
+    pub leading: usize,
 }
 
 /// What arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Arrived {
+pub struct Arrived {
     /// Frames as expected.
-    pub(super) frames: u64,
+    pub frames: u64,
     /// Link addresses that they were sent to.
-    pub(super) stations: usize,
+    pub stations: usize,
     /// Other IPv4 frames.
-    pub(super) others: u64,
+    pub others: u64,
 }
 
 /// The loaded programs.
-pub(super) struct Live {
+pub struct Live {
     ebpf: Ebpf,
 }
 
 impl Live {
-    pub(super) fn load() -> Result<Self> {
+    pub fn load() -> Result<Self> {
         let path = floors::object();
         let mut ebpf = EbpfLoader::new().load_file(&path).with_context(|| {
             format!(
@@ -74,7 +74,7 @@ impl Live {
 
     /// Attaches a program to an interface of this thread's namespace, in native mode, until the
     /// interface goes.
-    pub(super) fn attach(&mut self, program: &str, interface: &str) -> Result<()> {
+    pub fn attach(&mut self, program: &str, interface: &str) -> Result<()> {
         self.program(program)?
             .attach(interface, XdpMode::Driver)
             .with_context(|| format!("attaching {program} to {interface}"))?;
@@ -89,12 +89,12 @@ impl Live {
     }
 
     /// Says where [`FORWARD`] sends frames: an interface of this thread's namespace.
-    pub(super) fn set_next(&mut self, ifindex: u32) -> Result<()> {
+    pub fn set_next(&mut self, ifindex: u32) -> Result<()> {
         Ok(self.array::<u32>("LIVE_NEXT")?.set(0, ifindex, 0)?)
     }
 
     /// Says what the sink counts as right from now on, and forgets what has arrived.
-    pub(super) fn expect(&mut self, expected: &Expected) -> Result<()> {
+    pub fn expect(&mut self, expected: &Expected) -> Result<()> {
         let mask: [u8; 4] =
             std::array::from_fn(|index| if index < expected.leading { 0xff } else { 0 });
         let (mask, destination) = (
@@ -126,7 +126,7 @@ impl Live {
     }
 
     /// What has arrived since [`Live::expect`].
-    pub(super) fn arrived(&mut self) -> Result<Arrived> {
+    pub fn arrived(&mut self) -> Result<Arrived> {
         let counters = self.counters()?;
         let mut arrived = Arrived::default();
         for index in 0..layout::ARRIVED_LEN {
@@ -144,7 +144,7 @@ impl Live {
     /// Sends `count` frames out of an interface of this thread's namespace, on this CPU. The frame
     /// is the template: its source port and the lower half of its source address are zero, its
     /// checksums right. Returns how long it took until the devices had worked them off.
-    pub(super) fn send(&mut self, frame: &[u8], ifindex: u32, count: u32) -> Result<Duration> {
+    pub fn send(&mut self, frame: &[u8], ifindex: u32, count: u32) -> Result<Duration> {
         ensure!(frame.len() == FRAME, "frames have {FRAME} bytes");
         let checksum = |offset: usize| {
             let sum = u16::from_ne_bytes([frame[offset], frame[offset + 1]]);

@@ -8,7 +8,7 @@
 mod end_to_end;
 mod figures;
 mod link;
-mod live;
+pub mod live;
 mod load;
 mod packets;
 mod rivals;
