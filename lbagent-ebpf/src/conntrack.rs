@@ -60,6 +60,43 @@ pub fn select_owner(
     Ok(owner)
 }
 
+/// The owner of a flow that is not new, 0 for none. Leaves no trace: for packets about the flow.
+#[inline(always)]
+pub fn lookup_owner(settings: &Settings, vip: &VipEntry, hash: u64, owners: Owners) -> BackendId {
+    if owners.settled {
+        return owners.current;
+    }
+    let flow = ChangedFlow {
+        tag: conn_tag(hash, vip.vip_id),
+        conn_mask: settings.conn_mask,
+        group_tag: vip.group_tag,
+        owners,
+        is_new: false,
+    };
+    lookup_changed(&flow)
+}
+
+#[inline(never)]
+fn lookup_changed(flow: &ChangedFlow) -> BackendId {
+    if let Some(bucket) = maps::conn_bucket(flow.tag as u32 & flow.conn_mask) {
+        let mut way = 0;
+        // As in `select_changed`.
+        let ways = core::hint::black_box(CONN_WAYS);
+        while way < ways && way < CONN_WAYS {
+            let entry = bucket.entry(way);
+            if entry.tag() == flow.tag && is_usable(flow, entry.backend) {
+                return entry.backend;
+            }
+            way += 1;
+        }
+    }
+    if is_usable(flow, flow.owners.previous) {
+        flow.owners.previous
+    } else {
+        flow.owners.current
+    }
+}
+
 /// A flow of a slot that changed hands.
 struct ChangedFlow {
     tag: u64,

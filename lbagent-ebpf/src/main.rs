@@ -12,10 +12,12 @@
     reason = "the entry-point macros generate functions without documentation"
 )]
 
+mod answer;
 mod backend;
 mod conntrack;
 mod counters;
 mod forward;
+mod icmp;
 mod kernel;
 mod maglev;
 mod maps;
@@ -46,6 +48,7 @@ pub fn lb_ingress(ctx: XdpContext) -> u32 {
         Ok(Egress::Resolve(_)) => (Outcome::ForwardKernel, xdp_action::XDP_PASS),
         Err(Stop::Pass(outcome)) => (outcome, xdp_action::XDP_PASS),
         Err(Stop::Drop(outcome)) => (outcome, xdp_action::XDP_DROP),
+        Err(Stop::Answer(outcome)) => (outcome, xdp_action::XDP_TX),
     };
     counters::outcome(outcome, bytes);
     action
@@ -69,6 +72,7 @@ pub fn lb_return(ctx: TcContext) -> i32 {
         // Not "accept", which would end the chain: other programs may want foreign packets too.
         Err(Stop::Pass(outcome)) => (outcome, TC_ACT_UNSPEC),
         Err(Stop::Drop(outcome)) => (outcome, TC_ACT_SHOT),
+        Err(Stop::Answer(outcome)) => (outcome, kernel::redirect(ctx.arrival_ifindex()) as i32),
     };
     counters::outcome(outcome, bytes);
     action

@@ -12,6 +12,8 @@ use lbagent_common::{
     Settings, Slot, SourceEntry, SourceKey, TrafficCounter, VipEntry, VipKey, limits,
 };
 
+use crate::icmp::Work;
+
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
@@ -50,6 +52,18 @@ static VIP_COUNTERS: PerCpuArray<TrafficCounter> =
 #[map]
 static BACKEND_COUNTERS: PerCpuArray<TrafficCounter> =
     PerCpuArray::with_max_entries(limits::MAX_BACKENDS, 0);
+/// Not pinned: what the ICMP stages note lives no longer than a packet.
+#[map]
+static ICMP_WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+
+/// Memory for the ICMP stages: this CPU's own while the program runs.
+#[inline(always)]
+pub fn icmp_work() -> Option<&'static mut Work> {
+    let work = ICMP_WORK.get_ptr_mut(0)?;
+    // SAFETY: all members are integers. Programs of one CPU do not interrupt each other: both run
+    // with bottom halves off. Callers take it again only after they gave back what they had.
+    Some(unsafe { &mut *work })
+}
 
 /// The global settings.
 #[inline(always)]

@@ -3,12 +3,14 @@
 use lbagent_common::Outcome;
 
 /// A packet that goes no further; the reason is what gets counted.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     /// Unchanged, to the kernel.
     Pass(Outcome),
     /// Discarded.
     Drop(Outcome),
+    /// Turned into an answer to its sender, which leaves by the interface that it came in by.
+    Answer(Outcome),
 }
 
 /// Where a rewritten packet leaves.
@@ -41,6 +43,7 @@ impl Packed {
             Ok(Egress::Resolve(ifindex)) => (3, ifindex),
             Err(Stop::Pass(outcome)) => (4, outcome as u32),
             Err(Stop::Drop(outcome)) => (5, outcome as u32),
+            Err(Stop::Answer(outcome)) => (6, outcome as u32),
         };
         Self(kind << 32 | u64::from(value))
     }
@@ -56,6 +59,7 @@ impl Packed {
             2 => Ok(Egress::Redirect(value)),
             3 => Ok(Egress::Resolve(value)),
             4 => Err(Stop::Pass(outcome())),
+            6 => Err(Stop::Answer(outcome())),
             _ => Err(Stop::Drop(outcome())),
         })
     }

@@ -5,19 +5,40 @@ use lbagent_common::{BackendId, Outcome, VipEntry};
 use crate::forward::Target;
 use crate::outcome::{Direction, Egress, Stop};
 use crate::packet::{self, Context, Packet};
-use crate::{backend, conntrack, counters, forward, maglev, maps, policy, quic, restore, vip};
+use crate::{
+    backend, conntrack, counters, forward, icmp, maglev, maps, policy, quic, restore, vip,
+};
 
 /// A packet that came in on a client-facing interface.
 #[inline(always)]
 pub fn from_client<C: Context>(ctx: &C) -> Result<Egress, Stop> {
-    let packet = packet::parse(ctx)?;
+    let packet = match packet::parse(ctx) {
+        Err(FOREIGN) => return icmp::to_vip(ctx).result().unwrap_or(Err(FOREIGN)),
+        parsed => parsed?,
+    };
     balance(ctx, &packet)
+}
+
+/// What is neither TCP nor UDP is foreign unless it is ICMP that concerns a VIP.
+const FOREIGN: Stop = Stop::Pass(Outcome::PassProtocol);
+
+/// ICMP from the backend side: for a VIP, or about a packet that a VIP's client sent.
+#[inline(always)]
+fn icmp_from_backend<C: Context>(ctx: &C) -> Result<(Direction, Egress), Stop> {
+    if let Some(result) = icmp::to_vip(ctx).result() {
+        return result.map(|egress| (Direction::Forward, egress));
+    }
+    let result = icmp::to_client(ctx).result().unwrap_or(Err(FOREIGN));
+    result.map(|egress| (Direction::Return, egress))
 }
 
 /// A packet that came in on a backend-facing interface.
 #[inline(always)]
 pub fn from_backend<C: Context>(ctx: &C) -> Result<(Direction, Egress), Stop> {
-    let packet = packet::parse(ctx)?;
+    let packet = match packet::parse(ctx) {
+        Err(FOREIGN) => return icmp_from_backend(ctx),
+        parsed => parsed?,
+    };
     if let Some(result) = restore::send(ctx, &packet).result() {
         return result.map(|egress| (Direction::Return, egress));
     }

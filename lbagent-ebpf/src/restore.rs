@@ -9,18 +9,24 @@ use crate::packet::{Context, Packet};
 use crate::{counters, maps};
 
 /// What a reply is restored to.
-struct Reply {
-    vip: Addr,
-    vip_port: Port,
-    client: Addr,
-    client_port: Port,
-    vip_id: u32,
-    backend_id: BackendId,
+pub struct Reply {
+    /// The VIP that it comes from.
+    pub vip: Addr,
+    /// Its port.
+    pub vip_port: Port,
+    /// The client that it goes to.
+    pub client: Addr,
+    /// Its port.
+    pub client_port: Port,
+    /// Index into `VIP_COUNTERS`.
+    pub vip_id: u32,
+    /// Index into `BACKEND_COUNTERS`.
+    pub backend_id: BackendId,
 }
 
 /// The reply's flow; `None` for a packet whose source is no backend's published port.
 #[inline(always)]
-fn lookup_reply(packet: &Packet) -> Result<Option<Reply>, Stop> {
+pub fn lookup_reply(packet: &Packet) -> Result<Option<Reply>, Stop> {
     let key = ReturnKey::new(packet.source, packet.source_port, packet.protocol);
     let Some(entry) = maps::return_entry(&key) else {
         return Ok(None);

@@ -46,6 +46,55 @@ pub fn select(packet: &Packet, target: &Target<'_>) -> Result<(Addr, Port), Stop
     claim(settings, &flow)
 }
 
+/// Finds the source that the backend sees a flow with, for a packet about the flow: `key` then holds
+/// it as the peer. Nothing is claimed or noted. False for a flow that has none and must have one.
+#[inline(always)]
+pub fn find(packet: &Packet, target: &Target<'_>, key: &mut NatFlowKey) -> bool {
+    let Target {
+        settings,
+        vip,
+        id,
+        backend,
+    } = *target;
+    let must_rewrite = backend.answers_directly(&packet.source);
+    if !must_rewrite && vip.flags & VipEntry::FLAG_TRACK_RETURN == 0 {
+        return true;
+    }
+    let flow = Flow {
+        packet,
+        vip,
+        id,
+        backend,
+        must_rewrite,
+    };
+    find_stored(settings, &flow, key) != 0 || !must_rewrite
+}
+
+#[inline(never)]
+fn find_stored(settings: &Settings, flow: &Flow<'_>, key: &mut NatFlowKey) -> u32 {
+    // As in `claim`.
+    let last = core::hint::black_box(ATTEMPTS);
+    let mut attempt = u32::from(flow.must_rewrite);
+    while attempt <= last && attempt <= ATTEMPTS {
+        set_candidate(settings, flow, attempt, key);
+        if maps::nat_flow(key).is_some_and(|entry| is_of(entry.get(), flow.packet)) {
+            return 1;
+        }
+        attempt += 1;
+    }
+    set_candidate(settings, flow, 0, key);
+    0
+}
+
+/// Whether an entry is the flow's of a packet.
+#[inline(always)]
+fn is_of(entry: &NatFlowEntry, packet: &Packet) -> bool {
+    entry.client == packet.source
+        && entry.client_port == packet.source_port
+        && entry.vip == packet.destination
+        && entry.vip_port == packet.destination_port
+}
+
 /// What [`claim`] works on: one argument, because BPF functions take five at most.
 struct Flow<'a> {
     packet: &'a Packet,
@@ -142,11 +191,7 @@ fn place(flow: &Flow<'_>, key: &NatFlowKey, now: u32) -> Place {
         return Place::Free;
     };
     let current = entry.get();
-    if current.client == packet.source
-        && current.client_port == packet.source_port
-        && current.vip == packet.destination
-        && current.vip_port == packet.destination_port
-    {
+    if is_of(current, packet) {
         let closing = if packet.ends_connection() {
             NatFlowEntry::CLOSING
         } else {

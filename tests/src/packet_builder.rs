@@ -83,6 +83,55 @@ pub fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u
     frame
 }
 
+/// An ICMP frame of the addresses' family with right checksums: type, code, the four bytes behind the
+/// checksum, and what follows.
+pub fn icmp(
+    (source, destination): (IpAddr, IpAddr),
+    [kind, code]: [u8; 2],
+    rest: [u8; 4],
+    payload: &[u8],
+) -> Vec<u8> {
+    let step = ip(SocketAddr::new(source, 0), SocketAddr::new(destination, 0));
+    let mut frame = Vec::new();
+    if source.is_ipv4() {
+        let step = step.icmpv4_raw(kind, code, rest);
+        step.write(&mut frame, payload)
+    } else {
+        let step = step.icmpv6_raw(kind, code, rest);
+        step.write(&mut frame, payload)
+    }
+    .expect("writing to memory");
+    frame
+}
+
+/// Whether the ICMP checksum of a frame without IP options holds, recomputed in full.
+pub fn icmp_checksum_holds(frame: &[u8]) -> bool {
+    let address = |range: std::ops::Range<usize>| -> IpAddr {
+        IpAddr::V6(
+            <[u8; 16]>::try_from(&frame[range])
+                .expect("16 bytes")
+                .into(),
+        )
+    };
+    if frame[12..14] == [0x08, 0x00] {
+        let mut covered = frame[34..].to_vec();
+        covered.resize(covered.len().next_multiple_of(2), 0);
+        ones_complement_sum(&covered) == 0xffff
+    } else {
+        transport_checksum_holds(address(22..38), address(38..54), 58, &frame[54..])
+    }
+}
+
+/// Inserts an IPv6 fragment header: offset in units of 8 bytes, and whether more follow.
+pub fn with_ipv6_fragment(mut frame: Vec<u8>, offset: u16, more: bool) -> Vec<u8> {
+    let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
+    let next = std::mem::replace(&mut frame[20], 44);
+    frame.splice(54..54, [next, 0, high, low, 0, 0, 0, 7]);
+    let len = u16::from_be_bytes([frame[18], frame[19]]) + 8;
+    frame[18..20].copy_from_slice(&len.to_be_bytes());
+    frame
+}
+
 /// Inserts IPv4 options (a multiple of 4 bytes) and repairs length and header checksum.
 pub fn with_ipv4_options(mut frame: Vec<u8>, options: &[u8]) -> Vec<u8> {
     assert!(options.len().is_multiple_of(4) && options.len() <= 40);

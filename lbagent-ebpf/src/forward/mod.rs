@@ -2,11 +2,11 @@
 
 mod nat;
 pub mod rewrite;
-mod way;
+pub mod way;
 
 use lbagent_common::{BackendEntry, BackendId, Outcome, Settings, VipEntry};
 
-use crate::outcome::{Egress, Stop};
+use crate::outcome::{Egress, Packed, Stop};
 use crate::packet::{Context, Packet};
 
 /// Where a packet goes, and by which rules.
@@ -19,6 +19,12 @@ pub struct Target<'a> {
     pub id: BackendId,
     /// Its entry.
     pub backend: &'a BackendEntry,
+}
+
+/// The modes in which the backend answers the client directly.
+#[inline(never)]
+pub fn send_dsr<C: Context>(_ctx: &C, _packet: &Packet, _target: &Target<'_>) -> Packed {
+    Packed::new(Err(Stop::Drop(Outcome::DropNotConfigured)))
 }
 
 /// Sends a packet to its backend in its service group's forwarding mode.

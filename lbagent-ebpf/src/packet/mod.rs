@@ -17,7 +17,7 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 
-pub use self::parse::{Packet, parse};
+pub use self::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, parse};
 use crate::kernel;
 
 /// Offset of the IP header: frames with a VLAN tag are not balanced.
@@ -45,6 +45,8 @@ pub trait Context {
     fn has_vlan_tag(&self) -> bool;
     /// Makes the first bytes accessible where they may not be.
     fn make_accessible(&self);
+    /// Makes so many bytes accessible, or all that there are.
+    fn pull(&self, wanted: u32);
     /// Length for the route's MTU check; 0 where the kernel knows better (GSO).
     fn mtu_len(&self, packet: &Packet) -> u16;
     /// Updates the transport checksum: `addresses` is in the pseudo-header, `ports` is not.
@@ -138,6 +140,20 @@ pub trait Context {
     }
 }
 
+/// Whether an address may be one host's (RFC 1122, section 3.2.1.3; RFC 4291, section 2.5): only such
+/// a sender is answered or believed.
+#[inline(always)]
+pub fn is_host(address: &Addr) -> bool {
+    let [first, second, third, last] = address.wire();
+    if address.is_v4() {
+        let octet = u32::from_be(last) >> 24;
+        octet != 0 && octet != 127 && octet < 224
+    } else {
+        // Not multicast, not `::` and not `::1`.
+        u32::from_be(first) >> 24 != 0xff && (first | second | third != 0 || u32::from_be(last) > 1)
+    }
+}
+
 /// Types that any bytes are a valid value of.
 ///
 /// # Safety
@@ -154,6 +170,12 @@ unsafe impl Wire for u32 {}
 // SAFETY: as above.
 unsafe impl Wire for [u8; 22] {}
 // SAFETY: as above.
+unsafe impl Wire for [u8; 2] {}
+// SAFETY: as above.
+unsafe impl Wire for [u16; 6] {}
+// SAFETY: as above.
+unsafe impl Wire for [u32; 2] {}
+// SAFETY: as above.
 unsafe impl Wire for [u32; 3] {}
 // SAFETY: as above.
 unsafe impl Wire for [u16; 2] {}
@@ -166,7 +188,7 @@ unsafe impl Wire for [u32; 10] {}
 
 /// Offset of the checksum field within the transport header.
 #[inline(always)]
-fn l4_checksum_offset(protocol: Protocol) -> usize {
+pub fn l4_checksum_offset(protocol: Protocol) -> usize {
     if protocol == Protocol::TCP {
         core::mem::offset_of!(TcpHdr, check)
     } else {
@@ -242,6 +264,9 @@ impl Context for XdpContext {
     fn make_accessible(&self) {}
 
     #[inline(always)]
+    fn pull(&self, _wanted: u32) {}
+
+    #[inline(always)]
     fn mtu_len(&self, packet: &Packet) -> u16 {
         packet.ip_len
     }
@@ -313,8 +338,13 @@ impl Context for TcContext {
     fn make_accessible(&self) {
         /// Ethernet, IPv4 with all options or IPv6, and TCP without options.
         const WANTED: u32 = 14 + 60 + 20;
+        self.pull(WANTED);
+    }
+
+    #[inline(always)]
+    fn pull(&self, wanted: u32) {
         let len = Context::len(self);
-        let wanted = if len < WANTED { len } else { WANTED };
+        let wanted = if len < wanted { len } else { wanted };
         if Context::end(self) - Context::start(self) < wanted as usize {
             // A failure leaves the packet short, which the next access notices.
             let _ = self.pull_data(wanted);

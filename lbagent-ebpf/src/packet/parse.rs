@@ -10,8 +10,10 @@ use network_types::udp::UdpHdr;
 use super::{Context, L3_OFFSET};
 use crate::outcome::Stop;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// EtherTypes in host order.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// EtherTypes in host order.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Offset of the flags in a TCP header (RFC 9293, section 3.1).
 const TCP_FLAGS_OFFSET: usize = 13;
 const TCP_FIN: u8 = 0x01;

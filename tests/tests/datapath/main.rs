@@ -2,6 +2,8 @@
 
 mod decap;
 mod foreign;
+mod icmp_echo;
+mod icmp_errors;
 mod overload;
 mod owners;
 mod policies;

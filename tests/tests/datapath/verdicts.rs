@@ -253,7 +253,7 @@ fn everything_else_has_its_reason() {
         ),
         pass("IPv4 header of 16 bytes", bad_ihl, Outcome::PassTruncated),
         pass("IPv4 with version 6", bad_version, Outcome::PassTruncated),
-        pass("ICMP to the VIP", icmp, Outcome::PassProtocol),
+        pass("ICMP to the VIP", icmp, Outcome::PassIcmp),
         pass(
             "first fragment",
             as_fragment(syn(5432), 0, true),
