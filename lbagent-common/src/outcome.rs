@@ -58,7 +58,7 @@ outcomes! {
     PassNotIp = 5, Passed, "pass_not_ip";
     /// Too short for the headers that it announces.
     PassTruncated = 6, Passed, "pass_truncated";
-    /// Neither TCP nor UDP directly behind the IP header.
+    /// Neither TCP nor UDP directly behind the IP header, nor ICMP that concerns a VIP.
     PassProtocol = 7, Passed, "pass_protocol";
     /// A fragment.
     PassFragment = 8, Passed, "pass_fragment";

@@ -52,6 +52,8 @@ pub struct Config {
     pub hash_seed: Option<u64>,
     /// Silence after which a UDP flow counts as new.
     pub udp_idle: Duration,
+    /// Echo replies and "too big" messages that each CPU may send in a second.
+    pub answers_per_second: u32,
 }
 
 /// How the REST server is reached.
@@ -117,7 +119,7 @@ impl Config {
             udp_idle: self.udp_idle,
             source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
             source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
-            answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
+            answers_per_second: self.answers_per_second,
         }
     }
 

@@ -54,6 +54,9 @@ pub struct Config {
     /// Members of `[api]`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub api: BTreeMap<&'static str, String>,
+    /// Members of `[answers]`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<&'static str, u32>,
     /// Members of `[limits]`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<&'static str, u32>,
@@ -70,6 +73,7 @@ impl Config {
             xdp_mode: None,
             unpublished_ports: None,
             api: BTreeMap::new(),
+            answers: BTreeMap::new(),
             limits: [
                 ("vips", 64),
                 ("slots", 1 << 16),

@@ -16,6 +16,7 @@ pub mod object_file;
 pub mod observe;
 pub mod packet_builder;
 pub mod pattern;
+pub mod ping;
 pub mod poll;
 pub mod prog_run;
 pub mod server;

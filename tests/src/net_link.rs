@@ -138,6 +138,15 @@ impl Netlink {
         )
     }
 
+    /// Sets the largest IP packet that an interface sends.
+    pub fn set_mtu(&self, name: &str, mtu: u32) -> Result<()> {
+        self.change(
+            name,
+            "setting the MTU of",
+            LinkUnspec::new_with_name(name).mtu(mtu).build(),
+        )
+    }
+
     fn change(&self, name: &str, what: &str, message: LinkMessage) -> Result<()> {
         let request = self.handle.link().set(message).execute();
         self.wait(|| format!("{what} interface {name}"), request)

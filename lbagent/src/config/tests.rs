@@ -39,6 +39,7 @@ fn the_minimum_is_enough() {
     assert_eq!(config.unpublished_ports, UnpublishedPorts::Pass);
     assert_eq!(config.limits, Capacity::default());
     assert_eq!(config.udp_idle, Duration::from_secs(60));
+    assert_eq!(config.answers_per_second, 1_000);
     assert_eq!(
         config.store_path(),
         Path::new("/var/lib/lbagent/state.redb")
@@ -130,8 +131,11 @@ fn values_that_make_no_sense_are_refused() {
         &["test.toml:4: state_dir: `state` must be an absolute path"],
     );
     check(
-        "[flow]\nudp_idle_s = 0",
-        &["test.toml:5: flow.udp_idle_s: 0 is not in the range 1 to 86400"],
+        "[flow]\nudp_idle_s = 0\n[answers]\nper_second = 10000001",
+        &[
+            "test.toml:5: flow.udp_idle_s: 0 is not in the range 1 to 86400",
+            "test.toml:7: answers.per_second: 10000001 is not in the range 0 to 10000000",
+        ],
     );
     check(
         "[limits]\nslots = 100",

@@ -13,12 +13,14 @@ use super::reader::{Located, nearest};
 use super::settings::{Limits, Settings};
 use super::{ApiConfig, Config, Origin, Problem};
 use crate::dataplane::{Capacity, VipMode, XdpMode};
-use crate::plan::UnpublishedPorts;
+use crate::plan::{GatewaySettings, UnpublishedPorts};
 
 /// Longest interface name (`IFNAMSIZ` less the closing zero).
 const MAX_INTERFACE_NAME: usize = 15;
 /// Most entries of any map: a wrong digit should not take the host's memory.
 const MAX_ENTRIES: u64 = 1 << 26;
+/// Most answers that each CPU may give in a second: about what one can send.
+const MAX_ANSWERS: u32 = 10_000_000;
 /// Slots of the smallest table, twice: a change writes the new one beside the old one.
 const MIN_SLOTS: u64 = 2 * 509;
 
@@ -89,6 +91,7 @@ pub(super) fn validate(settings: Settings, problems: &mut Vec<Problem>) -> Optio
         limits,
         hash_seed: settings.hash_seed.map(|seed| seed.value),
         udp_idle: check.udp_idle(settings.udp_idle_s),
+        answers_per_second: check.answers(settings.answers_per_second),
     })
 }
 
@@ -190,6 +193,21 @@ impl Checker<'_> {
             self.problem(&origin, text);
         }
         Duration::from_secs(value)
+    }
+
+    fn answers(&mut self, per_second: Option<Located<u64>>) -> u32 {
+        let Some(Located { value, origin }) = per_second else {
+            return GatewaySettings::ANSWERS_PER_SECOND;
+        };
+        match u32::try_from(value) {
+            Ok(answers) if answers <= MAX_ANSWERS => answers,
+            _ => {
+                let text =
+                    format!("answers.per_second: {value} is not in the range 0 to {MAX_ANSWERS}");
+                self.problem(&origin, text);
+                0
+            }
+        }
     }
 
     fn limits(&mut self, limits: Limits, vips: &BTreeSet<IpAddr>) -> Capacity {

@@ -9,6 +9,7 @@ mod drain;
 mod failures;
 mod foreign;
 mod harness;
+mod icmp;
 mod interfaces;
 mod kernel_tunnels;
 mod local_clients;

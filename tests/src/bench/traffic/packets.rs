@@ -173,6 +173,7 @@ impl Track {
             xdp_mode: Some("native"),
             unpublished_ports: None,
             api: BTreeMap::new(),
+            answers: BTreeMap::new(),
             limits: [("slots", 1 << 16)].into(),
         };
         let agent = Agent::start(&self.link.gateway, &config)?;
