@@ -264,8 +264,31 @@ pub struct TableBackend {
     pub weight: u16,
     /// Slots of the table that it owns.
     pub slots: u32,
+    /// How frames to it leave; absent where the routing table is asked for each packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<TableNextHop>,
     /// What went through this backend, for all VIPs of its group together.
     pub traffic: Traffic,
+}
+
+/// How frames to a backend leave the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableNextHop {
+    /// The interface that sends them.
+    pub interface: String,
+    /// Link address of the backend, or of the router before it: `02:00:00:00:00:01`.
+    pub link_address: String,
+    /// VLAN that they are tagged with; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub vlan: u16,
+    /// Largest IP packet on this way, in bytes; 0 when unknown.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mtu: u16,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u16) -> bool {
+    *number == 0
 }
 
 /// Traffic since the VIP or the backend was made.

@@ -19,6 +19,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use tokio::net::{TcpListener, UnixListener};
@@ -29,7 +30,7 @@ use tracing::{info, warn};
 use crate::api;
 use crate::config::{ApiConfig, Config};
 use crate::dataplane::{
-    InterfaceStatus, KernelDataplane, LoadError, ObjectStatus, OpenOptions, network_changes,
+    Changes, InterfaceStatus, KernelDataplane, LoadError, ObjectStatus, OpenOptions,
 };
 use crate::desired::{Desired, DesiredError, document};
 use crate::plan::GatewaySettings;
@@ -196,6 +197,7 @@ async fn serve(
 ) -> Result<(), AgentError> {
     let gateway = config.gateway_settings(desired.hash_seed());
     let interfaces = dataplane.interfaces();
+    let changes = dataplane.network_changes();
     log_start(&interfaces.borrow(), object.as_ref());
     let (reconciler, handle) = Reconciler::new(
         Box::new(dataplane),
@@ -208,10 +210,6 @@ async fn serve(
         source,
     })?;
     let reconciling = tokio::spawn(reconciler.run());
-    let changes = network_changes().map_err(|source| AgentError::Host {
-        what: "watch the host's network",
-        source,
-    })?;
     let waking = tokio::spawn(wake_on_changes(changes, handle.clone()));
     let draining = tokio::spawn(drains::run(Arc::clone(&desired)));
     let context = api_context(&config, gateway, desired, handle, (interfaces, object))?;
@@ -244,10 +242,19 @@ fn log_start(interfaces: &[InterfaceStatus], object: Option<&ObjectStatus>) {
     );
 }
 
-async fn wake_on_changes(mut changes: watch::Receiver<u64>, handle: ReconcilerHandle) {
+/// Changes come in groups: a link that goes down takes addresses, routes and neighbours along. So
+/// the first of them is given company, and those of a storm lead to few passes.
+async fn wake_on_changes(changes: Option<watch::Receiver<Changes>>, handle: ReconcilerHandle) {
+    const COMPANY: Duration = Duration::from_millis(5);
+    const STORM: Duration = Duration::from_millis(100);
+    let Some(mut changes) = changes else { return };
+    let mut last = None::<Instant>;
     while changes.changed().await.is_ok() {
+        let is_storm = last.is_some_and(|last| last.elapsed() < STORM);
+        tokio::time::sleep(if is_storm { STORM } else { COMPANY }).await;
         changes.borrow_and_update();
         handle.notify(WakeReason::NetworkChanged);
+        last = Some(Instant::now());
     }
 }
 

@@ -41,7 +41,17 @@ impl Gateway {
         backends: usize,
         configure: impl FnOnce(&mut Config),
     ) -> Result<Self> {
-        let topology = Topology::build(shape, backends)?;
+        Self::start_on(Topology::build(shape, backends)?, configure)
+    }
+
+    /// As [`Gateway::publish`], on a network that is there already.
+    pub fn publish_on(topology: Topology) -> Result<Self> {
+        let gateway = Self::start_on(topology, |_| {})?;
+        gateway.publish_web()?;
+        Ok(gateway)
+    }
+
+    fn start_on(topology: Topology, configure: impl FnOnce(&mut Config)) -> Result<Self> {
         let ports = [SERVER_PORT, OTHER_SERVER_PORT];
         let serve =
             |backend: &BackendHost| Server::start(&backend.ns, &backend.name, &ports, &ports);

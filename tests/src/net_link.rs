@@ -10,9 +10,10 @@ use futures_util::TryStreamExt;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteScope};
+use netlink_packet_route::rule::RuleAction;
 use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
-    new_connection,
+    RuleAddRequest, new_connection,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -138,6 +139,12 @@ impl Netlink {
         )
     }
 
+    /// Gives an interface another link address.
+    pub fn set_link_address(&self, name: &str, address: [u8; 6]) -> Result<()> {
+        let message = LinkUnspec::new_with_name(name).address(address.to_vec());
+        self.change(name, "changing the link address of", message.build())
+    }
+
     /// Sets the largest IP packet that an interface sends.
     pub fn set_mtu(&self, name: &str, mtu: u32) -> Result<()> {
         self.change(
@@ -193,6 +200,26 @@ impl Netlink {
             )?;
         }
         Ok(())
+    }
+
+    /// Sends IPv4 packets from a network to the main table: a rule that looks at the source.
+    pub fn add_source_rule(&self, network: Ipv4Addr, len: u8) -> Result<()> {
+        let request = self.source_rule(network, len).execute();
+        self.wait(|| format!("adding a rule for {network}/{len}"), request)
+    }
+
+    /// Removes such a rule.
+    pub fn delete_source_rule(&self, network: Ipv4Addr, len: u8) -> Result<()> {
+        let message = self.source_rule(network, len).message_mut().clone();
+        let request = self.handle.rule().del(message).execute();
+        self.wait(|| format!("removing the rule for {network}/{len}"), request)
+    }
+
+    fn source_rule(&self, network: Ipv4Addr, len: u8) -> RuleAddRequest<Ipv4Addr> {
+        let rule = self.handle.rule().add().v4().source_prefix(network, len);
+        rule.table_id(254)
+            .priority(1000)
+            .action(RuleAction::ToTable)
     }
 
     /// Every link, address and route as text, for comparing a namespace before and after. Link-local

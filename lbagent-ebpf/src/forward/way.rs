@@ -25,7 +25,11 @@ pub fn to_backend<C: Context>(
     hop: &mut Hop,
 ) -> Result<(), Obstacle> {
     let backend = target.backend;
-    if !backend.has_next_hop() || kernel::tick() > target.settings.next_hops_until {
+    // The programs tag no frames yet: a VLAN's device does.
+    if !backend.has_next_hop()
+        || backend.vlan != 0
+        || kernel::tick() > target.settings.next_hops_until
+    {
         match kernel::route(ctx, packet, leg, hop) {
             Route::Out => {}
             Route::TooBig => return Err(Obstacle::TooBig),
@@ -39,7 +43,7 @@ pub fn to_backend<C: Context>(
         *hop = Hop {
             ifindex: backend.ifindex,
             link: backend.link,
-            is_direct: u32::from(backend.vlan == 0),
+            is_direct: 1,
         };
     }
     if !sends_itself(ctx, backend, hop.ifindex) {
@@ -48,8 +52,11 @@ pub fn to_backend<C: Context>(
     Ok(())
 }
 
-/// Whether the program can send the frame by this interface without the kernel's forwarding.
+/// Whether the program can send the frame by this interface without the kernel's forwarding. The
+/// entry tells it about its own interface only: where the routing table names another one (the
+/// bridge of a port, say), nobody knows whether that one sends what is redirected to it.
 #[inline(always)]
 fn sends_itself<C: Context>(ctx: &C, backend: &BackendEntry, ifindex: u32) -> bool {
-    !C::REDIRECTS_BY_XDP || !backend.is_via_kernel() || ifindex == ctx.arrival_ifindex()
+    let is_known_to_send = ifindex == backend.ifindex && !backend.is_via_kernel();
+    !C::REDIRECTS_BY_XDP || is_known_to_send || ifindex == ctx.arrival_ifindex()
 }

@@ -1,11 +1,13 @@
 //! The host's network interfaces at one moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+    BridgePortState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVlan,
+    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, VlanProtocol,
+    XdpAttached,
 };
 
 use super::netlink::Netlink;
@@ -17,26 +19,68 @@ pub(super) struct Interface {
     /// Link address, on Ethernet.
     pub(super) mac: Option<[u8; 6]>,
     pub(super) up: bool,
+    /// Largest IP packet, in bytes.
+    pub(super) mtu: u32,
+    pub(super) kind: Kind,
+    /// As a port of a bridge: it forwards. Ports that block or learn do not.
+    pub(super) is_forwarding_port: bool,
     xdp: Option<XdpAttached>,
+}
+
+/// What an interface does with the frames given to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Sends them as they are: a network card, a veth, a TAP device.
+    Plain,
+    /// Sends them by one of its ports.
+    Bridge {
+        /// The VLAN decides too.
+        filters_vlans: bool,
+    },
+    /// Tags them (802.1Q) and gives them to another interface.
+    Vlan { id: u16, below: u32 },
+    /// Something else.
+    Other,
+}
+
+#[cfg(test)]
+impl Interface {
+    /// An interface that works.
+    pub(super) const fn for_test(index: u32, mac: [u8; 6], kind: Kind, mtu: u32) -> Self {
+        Self {
+            index,
+            mac: Some(mac),
+            up: true,
+            mtu,
+            kind,
+            is_forwarding_port: true,
+            xdp: None,
+        }
+    }
 }
 
 /// All interfaces by name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Interfaces {
     by_name: BTreeMap<String, Interface>,
+    names: HashMap<u32, String>,
 }
 
 impl Interfaces {
     /// Asks the kernel.
     pub(super) fn read(netlink: &mut Netlink) -> io::Result<Self> {
         let messages = netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-        let by_name = messages.into_iter().filter_map(parse).collect();
-        Ok(Self { by_name })
+        Ok(messages.into_iter().filter_map(parse).collect())
     }
 
     /// An interface.
     pub(super) fn get(&self, name: &str) -> Option<&Interface> {
         self.by_name.get(name)
+    }
+
+    /// An interface by its index.
+    pub(super) fn by_index(&self, index: u32) -> Option<&Interface> {
+        self.names.get(&index).and_then(|name| self.get(name))
     }
 
     /// An interface's index.
@@ -47,6 +91,17 @@ impl Interfaces {
     /// How an XDP program is attached to an interface.
     pub(super) fn xdp(&self, name: &str) -> Option<XdpAttached> {
         self.get(name).and_then(|interface| interface.xdp)
+    }
+}
+
+impl FromIterator<(String, Interface)> for Interfaces {
+    fn from_iter<T: IntoIterator<Item = (String, Interface)>>(interfaces: T) -> Self {
+        let by_name: BTreeMap<_, _> = interfaces.into_iter().collect();
+        let names = by_name
+            .iter()
+            .map(|(name, interface)| (interface.index, name.clone()))
+            .collect();
+        Self { by_name, names }
     }
 }
 
@@ -62,8 +117,12 @@ fn parse(message: RouteNetlinkMessage) -> Option<(String, Interface)> {
             .header
             .flags
             .contains(LinkFlags::Up | LinkFlags::Running),
+        mtu: 0,
+        kind: Kind::Plain,
+        is_forwarding_port: false,
         xdp: None,
     };
+    let (mut below, mut info) = (None, Vec::new());
     for attribute in link.attributes {
         match attribute {
             LinkAttribute::IfName(given) => name = Some(given),
@@ -72,6 +131,9 @@ fn parse(message: RouteNetlinkMessage) -> Option<(String, Interface)> {
             {
                 interface.mac = address.try_into().ok();
             }
+            LinkAttribute::Mtu(mtu) => interface.mtu = mtu,
+            LinkAttribute::Link(index) => below = Some(index),
+            LinkAttribute::LinkInfo(given) => info = given,
             LinkAttribute::Xdp(xdp) => {
                 interface.xdp = xdp.iter().find_map(|attribute| match attribute {
                     LinkXdp::Attached(attached) if *attached != XdpAttached::None => {
@@ -83,5 +145,44 @@ fn parse(message: RouteNetlinkMessage) -> Option<(String, Interface)> {
             _ => {}
         }
     }
+    interface.kind = kind(&info, below);
+    interface.is_forwarding_port = info.iter().any(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+            port.contains(&InfoBridgePort::State(BridgePortState::Forwarding))
+        }
+        _ => false,
+    });
     Some((name?, interface))
+}
+
+/// A network card says no kind at all.
+fn kind(info: &[LinkInfo], below: Option<u32>) -> Kind {
+    let kind = info.iter().find_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind),
+        _ => None,
+    });
+    let data = info.iter().find_map(|info| match info {
+        LinkInfo::Data(data) => Some(data),
+        _ => None,
+    });
+    match (kind, data) {
+        (None | Some(InfoKind::Veth | InfoKind::Tun | InfoKind::Dummy), _) => Kind::Plain,
+        (Some(InfoKind::Bridge), Some(InfoData::Bridge(bridge))) => Kind::Bridge {
+            filters_vlans: bridge.contains(&InfoBridge::VlanFiltering(true)),
+        },
+        (Some(InfoKind::Vlan), Some(InfoData::Vlan(vlan))) => vlan_kind(vlan, below),
+        _ => Kind::Other,
+    }
+}
+
+fn vlan_kind(vlan: &[InfoVlan], below: Option<u32>) -> Kind {
+    let id = vlan.iter().find_map(|info| match info {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    });
+    let is_customer_tag = vlan.contains(&InfoVlan::Protocol(VlanProtocol::Ieee8021Q));
+    match (id, below) {
+        (Some(id), Some(below)) if is_customer_tag => Kind::Vlan { id, below },
+        _ => Kind::Other,
+    }
 }

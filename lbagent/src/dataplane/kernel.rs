@@ -15,10 +15,15 @@ use super::object::Object;
 use super::staging::Staged;
 use super::surroundings::Host;
 use super::typed_maps::Maps;
+use super::watch::Changes;
 use super::{
     ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, LoadError, Path, Region,
     RuleKey, Step,
 };
+
+/// How long the programs go on using next hops without hearing from the agent, in ticks of 2^30 ns:
+/// 30 s. Later they ask the routing table for each packet.
+const LEASE_TICKS: u32 = 28;
 
 /// What [`KernelDataplane::open`] needs to know, from the agent's configuration.
 #[derive(Clone, Debug)]
@@ -129,6 +134,14 @@ impl KernelDataplane {
         }
     }
 
+    /// Counts what the kernel tells of the host's network; `None` where there is no host.
+    pub fn network_changes(&self) -> Option<watch::Receiver<Changes>> {
+        match &self.surroundings {
+            Surroundings::Host(host) => Some(host.changes.clone()),
+            Surroundings::Memory { .. } => None,
+        }
+    }
+
     /// The maps, for tools that look at single entries.
     pub fn maps(&self) -> &Maps {
         &self.loaded.maps
@@ -168,7 +181,7 @@ impl KernelDataplane {
 
     fn add_host_address(&mut self, ip: IpAddr) -> Result<(), DataplaneError> {
         match &mut self.surroundings {
-            Surroundings::Host(host) => host.addresses.add(&mut host.netlink, ip),
+            Surroundings::Host(host) => host.add_address(ip),
             Surroundings::Memory { addresses, .. } => {
                 addresses.insert(ip);
                 Ok(())
@@ -178,7 +191,7 @@ impl KernelDataplane {
 
     fn delete_host_address(&mut self, ip: IpAddr) -> Result<(), DataplaneError> {
         match &mut self.surroundings {
-            Surroundings::Host(host) => host.addresses.remove(&mut host.netlink, ip),
+            Surroundings::Host(host) => host.remove_address(ip),
             Surroundings::Memory { addresses, .. } => {
                 addresses.remove(&ip);
                 Ok(())
@@ -187,12 +200,10 @@ impl KernelDataplane {
     }
 
     fn probe(&mut self, ip: IpAddr, path: &Path) -> Result<(), DataplaneError> {
-        let Surroundings::Host(host) = &mut self.surroundings else {
-            return Ok(());
-        };
-        let next_hop = host.ways.get(&ip).map_or(ip, |way| way.next_hop);
-        host.neighbours
-            .keep(&mut host.netlink, path.ifindex, next_hop)
+        match &mut self.surroundings {
+            Surroundings::Host(host) => host.resolve(ip, path),
+            Surroundings::Memory { .. } => Ok(()),
+        }
     }
 }
 
@@ -238,6 +249,23 @@ impl Dataplane for KernelDataplane {
             Step::DeleteHostAddress(ip) => self.delete_host_address(*ip),
             Step::Probe(ip, path) => self.probe(*ip, path),
         }
+    }
+
+    fn renew(&mut self) -> Result<(), DataplaneError> {
+        let Surroundings::Host(host) = &self.surroundings else {
+            return Ok(());
+        };
+        if !host.is_followed() {
+            return Ok(());
+        }
+        let settings = &mut self.loaded.maps.settings;
+        let current = settings.get(0)?;
+        // An entry that was never written says nothing yet.
+        if current.abi_version == 0 {
+            return Ok(());
+        }
+        self.running.next_hops_until = tick().saturating_add(LEASE_TICKS);
+        settings.put(0, &self.running.within(&current))
     }
 
     fn counters(
@@ -302,6 +330,17 @@ fn rules(maps: &Maps) -> Result<BTreeMap<RuleKey, u32>, DataplaneError> {
         .map(|(key, entry)| (RuleKey::Source(key), entry.verdict))
         .chain(servers.map(|(key, id)| (RuleKey::QuicServer(key), id)))
         .collect())
+}
+
+/// The clock that the programs read, in ticks of 2^30 ns.
+fn tick() -> u32 {
+    let clock = nix::time::ClockId::CLOCK_MONOTONIC_COARSE;
+    // Every kernel that runs the programs has this clock.
+    let now = clock
+        .now()
+        .map(std::time::Duration::from)
+        .unwrap_or_default();
+    u32::try_from(now.as_nanos() >> 30).unwrap_or(u32::MAX)
 }
 
 /// The regions that a VIP's packets may read.

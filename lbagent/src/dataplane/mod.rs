@@ -19,6 +19,7 @@ mod load;
 mod load_error;
 mod neighbours;
 mod netlink;
+mod next_hops;
 mod object;
 mod pins;
 mod rollback;
@@ -51,7 +52,7 @@ pub use object::embedded_object;
 pub use rollback::{RollbackError, RolledBack, rollback};
 pub use sandbox::Sandbox;
 pub use test_run::{Action, Run, RunError};
-pub use watch::network_changes;
+pub use watch::{Changes, network_changes};
 
 /// What the maps and the host hold now.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -154,8 +155,8 @@ pub struct Path {
     /// Prefix length, in the address's own family, of the link that gateway and backend share;
     /// the full length (32 or 128) when they share none.
     pub onlink_prefix: u8,
-    /// Whether the interface sends what XDP redirects to it. Where it does not, as a bridge, the
-    /// kernel forwards the rewritten packets.
+    /// Whether the interface that sends (that of the next hop, where it is known) sends what XDP
+    /// redirects to it. Where it does not, as a bridge, the kernel forwards the rewritten packets.
     pub takes_xdp: bool,
     /// Largest IP packet that it carries, in bytes; 0 when unknown.
     pub mtu: u16,
@@ -261,6 +262,11 @@ pub trait Dataplane: Send {
     fn read(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<ActualState, DataplaneError>;
     /// Writes one step. Repeating a step is harmless.
     fn apply(&mut self, step: &Step) -> Result<(), DataplaneError>;
+    /// Says that the agent lives and that what the last [`read`](Self::read) found is planned and
+    /// applied: the data plane may use the next hops for some more time. To be repeated.
+    fn renew(&mut self) -> Result<(), DataplaneError> {
+        Ok(())
+    }
     /// Reads the counters of these VIP ids and backend ids, and all outcomes.
     fn counters(
         &mut self,

@@ -1,6 +1,6 @@
 //! The ways to backends: which interface, which source, and the link address at its end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
@@ -12,19 +12,23 @@ use netlink_packet_route::neighbour::{
     NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteType, RouteVia,
 };
 
 use super::host::{Address, OWN_PROTOCOL, delete, family, full_length};
 use super::netlink::Netlink;
 use super::{DataplaneError, Path, host};
 
-/// A way to an address.
+/// A way to an address, as the routing table says it; [`super::next_hops`] adds the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Way {
     pub(super) path: Path,
     /// The router, or the address itself.
     pub(super) next_hop: IpAddr,
+    /// The MTU that the route was given, in bytes; 0 for none.
+    pub(super) route_mtu: u32,
+    /// Packets leave as they are; a route may also wrap them.
+    pub(super) is_plain: bool,
 }
 
 /// The neighbours that the kernel keeps resolved for the agent.
@@ -62,11 +66,12 @@ impl Neighbours {
     }
 
     /// Lets go of the neighbours that no way leads through any more.
-    pub(super) fn release_others(&mut self, netlink: &mut Netlink, ways: &BTreeMap<IpAddr, Way>) {
-        let needed: BTreeSet<_> = ways
-            .values()
-            .map(|way| (way.path.ifindex, way.next_hop))
-            .collect();
+    pub(super) fn release_others<'a>(
+        &mut self,
+        netlink: &mut Netlink,
+        ways: impl Iterator<Item = &'a Way>,
+    ) {
+        let needed: BTreeSet<_> = ways.map(|way| (way.path.ifindex, way.next_hop)).collect();
         for (ifindex, next_hop) in self.kept.difference(&needed) {
             let message = RouteNetlinkMessage::DelNeighbour(message(*ifindex, *next_hop));
             if let Err(error) = delete(netlink, message) {
@@ -95,7 +100,6 @@ pub(super) fn way(
     netlink: &mut Netlink,
     destination: IpAddr,
     addresses: &[Address],
-    takes_xdp: impl Fn(u32) -> bool,
 ) -> io::Result<Option<Way>> {
     /// What the kernel answers when there is no route, or one that refuses.
     const NO_ROUTE: [i32; 5] = [
@@ -111,9 +115,7 @@ pub(super) fn way(
     message.attributes = vec![RouteAttribute::Destination(destination.into())];
     match netlink.request(RouteNetlinkMessage::GetRoute(message), 0) {
         Ok(answer) => Ok(answer.iter().find_map(|message| match message {
-            RouteNetlinkMessage::NewRoute(route) => {
-                parse_way(route, destination, addresses, &takes_xdp)
-            }
+            RouteNetlinkMessage::NewRoute(route) => parse_way(route, destination, addresses),
             _ => None,
         })),
         Err(error)
@@ -127,16 +129,12 @@ pub(super) fn way(
     }
 }
 
-fn parse_way(
-    route: &RouteMessage,
-    destination: IpAddr,
-    addresses: &[Address],
-    takes_xdp: impl Fn(u32) -> bool,
-) -> Option<Way> {
+fn parse_way(route: &RouteMessage, destination: IpAddr, addresses: &[Address]) -> Option<Way> {
     if route.header.kind != RouteType::Unicast {
         return None;
     }
     let (mut ifindex, mut source, mut gateway) = (None, None, None);
+    let (mut route_mtu, mut is_plain) = (0, true);
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(index) => ifindex = Some(*index),
@@ -144,6 +142,8 @@ fn parse_way(
             RouteAttribute::Gateway(address) => gateway = ip(address),
             RouteAttribute::Via(RouteVia::Inet(address)) => gateway = Some((*address).into()),
             RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some((*address).into()),
+            RouteAttribute::Metrics(metrics) => route_mtu = mtu(metrics),
+            RouteAttribute::EncapType(_) => is_plain = false,
             _ => {}
         }
     }
@@ -160,14 +160,24 @@ fn parse_way(
         ifindex,
         source: source.unwrap_or(unspecified),
         onlink_prefix,
-        takes_xdp: takes_xdp(ifindex),
+        takes_xdp: false,
         mtu: 0,
         next_hop: None,
     };
     Some(Way {
         path,
         next_hop: gateway.unwrap_or(destination),
+        route_mtu,
+        is_plain,
     })
+}
+
+fn mtu(metrics: &[RouteMetric]) -> u32 {
+    let mtu = metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    });
+    mtu.unwrap_or(0)
 }
 
 /// The length of the widest network of an interface that holds the address.
@@ -210,7 +220,8 @@ fn own(netlink: &mut Netlink) -> io::Result<Vec<NeighbourMessage>> {
         .collect())
 }
 
-fn identity(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
+/// Which interface's neighbour a message is about.
+pub(super) fn identity(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
     message
         .attributes
         .iter()
@@ -223,6 +234,24 @@ fn identity(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
             }
             _ => None,
         })
+}
+
+/// The link address that frames to a neighbour get now; `None` while the kernel has none, or has
+/// found that nobody answers there.
+pub(super) fn usable_link_address(message: &NeighbourMessage) -> Option<[u8; 6]> {
+    use NeighbourState::{Delay, Noarp, Permanent, Probe, Reachable, Stale};
+    let is_valid = matches!(
+        message.header.state,
+        Reachable | Stale | Delay | Probe | Permanent | Noarp
+    );
+    let link = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(link) => Some(link),
+            _ => None,
+        })?;
+    link.as_slice().try_into().ok().filter(|_| is_valid)
 }
 
 /// An operator's fixed neighbour would lose its address if the kernel were told to keep it.

@@ -132,7 +132,7 @@ impl Answer {
 }
 
 /// The messages of one datagram, each with its header.
-fn split(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn split(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(*datagram.first_chunk::<4>()?) as usize;
         if length < HEADER_LEN {

@@ -1,22 +1,29 @@
 //! What one pass does outside of the maps: keep the programs attached and forwarding on, find the
 //! ways to backends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::Flock;
 use tokio::sync::watch;
 
 use super::attach::{Attachments, InterfaceStatus};
-use super::host::{self, HostAddresses};
+use super::host::{self, Address, HostAddresses};
 use super::interfaces::Interfaces;
 use super::journal::Journal;
 use super::load::Loaded;
 use super::neighbours::{self, Neighbours, Way};
 use super::netlink::Netlink;
+use super::next_hops::{self, Neighbourhood};
+use super::watch::Changes;
 use super::xdp_features::XdpFeatures;
 use super::{DataplaneError, LoadError, Path, sysctl};
+
+/// The host is looked at as a whole this often at least, although the kernel tells of changes: not
+/// of a sysctl or a TC program, and not of what a link's far end lets XDP send.
+const WHOLE_VIEW: Duration = Duration::from_secs(20);
 
 /// The host around the maps.
 #[derive(Debug)]
@@ -25,7 +32,9 @@ pub(super) struct Host {
     pub(super) xdp_features: XdpFeatures,
     pub(super) addresses: HostAddresses,
     pub(super) neighbours: Neighbours,
-    pub(super) ways: BTreeMap<IpAddr, Way>,
+    pub(super) changes: watch::Receiver<Changes>,
+    /// What the last pass saw; `None` when it is not to be relied on.
+    pub(super) view: Option<View>,
     pub(super) attachments: Attachments,
     pub(super) journal: Journal,
     pub(super) status: watch::Sender<Vec<InterfaceStatus>>,
@@ -33,6 +42,23 @@ pub(super) struct Host {
     pub(super) attached: bool,
     /// Keeps a second agent off these pins.
     pub(super) _lock: Flock<File>,
+}
+
+/// The host's network as it was found.
+#[derive(Debug)]
+pub(super) struct View {
+    /// What the kernel had told before the view was taken.
+    seen: Changes,
+    taken_at: Instant,
+    interfaces: Interfaces,
+    present: Vec<Address>,
+    /// VIPs that the host answers for.
+    answered: BTreeSet<IpAddr>,
+    neighbourhood: Neighbourhood,
+    /// Ways to the addresses that were asked for; `None` where there is none.
+    ways: BTreeMap<IpAddr, Option<Way>>,
+    /// Whether an interface sends what XDP redirects to it.
+    takes_xdp: HashMap<u32, bool>,
 }
 
 impl Host {
@@ -57,6 +83,8 @@ impl Host {
         );
         self.publish(status);
         self.attached = true;
+        // What was seen before was not kept in place yet.
+        self.view = None;
         match self.attachments.remove_others() {
             Ok(removed) => removed
                 .iter()
@@ -66,12 +94,42 @@ impl Host {
         Ok(())
     }
 
-    /// Keeps attachments and settings in place, and reads the host's network.
+    /// Keeps attachments and settings in place, and tells which VIPs the host answers for and how
+    /// it reaches the wanted addresses. Only what may have changed is asked for again.
     pub(super) fn pass(
         &mut self,
         loaded: &mut Loaded,
         wanted: &BTreeSet<IpAddr>,
     ) -> Result<(BTreeSet<IpAddr>, BTreeMap<IpAddr, Path>), DataplaneError> {
+        // What changes from here on leads to another pass.
+        let now = *self.changes.borrow();
+        let former = self
+            .view
+            .take()
+            .filter(|view| view.seen.ways == now.ways && view.taken_at.elapsed() < WHOLE_VIEW);
+        let mut view = match former {
+            Some(view) => view,
+            None => self.look(loaded, now)?,
+        };
+        if view.seen.neighbours != now.neighbours {
+            view.neighbourhood = self.read_neighbours()?;
+            view.seen = now;
+        }
+        self.find_ways(&mut view, wanted)?;
+        let paths = self.paths(&mut view);
+        let answered = view.answered.clone();
+        self.view = Some(view);
+        Ok((answered, paths))
+    }
+
+    /// Whether the ways and link addresses of the last pass still hold, or a change has been told
+    /// since, which the next pass is about to take up.
+    pub(super) fn is_followed(&self) -> bool {
+        self.view.is_some() && self.changes.has_changed().is_ok()
+    }
+
+    /// Puts right what lies around the maps, and looks at the whole network.
+    fn look(&mut self, loaded: &mut Loaded, seen: Changes) -> Result<View, DataplaneError> {
         let list = |object: &str| host::failed("list", object.to_owned());
         let interfaces = Interfaces::read(&mut self.netlink).map_err(list("interfaces"))?;
         self.ensure_forwarding(&interfaces)?;
@@ -86,21 +144,94 @@ impl Host {
             .addresses
             .answered(&mut self.netlink, &present, &interfaces)
             .map_err(list("VIP addresses"))?;
-        self.ways.clear();
-        for ip in wanted {
-            let takes_xdp = |ifindex| self.xdp_features.sends(ifindex);
-            let way = neighbours::way(&mut self.netlink, *ip, &present, takes_xdp)
-                .map_err(host::failed("look up the route to", ip))?;
-            if let Some(way) = way {
-                self.ways.insert(*ip, way);
-            }
-        }
-        self.neighbours
-            .release_others(&mut self.netlink, &self.ways);
-        Ok((
+        Ok(View {
+            seen,
+            taken_at: Instant::now(),
+            interfaces,
+            present,
             answered,
-            self.ways.iter().map(|(ip, way)| (*ip, way.path)).collect(),
-        ))
+            neighbourhood: self.read_neighbours()?,
+            ways: BTreeMap::new(),
+            takes_xdp: HashMap::new(),
+        })
+    }
+
+    /// No neighbours where only the routing table knows the way of a packet.
+    fn read_neighbours(&mut self) -> Result<Neighbourhood, DataplaneError> {
+        let list = |object: &str| host::failed("list", object.to_owned());
+        if next_hops::destination_decides(&mut self.netlink).map_err(list("routing rules"))? {
+            Neighbourhood::read(&mut self.netlink).map_err(list("neighbours"))
+        } else {
+            Ok(Neighbourhood::default())
+        }
+    }
+
+    /// Asks for the ways that are not known yet, forgets those that nobody wants any more.
+    fn find_ways(
+        &mut self,
+        view: &mut View,
+        wanted: &BTreeSet<IpAddr>,
+    ) -> Result<(), DataplaneError> {
+        let known = view.ways.len();
+        view.ways.retain(|ip, _| wanted.contains(ip));
+        let mut has_changed = view.ways.len() != known;
+        for ip in wanted {
+            if view.ways.contains_key(ip) {
+                continue;
+            }
+            let way = neighbours::way(&mut self.netlink, *ip, &view.present)
+                .map_err(host::failed("look up the route to", ip))?;
+            view.ways.insert(*ip, way);
+            has_changed = true;
+        }
+        if has_changed {
+            let ways = view.ways.values().flatten();
+            self.neighbours.release_others(&mut self.netlink, ways);
+        }
+        Ok(())
+    }
+
+    fn paths(&self, view: &mut View) -> BTreeMap<IpAddr, Path> {
+        let View {
+            interfaces,
+            neighbourhood,
+            ways,
+            takes_xdp,
+            ..
+        } = view;
+        let mut takes_xdp = |ifindex| {
+            *takes_xdp
+                .entry(ifindex)
+                .or_insert_with(|| self.xdp_features.sends(ifindex))
+        };
+        ways.iter()
+            .filter_map(|(ip, way)| {
+                let way = way.as_ref()?;
+                let path = next_hops::complete(way, interfaces, neighbourhood, &mut takes_xdp);
+                Some((*ip, path))
+            })
+            .collect()
+    }
+
+    /// Makes the host answer for a VIP.
+    pub(super) fn add_address(&mut self, ip: IpAddr) -> Result<(), DataplaneError> {
+        self.view = None;
+        self.addresses.add(&mut self.netlink, ip)
+    }
+
+    /// Stops it answering for a VIP.
+    pub(super) fn remove_address(&mut self, ip: IpAddr) -> Result<(), DataplaneError> {
+        self.view = None;
+        self.addresses.remove(&mut self.netlink, ip)
+    }
+
+    /// Has the kernel resolve the way to an address.
+    pub(super) fn resolve(&mut self, ip: IpAddr, path: &Path) -> Result<(), DataplaneError> {
+        let ways = self.view.as_ref().map(|view| &view.ways);
+        let way = ways.and_then(|ways| ways.get(&ip).copied().flatten());
+        let next_hop = way.map_or(ip, |way| way.next_hop);
+        self.neighbours
+            .keep(&mut self.netlink, path.ifindex, next_hop)
     }
 
     fn ensure_forwarding(&mut self, interfaces: &Interfaces) -> Result<(), DataplaneError> {

@@ -1,7 +1,5 @@
 //! From what a former agent left to attached programs: load, copy, let it be filled, switch.
 
-use std::collections::BTreeMap;
-
 use tokio::sync::watch;
 
 use super::attach::Attachments;
@@ -15,6 +13,7 @@ use super::pins::Pins;
 use super::staging::{Built, Staged};
 use super::surroundings::Host;
 use super::typed_maps::Maps;
+use super::watch::network_and_neighbours;
 use super::xdp_features::XdpFeatures;
 use super::{ActualState, Dataplane, LoadError, Step};
 
@@ -28,6 +27,8 @@ impl KernelDataplane {
         pins.prepare()?;
         let lock = pins.lock()?;
         let mut netlink = Netlink::open().map_err(LoadError::Netlink)?;
+        // Before anything is read, so that no change is missed.
+        let changes = network_and_neighbours().map_err(LoadError::Netlink)?;
         let journal = Journal::open(&options.state_dir)?;
         let Built {
             staged,
@@ -40,7 +41,8 @@ impl KernelDataplane {
             addresses: HostAddresses::new(options.vip_mode, options.client_interfaces.clone()),
             neighbours,
             xdp_features: XdpFeatures::open().map_err(LoadError::Netlink)?,
-            ways: BTreeMap::new(),
+            changes,
+            view: None,
             attachments: Attachments::new(
                 options.client_interfaces.clone(),
                 options.backend_interfaces.clone(),

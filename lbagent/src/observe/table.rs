@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use lbagent_api::instance::InstanceState;
 use lbagent_api::service_group::Protocol;
-use lbagent_api::status::{Table, TableBackend, TableGroup, TableVip, Traffic};
+use lbagent_api::status::{Table, TableBackend, TableGroup, TableNextHop, TableVip, Traffic};
 use lbagent_common::{BackendEntry, BackendId, TrafficCounter, VipEntry, VipKey};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -126,8 +126,27 @@ fn backend_row(
         },
         weight: backend.weight,
         slots,
+        next_hop: next_hop(backend),
         traffic: traffic(counter),
     }
+}
+
+fn next_hop(backend: &BackendEntry) -> Option<TableNextHop> {
+    if !backend.has_next_hop() {
+        return None;
+    }
+    let link = backend.link[..2].iter().flat_map(|word| word.to_ne_bytes());
+    let link: Vec<String> = link.take(6).map(|byte| format!("{byte:02x}")).collect();
+    let name = nix::net::if_::if_indextoname(backend.ifindex);
+    Some(TableNextHop {
+        interface: name.map_or_else(
+            |_| format!("interface {}", backend.ifindex),
+            |name| name.to_string_lossy().into_owned(),
+        ),
+        link_address: link.join(":"),
+        vlan: backend.vlan,
+        mtu: backend.mtu,
+    })
 }
 
 fn traffic(counter: Option<&TrafficCounter>) -> Traffic {
@@ -219,6 +238,25 @@ mod tests {
                 ("instance-2", InstanceState::Draining, 0, 100, 0),
             ]
         );
+    }
+
+    #[test]
+    fn a_next_hop_is_told_where_it_is_known() {
+        let mut entry = BackendEntry {
+            link: BackendEntry::link_words([2, 0, 0xab, 0, 0, 1], [2, 0, 0, 0, 0, 9]),
+            ifindex: u32::MAX,
+            mtu: 1500,
+            ..BackendEntry::default()
+        };
+        assert_eq!(next_hop(&entry), None);
+        entry.flags = BackendEntry::FLAG_ALIVE | BackendEntry::FLAG_NEXT_HOP;
+        let wanted = TableNextHop {
+            interface: format!("interface {}", u32::MAX),
+            link_address: "02:00:ab:00:00:01".into(),
+            vlan: 0,
+            mtu: 1500,
+        };
+        assert_eq!(next_hop(&entry), Some(wanted));
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Timing {
     pub retry_min: Duration,
     /// Longest wait before a retry.
     pub retry_max: Duration,
+    /// How often the data plane hears that the agent lives.
+    pub heartbeat: Duration,
     /// How long a region that was switched away from is left alone. A packet holds on to a region
     /// for microseconds.
     pub grace: Duration,
@@ -51,6 +53,7 @@ impl Default for Timing {
             periodic: Duration::from_secs(30),
             retry_min: Duration::from_millis(250),
             retry_max: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(10),
             grace: Duration::from_millis(100),
         }
     }
@@ -68,6 +71,8 @@ pub struct Reconciler {
     grace: Grace,
     cursor: IdCursor,
     failures: u32,
+    /// The last pass did all that it planned.
+    is_complete: bool,
 }
 
 impl Reconciler {
@@ -105,6 +110,7 @@ impl Reconciler {
             timing,
             cursor: IdCursor::default(),
             failures: 0,
+            is_complete: false,
         };
         Ok((reconciler, handle))
     }
@@ -136,10 +142,12 @@ impl Reconciler {
         };
         let (grace, outcome) = self.owner.run(move |dataplane| job.run(dataplane)).await?;
         self.grace = grace;
+        let is_complete = |report: &Report| report.failures.is_empty();
+        self.is_complete = matches!(&outcome, Ok((_, report)) if is_complete(report));
         let wants_retry = match &outcome {
-            Ok((plan, report)) => {
+            Ok((plan, _)) => {
                 self.cursor = plan.cursor;
-                plan.awaits_room || !report.failures.is_empty()
+                plan.awaits_room || !self.is_complete
             }
             Err(_) => true,
         };
@@ -212,18 +220,45 @@ impl Reconciler {
         due
     }
 
+    /// Tells the data plane that the agent lives, unless the last pass left something undone: then a
+    /// backend's entry may name a way that is none any more. `None`: the data plane is gone.
+    async fn beat(&mut self) -> Option<()> {
+        if !self.is_complete {
+            return Some(());
+        }
+        self.owner.run(renew).await
+    }
+
     /// Sleeps until something happens. `None`: the agent is stopping.
     async fn wait(&mut self, due: (Instant, WakeReason)) -> Option<WakeReason> {
-        // Every branch is cancel-safe: `changed` and `recv` lose nothing when another one wins,
-        // because the pass takes a whole snapshot.
-        let reason = tokio::select! {
-            changed = self.desired.changed() => changed.ok().map(|()| WakeReason::DesiredChanged)?,
-            Some(reason) = self.wakes.recv() => reason,
-            () = tokio::time::sleep_until(due.0) => due.1,
+        let reason = loop {
+            // Every branch is cancel-safe: `changed` and `recv` lose nothing when another one wins,
+            // because the pass takes a whole snapshot.
+            break tokio::select! {
+                changed = self.desired.changed() => {
+                    changed.ok().map(|()| WakeReason::DesiredChanged)?
+                }
+                Some(reason) = self.wakes.recv() => reason,
+                () = tokio::time::sleep_until(due.0) => due.1,
+                () = tokio::time::sleep(self.timing.heartbeat) => {
+                    self.beat().await?;
+                    continue;
+                }
+            };
         };
         // What else is queued is served by the same pass.
         while self.wakes.try_recv().is_ok() {}
         Some(reason)
+    }
+}
+
+/// Says that the agent lives.
+fn renew(dataplane: &mut dyn Dataplane) {
+    if let Err(error) = dataplane.renew() {
+        warn!(
+            error = chain(&error),
+            "each packet's way will be looked up in the routing table"
+        );
     }
 }
 
@@ -264,6 +299,9 @@ impl Pass {
             now: OffsetDateTime::now_utc(),
         });
         let report = apply::apply(dataplane, &plan);
+        if report.failures.is_empty() {
+            renew(dataplane);
+        }
         self.grace.switched(&actual, std::time::Instant::now());
         (self.grace, Ok((plan, report)))
     }

@@ -51,6 +51,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// No pass without a cause, quick retries.
 const TIMING: Timing = Timing {
+    heartbeat: Duration::from_secs(10),
     periodic: Duration::from_secs(3600),
     retry_min: Duration::from_millis(5),
     retry_max: Duration::from_millis(20),

@@ -167,11 +167,27 @@ fn render(table: &Table, numeric: bool) -> String {
                 &vip.forwarding_mode,
                 &weight,
                 &slots,
-                backend.state.as_str(),
+                &format!("{} {}", backend.state.as_str(), way(backend)),
             ])
         },
     ));
     format!("{}\n{}", heading(table), align(&columns, &lines))
+}
+
+/// How frames to a backend leave.
+fn way(backend: &TableBackend) -> String {
+    let Some(hop) = &backend.next_hop else {
+        return "by routing table".to_owned();
+    };
+    let vlan = match hop.vlan {
+        0 => String::new(),
+        vlan => format!(" vlan {vlan}"),
+    };
+    let mtu = match hop.mtu {
+        0 => String::new(),
+        mtu => format!(" mtu {mtu}"),
+    };
+    format!("by {} to {}{vlan}{mtu}", hop.interface, hop.link_address)
 }
 
 const NUMBERS: [Column; 6] = [

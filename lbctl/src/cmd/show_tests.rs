@@ -24,6 +24,12 @@ fn backend(name: &str, ip: &str, state: InstanceState, slots: u32, flows: u64) -
         state,
         weight: 1,
         slots,
+        next_hop: (slots > 0).then(|| lbagent_api::status::TableNextHop {
+            interface: "be1".into(),
+            link_address: "02:00:00:00:00:01".into(),
+            vlan: 0,
+            mtu: 1500,
+        }),
         traffic: traffic(flows),
     }
 }
@@ -63,10 +69,10 @@ lbagent, generation 7: 1 service group, 2 published ports
 Prot LocalAddress:Port     Scheduler          Slots  Service
   -> RemoteAddress:Port    Forward    Weight  Slots  State
 TCP  192.0.2.1:5432        maglev               509  db
-  -> 10.0.0.7:15432        nat             1    509  running
-  -> 10.0.0.8:15432        nat             1      0  draining
+  -> 10.0.0.7:15432        nat             1    509  running by be1 to 02:00:00:00:00:01 mtu 1500
+  -> 10.0.0.8:15432        nat             1      0  draining by routing table
 TCP  [2001:db8:1::1]:5432  maglev               509  db
-  -> [2001:db8::7]:15432   nat             1    509  running";
+  -> [2001:db8::7]:15432   nat             1    509  running by be1 to 02:00:00:00:00:01 mtu 1500";
     assert_eq!(render(&sample(0, 0), true), expected);
     let named = render(&sample(0, 0), false);
     assert!(
