@@ -16,7 +16,9 @@ use lbagent_tests::prog_run::{
     backend_mac,
 };
 use lbagent_tests::require_root;
+use lbagent_tests::slowness::repetitions;
 
+use crate::random::Random;
 use crate::{assert_untouched, at};
 
 /// Errors that are taken to the sender: type and code.
@@ -508,24 +510,12 @@ fn everything_else_is_left_to_the_kernel() {
     }
 }
 
-/// A small deterministic generator (splitmix64), so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let value = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (value ^ (value >> 31)) % limit
-    }
-}
-
 #[test]
 fn random_errors_come_to_the_same_as_a_full_recompute() {
     require_root!();
     let mut rig = rig();
     let mut random = Random(3);
-    for number in 0..20_000 {
+    for number in 0..repetitions(20_000) {
         let [v4, v6] = families();
         let family = if random.below(2) == 0 { v4 } else { v6 };
         let transport = if random.below(2) == 0 {
@@ -538,14 +528,13 @@ fn random_errors_come_to_the_same_as_a_full_recompute() {
         let payload: Vec<u8> = (0..random.below(200))
             .map(|_| random.below(256) as u8)
             .collect();
-        let segment =
-            [Segment::SynAck, Segment::Ack, Segment::Fin, Segment::Rst][random.below(4) as usize];
+        let segment = [Segment::SynAck, Segment::Ack, Segment::Fin, Segment::Rst][random.below(4)];
         let packet = |from: SocketAddr, to: SocketAddr| match transport {
             Transport::Tcp => tcp(from, to, segment, &payload)[14..].to_vec(),
             Transport::Udp => udp(from, to, &payload)[14..].to_vec(),
         };
-        let error = family.errors[random.below(family.errors.len() as u64) as usize];
-        let rest = (random.below(1 << 32) as u32).to_be_bytes();
+        let error = family.errors[random.below(family.errors.len())];
+        let rest = (random.next() as u32).to_be_bytes();
         let (vip, backend) = (
             SocketAddr::new(family.vip, port),
             SocketAddr::new(family.backend, backend_port),
@@ -570,7 +559,7 @@ fn random_errors_come_to_the_same_as_a_full_recompute() {
             )
         };
         let least = if family.vip.is_ipv4() { 28 } else { 48 };
-        let len = (least + random.below(200) as usize).min(quoted.len());
+        let len = (least + random.below(200)).min(quoted.len());
         let frame = icmp(from, error, rest, &quoted[..len]);
         let (action, out) = rig.run_uncounted(side, &frame).unwrap();
         assert_eq!(action, Action::Redirect, "packet {number}: {frame:02x?}");

@@ -2,11 +2,13 @@
 
 mod decap;
 mod foreign;
+mod icmp_damage;
 mod icmp_echo;
 mod icmp_errors;
 mod overload;
 mod owners;
 mod policies;
+mod random;
 mod replay;
 mod replies;
 mod sources;
