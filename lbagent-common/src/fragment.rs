@@ -1,6 +1,6 @@
 //! `FRAGMENTS`: where the later fragments of a datagram go.
 
-use crate::{Addr, BackendId, Protocol};
+use crate::{Addr, BackendId, Port, Protocol};
 
 /// A fragmented datagram (RFC 791 section 3.2; RFC 8200 section 4.5). Size 40, alignment 4.
 #[repr(C)]
@@ -18,7 +18,7 @@ pub struct FragmentKey {
     pub pad: [u8; 3],
 }
 
-/// What the first fragment decided. Size 48, alignment 4.
+/// What the first fragment decided. Size 60, alignment 4.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FragmentEntry {
@@ -30,17 +30,23 @@ pub struct FragmentEntry {
     pub backend_id: BackendId,
     /// Index into `VIP_COUNTERS`.
     pub vip_id: u32,
-    /// One of `VipEntry::MODE_*`.
-    pub forwarding_mode: u8,
-    /// Bits of `FLAG_*`.
-    pub flags: u8,
-    #[doc(hidden)]
-    pub pad: u16,
     /// When the first fragment came, in ticks of 2^30 ns of the monotonic clock.
     pub seen: u32,
+    /// Bits of `FLAG_*`.
+    pub flags: u32,
+    /// Source port that the datagram came with.
+    pub source_port: Port,
+    /// Destination port that it came with.
+    pub destination_port: Port,
+    /// Its transport protocol: what the key has may be an extension header.
+    pub protocol: Protocol,
+    #[doc(hidden)]
+    pub pad: [u8; 3],
 }
 
 impl FragmentEntry {
     /// The datagram is a reply on its way to a client.
-    pub const FLAG_REPLY: u8 = 1;
+    pub const FLAG_REPLY: u32 = 1;
+    /// The datagram is for a VIP address but for none of its published ports: it passes.
+    pub const FLAG_PASS: u32 = 2;
 }

@@ -76,6 +76,9 @@ pub const MAX_SOURCES: u32 = 16_384;
 pub const MAX_QUIC_SERVERS: u32 = 16_384;
 /// Default number of datagrams whose fragments are followed.
 pub const MAX_FRAGMENTS: u32 = 8_192;
+/// How long later fragments follow a first one, in ticks of 2^30 ns: as long as Linux keeps an
+/// unfinished datagram (`net.ipv4.ipfrag_time`).
+pub const FRAGMENT_TICKS: u32 = 30;
 /// Default number of flows stored for the way back.
 pub const MAX_NAT_FLOWS: u32 = 1 << 16;
 /// Entries of the UDP filter: a power of two, fixed because programs mask with it.

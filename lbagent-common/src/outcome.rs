@@ -54,13 +54,14 @@ outcomes! {
     ReturnRedirect = 3, Forwarded, "return_redirect";
     /// Reply restored; the kernel routes it.
     ReturnKernel = 4, Forwarded, "return_kernel";
-    /// Neither IPv4 nor IPv6, a VLAN tag included.
+    /// Neither IPv4 nor IPv6 behind up to two VLAN tags.
     PassNotIp = 5, Passed, "pass_not_ip";
     /// Too short for the headers that it announces.
     PassTruncated = 6, Passed, "pass_truncated";
-    /// Neither TCP nor UDP directly behind the IP header, nor ICMP that concerns a VIP.
+    /// Neither TCP nor UDP, or behind extension headers that are not walked; nor ICMP that concerns
+    /// a VIP.
     PassProtocol = 7, Passed, "pass_protocol";
-    /// A fragment.
+    /// A fragment of a datagram that is not balanced.
     PassFragment = 8, Passed, "pass_fragment";
     /// The destination is no published port; with policy `pass` also a VIP's unpublished one.
     PassNotVip = 9, Passed, "pass_not_vip";

@@ -7,7 +7,9 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+    bpf_skb_vlan_pop, bpf_skb_vlan_push, bpf_xdp_adjust_head,
 };
+use aya_ebpf::programs::{TcContext, XdpContext};
 use lbagent_common::checksum::Difference;
 use lbagent_common::{Addr, BackendEntry};
 
@@ -159,4 +161,43 @@ pub fn replace_l4_checksum<C: Context>(
         )
     };
     (result == 0).then_some(())
+}
+
+/// Moves the start of an XDP frame by that many bytes; positive makes it shorter. False where there
+/// is no room.
+#[inline(always)]
+pub fn move_start(ctx: &XdpContext, by: i32) -> bool {
+    // SAFETY: the context is the program's own; every access to the packet computes its pointer
+    // anew.
+    (unsafe { bpf_xdp_adjust_head(ctx.ctx, by) }) == 0
+}
+
+/// EtherType and content of the VLAN tag that the kernel keeps beside the frame: the first as it lies
+/// in a packet, the second in host order.
+#[inline(always)]
+pub fn tag_beside(ctx: &TcContext) -> Option<[u32; 2]> {
+    let skb = ctx.skb.skb;
+    // SAFETY: the context is valid while the program runs; the verifier checks the fields.
+    unsafe { ((*skb).vlan_present != 0).then(|| [(*skb).vlan_proto, (*skb).vlan_tci]) }
+}
+
+/// EtherType of the frame's bytes, as it lies in a packet.
+#[inline(always)]
+pub fn ethertype(ctx: &TcContext) -> u16 {
+    // SAFETY: as in `tag_beside`.
+    (unsafe { (*ctx.skb.skb).protocol }) as u16
+}
+
+/// Takes the outer VLAN tag off; a second one then lies beside the frame instead.
+#[inline(always)]
+pub fn pop_vlan(ctx: &TcContext) -> bool {
+    // SAFETY: as in `move_start`.
+    (unsafe { bpf_skb_vlan_pop(ctx.skb.skb) }) == 0
+}
+
+/// Puts a VLAN tag in front; `ethertype` as it lies in a packet.
+#[inline(always)]
+pub fn push_vlan(ctx: &TcContext, ethertype: u16, tag: u16) -> bool {
+    // SAFETY: as in `move_start`.
+    (unsafe { bpf_skb_vlan_push(ctx.skb.skb, ethertype, tag) }) == 0
 }

@@ -17,6 +17,7 @@ mod backend;
 mod conntrack;
 mod counters;
 mod forward;
+mod fragments;
 mod icmp;
 mod kernel;
 mod maglev;
@@ -36,13 +37,15 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use lbagent_common::Outcome;
 
 use crate::outcome::{Egress, Stop};
-use crate::packet::Context;
+use crate::packet::{Context, Tags};
 
 /// A client's packet, before the kernel has seen it.
 #[xdp]
 pub fn lb_ingress(ctx: XdpContext) -> u32 {
-    let bytes = ctx.len();
-    let (outcome, action) = match pipeline::from_client(&ctx) {
+    let bytes = Context::len(&ctx);
+    let mut tags = Tags::none(bytes);
+    tags.take_off(&ctx);
+    let (mut outcome, mut action) = match pipeline::from_client(&ctx, tags.vlan()) {
         Ok(Egress::Transmit) => (Outcome::ForwardTx, xdp_action::XDP_TX),
         Ok(Egress::Redirect(ifindex)) => (Outcome::ForwardRedirect, kernel::redirect(ifindex)),
         Ok(Egress::Resolve(_)) => (Outcome::ForwardKernel, xdp_action::XDP_PASS),
@@ -50,6 +53,9 @@ pub fn lb_ingress(ctx: XdpContext) -> u32 {
         Err(Stop::Drop(outcome)) => (outcome, xdp_action::XDP_DROP),
         Err(Stop::Answer(outcome)) => (outcome, xdp_action::XDP_TX),
     };
+    if tags.is_off() && !tags.put_back(&ctx) {
+        (outcome, action) = (Outcome::DropRewrite, xdp_action::XDP_DROP);
+    }
     counters::outcome(outcome, bytes);
     action
 }
@@ -58,7 +64,9 @@ pub fn lb_ingress(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn lb_return(ctx: TcContext) -> i32 {
     let bytes = Context::len(&ctx);
-    let (outcome, action) = match pipeline::from_backend(&ctx) {
+    let mut tags = Tags::none(bytes);
+    tags.pop(&ctx);
+    let (mut outcome, mut action) = match pipeline::from_backend(&ctx, tags.vlan()) {
         Ok((direction, Egress::Transmit)) => (
             direction.redirected(),
             kernel::redirect(ctx.arrival_ifindex()) as i32,
@@ -74,6 +82,9 @@ pub fn lb_return(ctx: TcContext) -> i32 {
         Err(Stop::Drop(outcome)) => (outcome, TC_ACT_SHOT),
         Err(Stop::Answer(outcome)) => (outcome, kernel::redirect(ctx.arrival_ifindex()) as i32),
     };
+    if tags.is_off() && !tags.push_back(&ctx) {
+        (outcome, action) = (Outcome::DropRewrite, TC_ACT_SHOT);
+    }
     counters::outcome(outcome, bytes);
     action
 }

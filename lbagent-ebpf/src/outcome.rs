@@ -34,6 +34,11 @@ impl Packed {
     /// Not ended yet.
     pub const ONWARDS: Self = Self(0);
 
+    /// Ended with a packet that passes.
+    pub const fn passed(outcome: Outcome) -> Self {
+        Self(4 << 32 | outcome as u64)
+    }
+
     /// From a result.
     #[inline(always)]
     pub fn new(result: Result<Egress, Stop>) -> Self {

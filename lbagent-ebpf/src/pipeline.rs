@@ -1,26 +1,42 @@
 //! The stages on one screen.
 
-use lbagent_common::{BackendId, Outcome, VipEntry};
+use lbagent_common::{BackendId, FragmentEntry, Outcome, VipEntry};
 
 use crate::forward::Target;
 use crate::outcome::{Direction, Egress, Stop};
 use crate::packet::{self, Context, Packet};
 use crate::{
-    backend, conntrack, counters, forward, icmp, maglev, maps, policy, quic, restore, vip,
+    backend, conntrack, counters, forward, fragments, icmp, maglev, maps, policy, quic, restore,
+    vip,
 };
 
-/// A packet that came in on a client-facing interface.
+/// A packet that came in on a client-facing interface; `vlan` as [`Packet::vlan`].
 #[inline(always)]
-pub fn from_client<C: Context>(ctx: &C) -> Result<Egress, Stop> {
-    let packet = match packet::parse(ctx) {
+pub fn from_client<C: Context>(ctx: &C, vlan: u32) -> Result<Egress, Stop> {
+    let mut packet = Packet::unread(vlan);
+    match read(ctx, &mut packet) {
+        Ok(()) => {}
+        Err(LATER) => return follow(ctx, &mut packet).map(|(_, egress)| egress),
         Err(FOREIGN) => return icmp::to_vip(ctx).result().unwrap_or(Err(FOREIGN)),
-        parsed => parsed?,
-    };
+        Err(stop) => return Err(stop),
+    }
     balance(ctx, &packet)
 }
 
 /// What is neither TCP nor UDP is foreign unless it is ICMP that concerns a VIP.
 const FOREIGN: Stop = Stop::Pass(Outcome::PassProtocol);
+/// A later fragment passes unless its first one was balanced.
+const LATER: Stop = Stop::Pass(Outcome::PassFragment);
+
+/// Reads the headers of a packet that has ports.
+#[inline(always)]
+fn read<C: Context>(ctx: &C, packet: &mut Packet) -> Result<(), Stop> {
+    packet::parse_ip(ctx, packet)?;
+    if packet.is_later_fragment() {
+        return Err(LATER);
+    }
+    packet::parse_transport(ctx, packet)
+}
 
 /// ICMP from the backend side: for a VIP, or about a packet that a VIP's client sent.
 #[inline(always)]
@@ -34,12 +50,22 @@ fn icmp_from_backend<C: Context>(ctx: &C) -> Result<(Direction, Egress), Stop> {
 
 /// A packet that came in on a backend-facing interface.
 #[inline(always)]
-pub fn from_backend<C: Context>(ctx: &C) -> Result<(Direction, Egress), Stop> {
-    let packet = match packet::parse(ctx) {
+pub fn from_backend<C: Context>(ctx: &C, vlan: u32) -> Result<(Direction, Egress), Stop> {
+    let mut packet = Packet::unread(vlan);
+    match read(ctx, &mut packet) {
+        Ok(()) => {}
+        Err(LATER) => return follow(ctx, &mut packet),
         Err(FOREIGN) => return icmp_from_backend(ctx),
-        parsed => parsed?,
-    };
+        Err(stop) => return Err(stop),
+    }
     if let Some(result) = restore::send(ctx, &packet).result() {
+        if packet.is_first_fragment() {
+            if result.is_ok() {
+                restore::remember(&packet);
+            } else {
+                fragments::let_pass(&packet);
+            }
+        }
         return result.map(|egress| (Direction::Return, egress));
     }
     match balance(ctx, &packet) {
@@ -49,9 +75,38 @@ pub fn from_backend<C: Context>(ctx: &C) -> Result<(Direction, Egress), Stop> {
     }
 }
 
+/// Sends a later fragment after its first one.
+#[inline(always)]
+fn follow<C: Context>(ctx: &C, packet: &mut Packet) -> Result<(Direction, Egress), Stop> {
+    const LOST: Stop = Stop::Drop(Outcome::DropFragment);
+    let mut entry = None;
+    if let Some(Err(stop)) = fragments::find(ctx, packet, &mut entry).result() {
+        return Err(stop);
+    }
+    let entry: &FragmentEntry = entry.ok_or(LOST)?;
+    // Nothing that comes from clients is a reply.
+    let (direction, packed) =
+        if !C::REDIRECTS_BY_XDP && entry.flags & FragmentEntry::FLAG_REPLY != 0 {
+            (Direction::Return, restore::send_later(ctx, packet, entry))
+        } else {
+            (Direction::Forward, fragments::send(ctx, packet, entry))
+        };
+    let result = packed.result().unwrap_or(Err(LOST));
+    result.map(|egress| (direction, egress))
+}
+
 /// Sends a packet for a VIP to the backend that owns its flow.
 #[inline(always)]
 fn balance<C: Context>(ctx: &C, packet: &Packet) -> Result<Egress, Stop> {
+    let result = balance_whole(ctx, packet);
+    if packet.is_first_fragment() && matches!(result, Err(Stop::Pass(_))) {
+        fragments::let_pass(packet);
+    }
+    result
+}
+
+#[inline(always)]
+fn balance_whole<C: Context>(ctx: &C, packet: &Packet) -> Result<Egress, Stop> {
     let mut choice = Choice {
         vip: None,
         id: 0,
@@ -71,6 +126,9 @@ fn balance<C: Context>(ctx: &C, packet: &Packet) -> Result<Egress, Stop> {
         backend: backend::lookup(id)?,
     };
     let egress = forward::send(ctx, packet, &target)?;
+    if packet.is_first_fragment() {
+        fragments::remember(ctx, packet, target.vip, id);
+    }
     counters::forwarded(target.vip.vip_id, id, is_new, ctx.len());
     Ok(egress)
 }

@@ -1,12 +1,14 @@
 //! The way back of NAT: which VIP a reply belongs to, and who its client is.
 
-use lbagent_common::{Addr, BackendId, NatFlowKey, Outcome, Port, ReturnEntry, ReturnKey};
+use lbagent_common::{
+    Addr, BackendId, FragmentEntry, NatFlowKey, Outcome, Port, ReturnEntry, ReturnKey,
+};
 
 use crate::forward::rewrite::{self, Rewrite};
 use crate::kernel::{self, Hop, Leg, Route};
 use crate::outcome::{Egress, Packed, Stop};
 use crate::packet::{Context, Packet};
-use crate::{counters, maps};
+use crate::{counters, fragments, maps};
 
 /// What a reply is restored to.
 pub struct Reply {
@@ -82,6 +84,53 @@ pub fn send<C: Context>(ctx: &C, packet: &Packet) -> Packed {
         Ok(None) => Packed::ONWARDS,
         Err(stop) => Packed::new(Err(stop)),
     }
+}
+
+/// Notes what the later fragments of a restored reply are restored to.
+#[inline(never)]
+pub fn remember(packet: &Packet) -> u32 {
+    let Ok(Some(reply)) = lookup_reply(packet) else {
+        return 0;
+    };
+    let mut entry = fragments::entry_of(packet);
+    entry.source = reply.vip;
+    entry.destination = reply.client;
+    entry.backend_id = reply.backend_id;
+    entry.vip_id = reply.vip_id;
+    entry.flags = FragmentEntry::FLAG_REPLY;
+    fragments::put(packet, &entry)
+}
+
+/// Restores the source of a reply's later fragment and sends it to the client.
+#[inline(never)]
+pub fn send_later<C: Context>(ctx: &C, packet: &Packet, entry: &FragmentEntry) -> Packed {
+    Packed::new(restore_later(ctx, packet, entry))
+}
+
+#[inline(always)]
+fn restore_later<C: Context>(
+    ctx: &C,
+    packet: &Packet,
+    entry: &FragmentEntry,
+) -> Result<Egress, Stop> {
+    if packet.ttl <= 1 {
+        return Err(Stop::Pass(Outcome::PassTtl));
+    }
+    let leg = Leg {
+        source: &entry.source,
+        destination: &entry.destination,
+        overhead: 0,
+    };
+    let mut hop = Hop::NONE;
+    match kernel::route(ctx, packet, &leg, &mut hop) {
+        Route::Out => {}
+        Route::Local => return Err(Stop::Pass(Outcome::PassLocal)),
+        Route::TooBig => return Err(Stop::Pass(Outcome::PassTooBig)),
+        Route::None => return Err(Stop::Drop(Outcome::DropNoRoute)),
+    }
+    rewrite::write_addresses(ctx, packet, entry, &hop).ok_or(Stop::Drop(Outcome::DropRewrite))?;
+    counters::returned(entry.vip_id, entry.backend_id, ctx.len());
+    Ok(hop.egress(ctx))
 }
 
 #[inline(always)]

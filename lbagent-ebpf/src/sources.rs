@@ -10,7 +10,8 @@ use lbagent_common::{
 };
 
 use crate::forward::Target;
-use crate::outcome::Stop;
+use crate::forward::rewrite::Rewrite;
+use crate::outcome::{Packed, Stop};
 use crate::packet::Packet;
 use crate::{kernel, maps};
 
@@ -23,27 +24,19 @@ const TCP_IDLE_TICKS: u32 = 6_930;
 /// The same for UDP: 5 min (RFC 4787, REQ-5).
 const UDP_IDLE_TICKS: u32 = 280;
 
-/// The source that the backend sees.
+/// Finds the source that the backend sees; in `to` it is the packet's own before.
 #[inline(always)]
-pub fn select(packet: &Packet, target: &Target<'_>) -> Result<(Addr, Port), Stop> {
+pub fn select(packet: &Packet, target: &Target<'_>, to: &mut Rewrite) -> Result<(), Stop> {
     let Target {
-        settings,
-        vip,
-        id,
-        backend,
+        vip, id, backend, ..
     } = *target;
-    let must_rewrite = backend.answers_directly(&packet.source);
-    if !must_rewrite && vip.flags & VipEntry::FLAG_TRACK_RETURN == 0 {
-        return Ok((packet.source, packet.source_port));
+    if !backend.answers_directly(&packet.source) && vip.flags & VipEntry::FLAG_TRACK_RETURN == 0 {
+        return Ok(());
     }
-    let flow = Flow {
-        packet,
-        vip,
-        id,
-        backend,
-        must_rewrite,
-    };
-    claim(settings, &flow)
+    match claim(packet, vip, id, backend, to).result() {
+        Some(Err(stop)) => Err(stop),
+        _ => Ok(()),
+    }
 }
 
 /// Finds the source that the backend sees a flow with, for a packet about the flow: `key` then holds
@@ -53,36 +46,34 @@ pub fn find(packet: &Packet, target: &Target<'_>, key: &mut NatFlowKey) -> bool 
     let Target {
         settings,
         vip,
-        id,
         backend,
+        ..
     } = *target;
     let must_rewrite = backend.answers_directly(&packet.source);
     if !must_rewrite && vip.flags & VipEntry::FLAG_TRACK_RETURN == 0 {
         return true;
     }
-    let flow = Flow {
-        packet,
-        vip,
-        id,
+    let candidates = Candidates {
+        settings,
         backend,
-        must_rewrite,
+        vip_id: vip.vip_id,
     };
-    find_stored(settings, &flow, key) != 0 || !must_rewrite
+    find_stored(packet, &candidates, u32::from(must_rewrite), key) != 0 || !must_rewrite
 }
 
 #[inline(never)]
-fn find_stored(settings: &Settings, flow: &Flow<'_>, key: &mut NatFlowKey) -> u32 {
+fn find_stored(packet: &Packet, of: &Candidates<'_>, first: u32, key: &mut NatFlowKey) -> u32 {
     // As in `claim`.
     let last = core::hint::black_box(ATTEMPTS);
-    let mut attempt = u32::from(flow.must_rewrite);
+    let mut attempt = first;
     while attempt <= last && attempt <= ATTEMPTS {
-        set_candidate(settings, flow, attempt, key);
-        if maps::nat_flow(key).is_some_and(|entry| is_of(entry.get(), flow.packet)) {
+        set_candidate(packet, of, attempt, key);
+        if maps::nat_flow(key).is_some_and(|entry| is_of(entry.get(), packet)) {
             return 1;
         }
         attempt += 1;
     }
-    set_candidate(settings, flow, 0, key);
+    set_candidate(packet, of, 0, key);
     0
 }
 
@@ -95,15 +86,6 @@ fn is_of(entry: &NatFlowEntry, packet: &Packet) -> bool {
         && entry.vip_port == packet.destination_port
 }
 
-/// What [`claim`] works on: one argument, because BPF functions take five at most.
-struct Flow<'a> {
-    packet: &'a Packet,
-    vip: &'a VipEntry,
-    id: BackendId,
-    backend: &'a BackendEntry,
-    must_rewrite: bool,
-}
-
 /// A candidate's place in `NAT_FLOWS`.
 enum Place {
     Ours,
@@ -114,13 +96,26 @@ enum Place {
 /// Finds the flow's entry or makes one. The candidates follow from the flow alone, so that no
 /// second map is needed to find the entry from the client's side.
 #[inline(never)]
-fn claim(settings: &Settings, flow: &Flow<'_>) -> Result<(Addr, Port), Stop> {
-    let packet = flow.packet;
+fn claim(
+    packet: &Packet,
+    vip: &VipEntry,
+    id: BackendId,
+    backend: &BackendEntry,
+    to: &mut Rewrite,
+) -> Packed {
+    let Some(settings) = maps::settings() else {
+        return Packed::new(Err(Stop::Drop(Outcome::DropNotConfigured)));
+    };
+    let candidates = Candidates {
+        settings,
+        backend,
+        vip_id: vip.vip_id,
+    };
     let now = kernel::tick();
-    let can_rewrite = flow.backend.source != Addr::UNSPECIFIED && settings.source_port_count != 0;
+    let can_rewrite = backend.source != Addr::UNSPECIFIED && settings.source_port_count != 0;
     let mut key = NatFlowKey::new(
-        flow.backend.addr,
-        flow.vip.destination_port,
+        backend.addr,
+        vip.destination_port,
         packet.source,
         packet.source_port,
         packet.protocol,
@@ -129,37 +124,52 @@ fn claim(settings: &Settings, flow: &Flow<'_>) -> Result<(Addr, Port), Stop> {
     // Opaque to the compiler, so that it does not unroll the loop: five copies of the body need
     // more stack than BPF has, and the verifier walks each of them.
     let last = core::hint::black_box(if can_rewrite { ATTEMPTS } else { 0 });
-    let mut attempt = u32::from(flow.must_rewrite);
+    let mut attempt = u32::from(backend.answers_directly(&packet.source));
     while attempt <= last {
-        set_candidate(settings, flow, attempt, &mut key);
-        match place(flow, &key, now) {
-            Place::Ours => return Ok((key.peer, key.peer_port)),
+        set_candidate(packet, &candidates, attempt, &mut key);
+        match place(packet, &key, now) {
+            Place::Ours => {
+                to.source = key.peer;
+                to.source_port = key.peer_port;
+                return Packed::ONWARDS;
+            }
             Place::Free if free == NONE => free = attempt,
             Place::Free | Place::Taken => {}
         }
         attempt += 1;
     }
     if free == NONE {
-        return Err(Stop::Drop(Outcome::DropNoSource));
+        return Packed::new(Err(Stop::Drop(Outcome::DropNoSource)));
     }
-    set_candidate(settings, flow, free, &mut key);
+    set_candidate(packet, &candidates, free, &mut key);
     let entry = NatFlowEntry {
         client: packet.source,
         vip: packet.destination,
         client_port: packet.source_port,
         vip_port: packet.destination_port,
-        vip_id: flow.vip.vip_id,
-        backend_id: flow.id,
+        vip_id: vip.vip_id,
+        backend_id: id,
         last_seen: now,
     };
-    maps::put_nat_flow(&key, &entry).map_err(|_| Stop::Drop(Outcome::DropMapFull))?;
-    Ok((key.peer, key.peer_port))
+    if maps::put_nat_flow(&key, &entry).is_err() {
+        return Packed::new(Err(Stop::Drop(Outcome::DropMapFull)));
+    }
+    to.source = key.peer;
+    to.source_port = key.peer_port;
+    Packed::ONWARDS
+}
+
+/// What candidates follow from, besides the packet.
+struct Candidates<'a> {
+    settings: &'a Settings,
+    backend: &'a BackendEntry,
+    vip_id: u32,
 }
 
 /// Candidate 0 is the client itself, the others are ports of the gateway's own address.
-#[inline(always)]
-fn set_candidate(settings: &Settings, flow: &Flow<'_>, attempt: u32, key: &mut NatFlowKey) {
-    let packet = flow.packet;
+#[inline(never)]
+fn set_candidate(packet: &Packet, of: &Candidates<'_>, attempt: u32, key: &mut NatFlowKey) {
+    let settings = of.settings;
     if attempt == 0 {
         key.peer = packet.source;
         key.peer_port = packet.source_port;
@@ -168,7 +178,7 @@ fn set_candidate(settings: &Settings, flow: &Flow<'_>, attempt: u32, key: &mut N
     let [a, b, c, d] = packet.source.wire();
     let mixed = (a ^ b ^ c ^ d)
         .wrapping_add(u32::from(packet.source_port.get()).wrapping_mul(0x9e37_79b1))
-        .wrapping_add(flow.vip.vip_id)
+        .wrapping_add(of.vip_id)
         .wrapping_mul(0x85eb_ca6b);
     // Lemire's multiplication instead of a division: the count is not known to be non-zero here.
     let count = u32::from(settings.source_port_count);
@@ -180,13 +190,12 @@ fn set_candidate(settings: &Settings, flow: &Flow<'_>, attempt: u32, key: &mut N
         index
     };
     let port = u32::from(settings.source_port_first).wrapping_add(index) as u16;
-    key.peer = flow.backend.source;
+    key.peer = of.backend.source;
     key.peer_port = Port::new(port);
 }
 
-#[inline(always)]
-fn place(flow: &Flow<'_>, key: &NatFlowKey, now: u32) -> Place {
-    let packet = flow.packet;
+#[inline(never)]
+fn place(packet: &Packet, key: &NatFlowKey, now: u32) -> Place {
     let Some(entry) = maps::nat_flow(key) else {
         return Place::Free;
     };

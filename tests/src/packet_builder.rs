@@ -151,11 +151,128 @@ pub fn as_fragment(mut frame: Vec<u8>, offset: u16, more: bool) -> Vec<u8> {
     frame
 }
 
+/// EtherType of an 802.1Q tag.
+pub const VLAN_CUSTOMER: u16 = 0x8100;
+/// EtherType of an 802.1ad tag.
+pub const VLAN_SERVICE: u16 = 0x88a8;
+
 /// Inserts an 802.1Q tag.
-pub fn with_vlan(mut frame: Vec<u8>, vlan: u16) -> Vec<u8> {
-    let [high, low] = vlan.to_be_bytes();
-    frame.splice(12..12, [0x81, 0x00, high, low]);
+pub fn with_vlan(frame: Vec<u8>, vlan: u16) -> Vec<u8> {
+    with_tags(frame, &[(VLAN_CUSTOMER, vlan)])
+}
+
+/// Inserts VLAN tags, the outer one first: EtherType and content of each.
+pub fn with_tags(mut frame: Vec<u8>, tags: &[(u16, u16)]) -> Vec<u8> {
+    let bytes = tags
+        .iter()
+        .flat_map(|&(ethertype, content)| [ethertype, content])
+        .flat_map(u16::to_be_bytes);
+    frame.splice(12..12, bytes);
     frame
+}
+
+/// An IPv6 extension header: its number, and its bytes behind "next header" and length (6 and a
+/// multiple of 8 more).
+pub type Extension<'a> = (u8, &'a [u8]);
+
+/// Inserts IPv6 extension headers and repairs the length.
+pub fn with_extensions(mut frame: Vec<u8>, headers: &[Extension<'_>]) -> Vec<u8> {
+    let numbers: Vec<u8> = headers
+        .iter()
+        .map(|&(number, _)| number)
+        .chain([frame[20]])
+        .collect();
+    let mut bytes = Vec::new();
+    for (&(_, content), next) in headers.iter().zip(&numbers[1..]) {
+        assert_eq!(content.len() % 8, 6);
+        bytes.extend([*next, ((content.len() - 6) / 8) as u8]);
+        bytes.extend(content);
+    }
+    let len = u16::from_be_bytes([frame[18], frame[19]]) + bytes.len() as u16;
+    frame[18..20].copy_from_slice(&len.to_be_bytes());
+    frame[20] = numbers[0];
+    frame.splice(54..54, bytes);
+    frame
+}
+
+/// Splits an IP frame into fragments of at most that many bytes (a multiple of 8) behind the IP
+/// header, extension headers included.
+pub fn fragments(frame: &[u8], most: usize, identification: u16) -> Vec<Vec<u8>> {
+    assert!(most.is_multiple_of(8));
+    let is_v4 = frame[12..14] == [0x08, 0x00];
+    let header = if is_v4 { 34 } else { 54 };
+    let content = &frame[header..];
+    let count = content.len().div_ceil(most);
+    let piece = |(index, bytes): (usize, &[u8])| {
+        let offset = (index * most / 8) as u16;
+        let more = index + 1 < count;
+        let mut piece = frame[..header].to_vec();
+        if is_v4 {
+            piece[16..18].copy_from_slice(&(20 + bytes.len() as u16).to_be_bytes());
+            piece[18..20].copy_from_slice(&identification.to_be_bytes());
+            piece.extend(bytes);
+            as_fragment(piece, offset, more)
+        } else {
+            piece[18..20].copy_from_slice(&(8 + bytes.len() as u16).to_be_bytes());
+            piece.extend([piece[20], 0]);
+            piece[20] = 44;
+            piece.extend((offset << 3 | u16::from(more)).to_be_bytes());
+            piece.extend(u32::from(identification).to_be_bytes());
+            piece.extend(bytes);
+            piece
+        }
+    };
+    content.chunks(most).enumerate().map(piece).collect()
+}
+
+/// Puts fragments together again, in any order: the whole frame, with the first fragment's link
+/// and IP header.
+///
+/// # Errors
+///
+/// Says which bytes are missing, or that headers of the fragments differ.
+pub fn reassemble(fragments: &[Vec<u8>]) -> Result<Vec<u8>, String> {
+    let is_v4 = fragments[0][12..14] == [0x08, 0x00];
+    let (header, start) = if is_v4 { (34, 34) } else { (54, 62) };
+    let field = |frame: &[u8]| {
+        if is_v4 {
+            let field = u16::from_be_bytes([frame[20], frame[21]]);
+            (usize::from(field & 0x1fff) * 8, field & 0x2000 != 0)
+        } else {
+            let field = u16::from_be_bytes([frame[56], frame[57]]);
+            (usize::from(field >> 3) * 8, field & 1 != 0)
+        }
+    };
+    let mut sorted: Vec<&Vec<u8>> = fragments.iter().collect();
+    sorted.sort_by_key(|frame| field(frame));
+    let mut whole = sorted[0][..header].to_vec();
+    for (index, frame) in sorted.iter().enumerate() {
+        let (offset, more) = field(frame);
+        if whole.len() - header != offset || more != (index + 1 < sorted.len()) {
+            return Err(format!("fragment {index} at {offset}, more: {more}"));
+        }
+        let same = if is_v4 {
+            frame[..16] == whole[..16] && frame[26..34] == whole[26..34]
+        } else {
+            frame[..18] == whole[..18] && frame[21..54] == whole[21..54]
+        };
+        if !same {
+            return Err(format!("fragment {index} has another header"));
+        }
+        if is_v4 && ones_complement_sum(&frame[14..34]) != 0xffff {
+            return Err(format!("fragment {index} has a wrong header checksum"));
+        }
+        whole.extend(&frame[start..]);
+    }
+    let len = (whole.len() - header) as u16;
+    if is_v4 {
+        whole[16..18].copy_from_slice(&(20 + len).to_be_bytes());
+        Ok(as_fragment(whole, 0, false))
+    } else {
+        whole[18..20].copy_from_slice(&len.to_be_bytes());
+        whole[20] = sorted[0][54];
+        Ok(whole)
+    }
 }
 
 /// Sets TTL or hop limit.

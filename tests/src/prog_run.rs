@@ -298,6 +298,15 @@ impl Rig {
         Ok(())
     }
 
+    /// Says that frames to an address are tagged with a VLAN.
+    pub fn set_vlan(&mut self, address: &str, vlan: u16) -> Result<()> {
+        let path = self.paths.get_mut(&address.parse()?);
+        let hop = path.and_then(|path| path.next_hop.as_mut());
+        hop.with_context(|| format!("{address} has no next hop"))?
+            .vlan = vlan;
+        Ok(())
+    }
+
     /// Changes an instance's state.
     pub fn set_state(&mut self, instance: Uuid, state: InstanceState) {
         self.desired

@@ -4,7 +4,7 @@ mod nat;
 pub mod rewrite;
 pub mod way;
 
-use lbagent_common::{BackendEntry, BackendId, Outcome, Settings, VipEntry};
+use lbagent_common::{BackendEntry, BackendId, FragmentEntry, Outcome, Settings, VipEntry};
 
 use crate::outcome::{Egress, Packed, Stop};
 use crate::packet::{Context, Packet};
@@ -32,6 +32,21 @@ pub fn send_dsr<C: Context>(_ctx: &C, _packet: &Packet, _target: &Target<'_>) ->
 pub fn send<C: Context>(ctx: &C, packet: &Packet, target: &Target<'_>) -> Result<Egress, Stop> {
     match target.vip.forwarding_mode {
         VipEntry::MODE_NAT => nat::send(ctx, packet, target),
+        _ => Err(Stop::Drop(Outcome::DropNotConfigured)),
+    }
+}
+
+/// Sends a later fragment, which has no transport header, to the backend of its datagram. The packet
+/// has the ports of the first fragment.
+#[inline(always)]
+pub fn send_later<C: Context>(
+    ctx: &C,
+    packet: &Packet,
+    target: &Target<'_>,
+    entry: &FragmentEntry,
+) -> Result<Egress, Stop> {
+    match target.vip.forwarding_mode {
+        VipEntry::MODE_NAT => nat::send_later(ctx, packet, target, entry),
         _ => Err(Stop::Drop(Outcome::DropNotConfigured)),
     }
 }

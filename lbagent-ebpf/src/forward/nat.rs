@@ -1,6 +1,6 @@
 //! Forwarding mode `nat`: destination becomes the backend, the client's address stays.
 
-use lbagent_common::Outcome;
+use lbagent_common::{Addr, FragmentEntry, Outcome};
 
 use super::Target;
 use super::rewrite::{self, Rewrite};
@@ -16,14 +16,51 @@ pub fn send<C: Context>(ctx: &C, packet: &Packet, target: &Target<'_>) -> Result
     if packet.ttl <= 1 {
         return Err(Stop::Pass(Outcome::PassTtl));
     }
-    let (source, source_port) = sources::select(packet, target)?;
+    let mut to = Rewrite {
+        source: packet.source,
+        source_port: packet.source_port,
+        destination: target.backend.addr,
+        destination_port: target.vip.destination_port,
+    };
+    sources::select(packet, target, &mut to)?;
+    let mut hop = Hop::NONE;
+    find_way(ctx, packet, target, &to.source, &mut hop)?;
+    rewrite::write(ctx, packet, &to, &hop).ok_or(Stop::Drop(Outcome::DropRewrite))?;
+    Ok(hop.egress(ctx))
+}
+
+/// Rewrites a later fragment as its first one was.
+#[inline(always)]
+pub fn send_later<C: Context>(
+    ctx: &C,
+    packet: &Packet,
+    target: &Target<'_>,
+    entry: &FragmentEntry,
+) -> Result<Egress, Stop> {
+    if packet.ttl <= 1 {
+        return Err(Stop::Pass(Outcome::PassTtl));
+    }
+    let mut hop = Hop::NONE;
+    find_way(ctx, packet, target, &entry.source, &mut hop)?;
+    rewrite::write_addresses(ctx, packet, entry, &hop).ok_or(Stop::Drop(Outcome::DropRewrite))?;
+    Ok(hop.egress(ctx))
+}
+
+/// The way of a packet that leaves with this source.
+#[inline(always)]
+fn find_way<C: Context>(
+    ctx: &C,
+    packet: &Packet,
+    target: &Target<'_>,
+    source: &Addr,
+    hop: &mut Hop,
+) -> Result<(), Stop> {
     let leg = Leg {
-        source: &source,
+        source,
         destination: &target.backend.addr,
         overhead: 0,
     };
-    let mut hop = Hop::NONE;
-    match way::to_backend(ctx, packet, target, &leg, &mut hop) {
+    match way::to_backend(ctx, packet, target, &leg, hop) {
         Ok(()) => {}
         Err(Obstacle::TooBig) => return Err(Stop::Drop(Outcome::DropTooBig)),
         Err(Obstacle::NoRoute) => return Err(Stop::Drop(Outcome::DropNoRoute)),
@@ -33,16 +70,9 @@ pub fn send<C: Context>(ctx: &C, packet: &Packet, target: &Target<'_>) -> Result
     if C::REDIRECTS_BY_XDP
         && hop.is_direct == 0
         && packet.destination.is_v4()
-        && source != packet.source
+        && *source != packet.source
     {
         return Err(Stop::Drop(Outcome::DropNoSource));
     }
-    let to = Rewrite {
-        source,
-        source_port,
-        destination: target.backend.addr,
-        destination_port: target.vip.destination_port,
-    };
-    rewrite::write(ctx, packet, &to, &hop).ok_or(Stop::Drop(Outcome::DropRewrite))?;
-    Ok(hop.egress(ctx))
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Rewrites addresses, ports, TTL and link addresses, with incremental checksums.
 
 use lbagent_common::checksum::Difference;
-use lbagent_common::{Addr, Port};
+use lbagent_common::{Addr, FragmentEntry, Port};
 
 use crate::kernel::Hop;
 use crate::packet::{Context, Packet};
@@ -27,6 +27,26 @@ pub fn write<C: Context>(ctx: &C, packet: &Packet, to: &Rewrite, hop: &Hop) -> O
     } else {
         write_apart(ctx, packet, to, hop)
     }
+}
+
+/// Writes what the headers of a later fragment have: no ports, and no transport checksum, because the
+/// first fragment carries the one of the whole datagram.
+#[inline(always)]
+pub fn write_addresses<C: Context>(
+    ctx: &C,
+    packet: &Packet,
+    to: &FragmentEntry,
+    hop: &Hop,
+) -> Option<()> {
+    if hop.is_direct != 0 {
+        ctx.store_link_addresses(hop.link)?;
+    }
+    if packet.destination.is_v4() {
+        ctx.rewrite_v4(to.source.wire_v4(), to.destination.wire_v4())?;
+    } else {
+        ctx.rewrite_v6(packet, &to.source, &to.destination)?;
+    }
+    Some(())
 }
 
 #[inline(never)]

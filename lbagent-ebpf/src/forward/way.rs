@@ -25,11 +25,9 @@ pub fn to_backend<C: Context>(
     hop: &mut Hop,
 ) -> Result<(), Obstacle> {
     let backend = target.backend;
-    // The programs tag no frames yet: a VLAN's device does.
-    if !backend.has_next_hop()
-        || backend.vlan != 0
-        || kernel::tick() > target.settings.next_hops_until
-    {
+    let is_tagged_alike = backend.vlan == 0 || u32::from(backend.vlan) == packet.vlan;
+    let is_known = backend.has_next_hop() && is_tagged_alike;
+    if !is_known || kernel::tick() > target.settings.next_hops_until {
         match kernel::route(ctx, packet, leg, hop) {
             Route::Out => {}
             Route::TooBig => return Err(Obstacle::TooBig),
@@ -46,7 +44,8 @@ pub fn to_backend<C: Context>(
             is_direct: 1,
         };
     }
-    if !sends_itself(ctx, backend, hop.ifindex) {
+    // Tags are kept, so a frame for another VLAN is the kernel's to tag.
+    if !sends_itself(ctx, backend, hop.ifindex) || C::REDIRECTS_BY_XDP && !is_tagged_alike {
         hop.is_direct = 0;
     }
     Ok(())

@@ -4,7 +4,9 @@
 //! pointer from the start again and compares it with the end, so no pointer outlives a call that
 //! may move the data.
 
+mod extensions;
 mod parse;
+mod vlan;
 
 use core::ffi::c_void;
 
@@ -17,10 +19,12 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 
-pub use self::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, parse};
+pub use self::extensions::may_hold_transport;
+pub use self::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, parse_ip, parse_transport};
+pub use self::vlan::Tags;
 use crate::kernel;
 
-/// Offset of the IP header: frames with a VLAN tag are not balanced.
+/// Offset of the IP header: VLAN tags are taken off before the stages and put back after them.
 pub const L3_OFFSET: usize = EthHdr::LEN;
 
 /// What XDP and TC have in common. Offsets count from the Ethernet header; stores return `None`
@@ -41,8 +45,6 @@ pub trait Context {
     fn arrival_ifindex(&self) -> u32;
     /// The kernel's context, for helpers.
     fn raw(&self) -> *mut c_void;
-    /// Whether the network card took a VLAN tag off.
-    fn has_vlan_tag(&self) -> bool;
     /// Makes the first bytes accessible where they may not be.
     fn make_accessible(&self);
     /// Makes so many bytes accessible, or all that there are.
@@ -154,6 +156,33 @@ pub fn is_host(address: &Addr) -> bool {
     }
 }
 
+/// Zero, but unknown to compiler and verifier, from a value that neither knows. The verifier then
+/// checks what follows once for this zero and for any other value.
+#[inline(always)]
+pub fn unknown_zero(unknown: u32) -> u32 {
+    unknown.wrapping_sub(opaque(unknown))
+}
+
+/// The same value, which the compiler does not know to be the same.
+#[inline(always)]
+fn opaque(value: u32) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut value = u64::from(value);
+        // SAFETY: copies a register to itself.
+        unsafe {
+            core::arch::asm!(
+                "{value} = {value}",
+                value = inout(reg) value,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        value as u32
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    core::hint::black_box(value)
+}
+
 /// Types that any bytes are a valid value of.
 ///
 /// # Safety
@@ -256,11 +285,6 @@ impl Context for XdpContext {
     }
 
     #[inline(always)]
-    fn has_vlan_tag(&self) -> bool {
-        false
-    }
-
-    #[inline(always)]
     fn make_accessible(&self) {}
 
     #[inline(always)]
@@ -326,12 +350,6 @@ impl Context for TcContext {
     #[inline(always)]
     fn raw(&self) -> *mut c_void {
         self.skb.skb.cast()
-    }
-
-    #[inline(always)]
-    fn has_vlan_tag(&self) -> bool {
-        // SAFETY: as in `arrival_ifindex`.
-        unsafe { (*self.skb.skb).vlan_present != 0 }
     }
 
     #[inline(always)]

@@ -2,12 +2,12 @@
 
 use core::mem::offset_of;
 
-use lbagent_common::{Addr, Outcome, Port, Protocol};
+use lbagent_common::{Addr, FragmentKey, Outcome, Port, Protocol};
 use network_types::eth::EthHdr;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::udp::UdpHdr;
 
-use super::{Context, L3_OFFSET};
+use super::{Context, L3_OFFSET, extensions, unknown_zero};
 use crate::outcome::Stop;
 
 /// EtherTypes in host order.
@@ -20,8 +20,13 @@ const TCP_FIN: u8 = 0x01;
 const TCP_SYN: u8 = 0x02;
 const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
-/// More-fragments flag and fragment offset (RFC 791, section 3.1).
-const FRAGMENT_MASK: u32 = 0x3fff;
+/// More-fragments flag of [`Packet::fragment`] (RFC 791, section 3.1).
+pub(super) const MORE_FRAGMENTS: u32 = 0x2000;
+/// Fragment offset in [`Packet::fragment`], in units of 8 bytes.
+const FRAGMENT_OFFSET: u32 = 0x1fff;
+/// Transport headers lie below this offset: Ethernet, IPv6, and the most of extension headers that
+/// is walked.
+const L4_OFFSET_MASK: usize = 0x1ff;
 
 /// What the stages know of a packet.
 pub struct Packet {
@@ -29,11 +34,11 @@ pub struct Packet {
     pub source: Addr,
     /// Destination address.
     pub destination: Addr,
-    /// Source port.
+    /// Source port; in a later fragment 0 until its datagram is known.
     pub source_port: Port,
-    /// Destination port.
+    /// Destination port; likewise.
     pub destination_port: Port,
-    /// TCP or UDP.
+    /// TCP or UDP; in a later IPv6 fragment what follows the fragment header.
     pub protocol: Protocol,
     /// TTL or hop limit.
     pub ttl: u8,
@@ -41,10 +46,36 @@ pub struct Packet {
     pub ip_len: u16,
     /// Offset of the transport header from the Ethernet header.
     pub l4_offset: usize,
+    /// VLAN of a frame with exactly one tag; 0 for all others.
+    pub vlan: u32,
+    /// The lower half as in IPv4: flags and offset. The upper half holds the identification in
+    /// IPv4, and what follows the fragment header in IPv6.
+    pub(super) fragment: u32,
+    /// Identification in IPv6, as it lies in the packet.
+    pub(super) identification: u32,
     tcp_flags: u8,
 }
 
 impl Packet {
+    /// To be filled; `vlan` is known.
+    #[inline(always)]
+    pub fn unread(vlan: u32) -> Self {
+        Self {
+            source: Addr::UNSPECIFIED,
+            destination: Addr::UNSPECIFIED,
+            source_port: Port::default(),
+            destination_port: Port::default(),
+            protocol: Protocol::ANY,
+            ttl: 0,
+            ip_len: 0,
+            l4_offset: 0,
+            vlan,
+            fragment: 0,
+            identification: 0,
+            tcp_flags: 0,
+        }
+    }
+
     /// A SYN that is no SYN-ACK.
     #[inline(always)]
     pub fn starts_connection(&self) -> bool {
@@ -56,22 +87,76 @@ impl Packet {
     pub fn ends_connection(&self) -> bool {
         self.tcp_flags & (TCP_FIN | TCP_RST) != 0
     }
+
+    /// The first fragment of several: it has the ports.
+    #[inline(always)]
+    pub fn is_first_fragment(&self) -> bool {
+        self.fragment & (MORE_FRAGMENTS | FRAGMENT_OFFSET) == MORE_FRAGMENTS
+    }
+
+    /// A fragment but the first: the transport header is in another packet.
+    #[inline(always)]
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment & FRAGMENT_OFFSET != 0
+    }
+
+    /// Where the fragment's bytes belong in the datagram.
+    #[inline(always)]
+    pub fn fragment_offset(&self) -> u32 {
+        (self.fragment & FRAGMENT_OFFSET) * 8
+    }
+
+    /// What tells the fragment's datagram from others.
+    #[inline(always)]
+    pub fn fragment_key(&self) -> FragmentKey {
+        let upper = self.fragment >> 16;
+        let (identification, protocol) = if self.destination.is_v4() {
+            (upper, self.protocol)
+        } else {
+            (self.identification, Protocol(upper as u8))
+        };
+        FragmentKey {
+            source: self.source,
+            destination: self.destination,
+            identification,
+            protocol,
+            pad: [0; 3],
+        }
+    }
 }
 
-/// Reads the headers of an untagged TCP or UDP packet that is no fragment; everything else passes.
+/// Reads the headers of an IP packet without VLAN tags up to the transport header; of a later
+/// fragment, those that it has. What is no IP passes.
+///
+/// Fills the reader's packet instead of returning one, which would take its place on the stack
+/// twice.
 #[inline(always)]
-pub fn parse<C: Context>(ctx: &C) -> Result<Packet, Stop> {
+pub fn parse_ip<C: Context>(ctx: &C, packet: &mut Packet) -> Result<(), Stop> {
     const TRUNCATED: Stop = Stop::Pass(Outcome::PassTruncated);
-    if ctx.has_vlan_tag() {
-        return Err(Stop::Pass(Outcome::PassNotIp));
-    }
     ctx.make_accessible();
     let ethertype: u16 = ctx.load(offset_of!(EthHdr, ether_type)).ok_or(TRUNCATED)?;
-    let mut packet = match u16::from_be(ethertype) {
-        ETHERTYPE_IPV4 => ipv4(ctx)?,
-        ETHERTYPE_IPV6 => ipv6(ctx).ok_or(TRUNCATED)?,
+    match u16::from_be(ethertype) {
+        ETHERTYPE_IPV4 => ipv4(ctx, packet).ok_or(TRUNCATED)?,
+        ETHERTYPE_IPV6 => {
+            ipv6(ctx, packet).ok_or(TRUNCATED)?;
+            if packet.protocol != Protocol::TCP
+                && packet.protocol != Protocol::UDP
+                && let Some(Err(stop)) = extensions::walk(ctx, packet).result()
+            {
+                return Err(stop);
+            }
+        }
         _ => return Err(Stop::Pass(Outcome::PassNotIp)),
-    };
+    }
+    // The verifier wants a limit, and the walk's result comes through memory.
+    packet.l4_offset &= L4_OFFSET_MASK;
+    Ok(())
+}
+
+/// Reads the ports of a TCP or UDP packet that is no later fragment; everything else passes.
+#[inline(always)]
+pub fn parse_transport<C: Context>(ctx: &C, packet: &mut Packet) -> Result<(), Stop> {
+    const TRUNCATED: Stop = Stop::Pass(Outcome::PassTruncated);
     let [source, destination]: [u16; 2] = match packet.protocol {
         Protocol::TCP => {
             packet.tcp_flags = ctx
@@ -86,54 +171,48 @@ pub fn parse<C: Context>(ctx: &C) -> Result<Packet, Stop> {
                 .ok_or(TRUNCATED)?;
             ctx.load(packet.l4_offset).ok_or(TRUNCATED)?
         }
+        _ if packet.is_first_fragment() => return Err(Stop::Pass(Outcome::PassFragment)),
         _ => return Err(Stop::Pass(Outcome::PassProtocol)),
     };
     packet.source_port = Port::from_wire(source);
     packet.destination_port = Port::from_wire(destination);
-    Ok(packet)
+    Ok(())
 }
 
 #[inline(always)]
-fn ipv4<C: Context>(ctx: &C) -> Result<Packet, Stop> {
-    const TRUNCATED: Stop = Stop::Pass(Outcome::PassTruncated);
+fn ipv4<C: Context>(ctx: &C, packet: &mut Packet) -> Option<()> {
     // One load of the whole header: one comparison with the packet's end.
-    let header: [u32; 5] = ctx.load(L3_OFFSET).ok_or(TRUNCATED)?;
+    let header: [u32; 5] = ctx.load(L3_OFFSET)?;
     let [first, second, third, source, destination] = header;
     let [first, second, third] = [first, second, third].map(u32::from_be);
     let header_len = (first >> 24 & 0x0f) as usize * 4;
     if header_len < Ipv4Hdr::LEN || first >> 28 != 4 {
-        return Err(TRUNCATED);
+        return None;
     }
-    if second & FRAGMENT_MASK != 0 {
-        return Err(Stop::Pass(Outcome::PassFragment));
-    }
-    Ok(Packet {
-        source: Addr::from_wire_v4(source),
-        destination: Addr::from_wire_v4(destination),
-        source_port: Port::default(),
-        destination_port: Port::default(),
-        protocol: Protocol((third >> 16) as u8),
-        ttl: (third >> 24) as u8,
-        ip_len: first as u16,
-        l4_offset: L3_OFFSET + header_len,
-        tcp_flags: 0,
-    })
+    packet.source = Addr::from_wire_v4(source);
+    packet.destination = Addr::from_wire_v4(destination);
+    packet.protocol = Protocol((third >> 16) as u8);
+    packet.ttl = (third >> 24) as u8;
+    packet.ip_len = first as u16;
+    packet.l4_offset = L3_OFFSET + header_len;
+    packet.fragment = second;
+    Some(())
 }
 
 #[inline(always)]
-fn ipv6<C: Context>(ctx: &C) -> Option<Packet> {
+fn ipv6<C: Context>(ctx: &C, packet: &mut Packet) -> Option<()> {
     let header: [u32; 10] = ctx.load(L3_OFFSET)?;
     let [_, second, a, b, c, d, e, f, g, h] = header;
     let second = u32::from_be(second);
-    Some(Packet {
-        source: Addr::from_wire([a, b, c, d]),
-        destination: Addr::from_wire([e, f, g, h]),
-        source_port: Port::default(),
-        destination_port: Port::default(),
-        protocol: Protocol((second >> 8) as u8),
-        ttl: second as u8,
-        ip_len: ((second >> 16) as u16).saturating_add(Ipv6Hdr::LEN as u16),
-        l4_offset: L3_OFFSET + Ipv6Hdr::LEN,
-        tcp_flags: 0,
-    })
+    // Unknown as what a walk finds is.
+    let none = unknown_zero(second);
+    packet.source = Addr::from_wire([a, b, c, d]);
+    packet.destination = Addr::from_wire([e, f, g, h]);
+    packet.protocol = Protocol((second >> 8) as u8);
+    packet.ttl = second as u8;
+    packet.ip_len = ((second >> 16) as u16).saturating_add(Ipv6Hdr::LEN as u16);
+    packet.l4_offset = L3_OFFSET + Ipv6Hdr::LEN + none as usize;
+    packet.fragment = none;
+    packet.identification = none;
+    Some(())
 }

@@ -2,6 +2,7 @@
 
 mod decap;
 mod foreign;
+mod fragments;
 mod icmp_damage;
 mod icmp_echo;
 mod icmp_errors;
@@ -11,6 +12,7 @@ mod policies;
 mod random;
 mod replay;
 mod replies;
+mod shapes;
 mod sources;
 mod verdicts;
 mod verifier;

@@ -126,8 +126,8 @@ fn everything_else_from_backends_is_left_alone() {
             Outcome::PassTtl,
         ),
         (
-            "a fragment of a reply",
-            as_fragment(reply.clone(), 0, true),
+            "a later fragment of a reply whose first one did not come",
+            as_fragment(reply.clone(), 100, false),
             Outcome::PassFragment,
         ),
     ] {
