@@ -17,7 +17,7 @@ pub fn from_client<C: Context>(ctx: &C, vlan: u32) -> Result<Egress, Stop> {
     match read(ctx, &mut packet) {
         Ok(()) => {}
         Err(LATER) => return follow(ctx, &mut packet).map(|(_, egress)| egress),
-        Err(FOREIGN) => return icmp::to_vip(ctx).result().unwrap_or(Err(FOREIGN)),
+        Err(FOREIGN) => return icmp::to_vip(ctx, vlan).result().unwrap_or(Err(FOREIGN)),
         Err(stop) => return Err(stop),
     }
     balance(ctx, &packet)
@@ -40,8 +40,8 @@ fn read<C: Context>(ctx: &C, packet: &mut Packet) -> Result<(), Stop> {
 
 /// ICMP from the backend side: for a VIP, or about a packet that a VIP's client sent.
 #[inline(always)]
-fn icmp_from_backend<C: Context>(ctx: &C) -> Result<(Direction, Egress), Stop> {
-    if let Some(result) = icmp::to_vip(ctx).result() {
+fn icmp_from_backend<C: Context>(ctx: &C, vlan: u32) -> Result<(Direction, Egress), Stop> {
+    if let Some(result) = icmp::to_vip(ctx, vlan).result() {
         return result.map(|egress| (Direction::Forward, egress));
     }
     let result = icmp::to_client(ctx).result().unwrap_or(Err(FOREIGN));
@@ -55,7 +55,7 @@ pub fn from_backend<C: Context>(ctx: &C, vlan: u32) -> Result<(Direction, Egress
     match read(ctx, &mut packet) {
         Ok(()) => {}
         Err(LATER) => return follow(ctx, &mut packet),
-        Err(FOREIGN) => return icmp_from_backend(ctx),
+        Err(FOREIGN) => return icmp_from_backend(ctx, vlan),
         Err(stop) => return Err(stop),
     }
     if let Some(result) = restore::send(ctx, &packet).result() {

@@ -51,14 +51,15 @@ pub struct Work {
 }
 
 /// Handles what is for a VIP's address: errors about its replies go to the backend that sent them.
-/// [`Packed::ONWARDS`] for everything else, which is untouched then.
+/// [`Packed::ONWARDS`] for everything else, which is untouched then. `vlan` as [`Packet::vlan`].
 #[inline(never)]
-pub fn to_vip<C: Context>(ctx: &C) -> Packed {
+pub fn to_vip<C: Context>(ctx: &C, vlan: u32) -> Packed {
     const PASS: Stop = Stop::Pass(Outcome::PassIcmp);
     let Some(work) = maps::icmp_work() else {
         return Packed::new(Err(Stop::Drop(Outcome::DropNotConfigured)));
     };
     work.is_return = 0;
+    work.message.vlan = vlan;
     let message = message::read(ctx, work);
     if message == Message::Foreign {
         return Packed::ONWARDS;

@@ -9,7 +9,7 @@ use lbagent::desired::Transport;
 use lbagent_common::Outcome;
 use lbagent_tests::packet_builder::{
     Segment, TTL, as_fragment, describe, icmp, tcp, udp, with_ipv4_options, with_ipv6_fragment,
-    with_ttl,
+    with_ttl, with_vlan,
 };
 use lbagent_tests::prog_run::{
     Action, CLIENT_V4, CLIENT_V6, GATEWAY_V4, ROUTER_MAC, Ran, Rig, Side, VIP_V4, VIP_V6,
@@ -252,6 +252,43 @@ fn options_of_the_message_are_kept() {
             expected,
             backend_mac(family.backend),
         );
+    }
+}
+
+/// VLAN tags stay, on what is sent on and on what is answered.
+#[test]
+fn tags_of_the_message_are_kept() {
+    require_root!();
+    let mut rig = rig();
+    for family in families() {
+        let Family {
+            router,
+            client,
+            vip,
+            backend,
+            errors,
+            ..
+        } = family;
+        let client = SocketAddr::new(client, 4000);
+        let quote = Quote {
+            transport: Transport::Tcp,
+            options: 0,
+            len: 8,
+        };
+        let quoted = quote.packet(SocketAddr::new(vip, 5432), client);
+        let known = quote.packet(SocketAddr::new(backend, 15432), client);
+        let frame = icmp((router, vip), errors[0], REST, &quoted);
+        let ran = rig.run(Side::Client, &with_vlan(frame, 7)).unwrap();
+        let expected = with_ttl(icmp((router, backend), errors[0], REST, &known), TTL - 1);
+        assert_eq!(ran.outcome, Outcome::ForwardRedirect);
+        assert_eq!(ran.frame[12..], with_vlan(expected, 7)[12..]);
+
+        let (request, reply) = if vip.is_ipv4() { (8, 0) } else { (128, 129) };
+        let frame = icmp((router, vip), [request, 0], REST, b"ping");
+        let ran = rig.run(Side::Client, &with_vlan(frame, 7)).unwrap();
+        assert_eq!(ran.outcome, Outcome::AnswerEcho);
+        let expected = icmp((vip, router), [reply, 0], REST, b"ping");
+        assert_eq!(ran.frame[12..], with_vlan(expected, 7)[12..]);
     }
 }
 
