@@ -50,7 +50,7 @@ fn datagrams() -> Vec<Datagram> {
         at(&format!("{CLIENT_V4}:4000")),
         at(&format!("[{CLIENT_V6}]:4000")),
     );
-    let (vip4, vip6) = (format!("{VIP_V4}"), format!("[{VIP_V6}]"));
+    let (vip4, vip6) = (VIP_V4.to_owned(), format!("[{VIP_V6}]"));
     let mut all = Vec::new();
     for (client, vip, backend) in [(v4, vip4, "10.66.0.12"), (v6, vip6, "[fd66::12]")] {
         for frame in [

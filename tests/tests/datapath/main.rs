@@ -1,5 +1,6 @@
 //! Ring 1: packets through the real BPF object by BPF_PROG_TEST_RUN, one table a subject.
 
+mod corpus;
 mod decap;
 mod foreign;
 mod fragments;

@@ -259,13 +259,14 @@ fn tags_extension_headers_and_options_together() {
     let mut rig = rig();
     let tags = [(VLAN_SERVICE, 9), (VLAN_CUSTOMER, 10)];
     let [_, request_v4, request_v6, _] = requests();
-    let inserted: [(Vec<u8>, fn(Vec<u8>) -> Vec<u8>); 2] = [
-        (request_v4, |frame| with_ipv4_options(frame, &[1; 40])),
-        (request_v6, |frame| {
+    let insert = |frame: Vec<u8>| {
+        if frame[12..14] == [0x08, 0x00] {
+            with_ipv4_options(frame, &[1; 40])
+        } else {
             with_extensions(frame, &[(HOP_BY_HOP, PADDING), (OPTIONS, PADDING)])
-        }),
-    ];
-    for (frame, insert) in inserted {
+        }
+    };
+    for frame in [request_v4, request_v6] {
         let plain = rig.run(Side::Client, &frame).unwrap();
         let ran = rig
             .run(Side::Client, &with_tags(insert(frame), &tags))
