@@ -17,6 +17,8 @@ pub struct Options {
 
 #[derive(Subcommand)]
 enum Benchmark {
+    /// What the agent needs to load everything and to change one thing
+    Control(Common),
     /// Nanoseconds per packet of the BPF programs
     Datapath(Common),
     /// Connections, bulk and packets per second through lbagent and through others
@@ -42,6 +44,11 @@ pub fn run(options: &Options) -> Result<()> {
     capabilities::require("the benchmark", "")?;
     setup::run()?;
     match &options.benchmark {
+        Benchmark::Control(common) => {
+            build::run(&build::Options { release: true })?;
+            progress("measuring the agent");
+            run_benchmark("control", &["--release"], common)
+        }
         Benchmark::Datapath(common) => {
             build::run(&build::Options::default())?;
             progress("measuring the data plane");

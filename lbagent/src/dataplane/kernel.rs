@@ -304,18 +304,11 @@ pub(super) fn read_maps(maps: &Maps) -> Result<ActualState, DataplaneError> {
             vacant.insert(maps.slots.read(region)?);
         }
     }
-    let mut backends = BTreeMap::new();
-    for id in 1..maps.backends.len() {
-        let entry = maps.backends.get(id)?;
-        if entry.flags != 0 {
-            backends.insert(id, entry);
-        }
-    }
     Ok(ActualState {
         settings: Running::default().within(&maps.settings.get(0)?),
         vips,
         tables,
-        backends,
+        backends: maps.backends.used().collect(),
         returns: maps.returns.entries()?.into_iter().collect(),
         rules: rules(maps)?,
         ..ActualState::default()

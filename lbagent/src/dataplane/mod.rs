@@ -5,6 +5,7 @@
 
 mod announce;
 mod attach;
+mod batch;
 mod carry;
 mod clsact;
 pub mod decap;
@@ -17,6 +18,7 @@ mod journal;
 mod kernel;
 mod load;
 mod load_error;
+mod mapped;
 mod neighbours;
 mod netlink;
 mod next_hops;

@@ -1,19 +1,17 @@
 //! The maps with the types of their keys and values, and errors that name the map.
 
-use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::fd::AsFd;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::{Ebpf, Pod};
 use lbagent_common::{
-    BackendEntry, BackendId, ConnBucket, ConnEntry, NatFlowEntry, NatFlowKey, PacketCounter,
-    QuicServerKey, ReturnEntry, ReturnKey, Settings, Slot, SourceEntry, SourceKey, TrafficCounter,
-    VipEntry, VipKey, limits,
+    BackendId, NatFlowEntry, NatFlowKey, PacketCounter, QuicServerKey, ReturnEntry, ReturnKey,
+    Settings, SourceEntry, SourceKey, TrafficCounter, VipEntry, VipKey, limits,
 };
-use memmap2::{MmapOptions, MmapRaw};
 
-use super::{Capacity, DataplaneError, Region};
+pub use super::mapped::{Backends, Conns, Slots};
+use super::{Capacity, DataplaneError, batch};
 
 /// All maps of the data plane.
 pub struct Maps {
@@ -24,7 +22,7 @@ pub struct Maps {
     /// All Maglev tables.
     pub slots: Slots,
     /// Backends by id.
-    pub backends: Records<BackendEntry>,
+    pub backends: Backends,
     /// Reply sources.
     pub returns: Table<ReturnKey, ReturnEntry>,
     /// Source rules of policies.
@@ -50,7 +48,7 @@ impl Maps {
             settings: Records::take(ebpf, limits::SETTINGS)?,
             vips: Table::take(ebpf, limits::VIPS, capacity.vips)?,
             slots: Slots::take(ebpf, capacity.slots)?,
-            backends: Records::take(ebpf, limits::BACKENDS)?,
+            backends: Backends::take(ebpf, capacity.backends)?,
             returns: Table::take(ebpf, limits::RETURNS, capacity.returns)?,
             sources: Prefixes::take(ebpf)?,
             quic_servers: Table::take(ebpf, limits::QUIC_SERVERS, limits::MAX_QUIC_SERVERS)?,
@@ -82,10 +80,12 @@ impl<K: Pod, V: Pod> Table<K, V> {
 
     /// Every entry.
     pub fn entries(&self) -> Result<Vec<(K, V)>, DataplaneError> {
-        self.map
-            .iter()
-            .collect::<Result<_, _>>()
-            .map_err(failed(self.name, "read"))
+        let map = IterableMap::map(&self.map).fd();
+        batch::entries(map.as_fd()).map_err(|error| DataplaneError::Map {
+            map: self.name,
+            operation: "read",
+            source: error.into(),
+        })
     }
 
     /// One entry.
@@ -181,16 +181,6 @@ impl<V: Pod> Records<V> {
         Ok(Self { name, map })
     }
 
-    /// Number of entries, in use or not.
-    pub fn len(&self) -> u32 {
-        self.map.len()
-    }
-
-    /// Whether there is no entry; no map of ours is so.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// One entry.
     pub fn get(&self, index: u32) -> Result<V, DataplaneError> {
         self.map.get(&index, 0).map_err(failed(self.name, "read"))
@@ -279,139 +269,12 @@ impl Sum for TrafficCounter {
     }
 }
 
-/// `CONNS`, mapped into memory.
-pub struct Conns {
-    memory: MmapRaw,
-    buckets: u32,
-}
-
-impl Conns {
-    fn take(ebpf: &mut Ebpf, buckets: u32) -> Result<Self, DataplaneError> {
-        let memory = map_memory(
-            ebpf,
-            limits::CONNS,
-            buckets as usize * size_of::<ConnBucket>(),
-        )?;
-        Ok(Self { memory, buckets })
-    }
-
-    /// Number of buckets.
-    pub const fn buckets(&self) -> u32 {
-        self.buckets
-    }
-
-    /// The stored flow with this tag. Programs may be replacing it at this moment; a mixture has
-    /// another tag.
-    pub fn get(&self, tag: u64) -> Option<ConnEntry> {
-        let bucket = self.bucket(tag as u32 & (self.buckets - 1))?;
-        bucket
-            .ways
-            .into_iter()
-            .find(|entry| entry.backend != 0 && entry.tag() == tag)
-    }
-
-    /// Every stored flow.
-    pub fn entries(&self) -> impl Iterator<Item = ConnEntry> {
-        (0..self.buckets)
-            .filter_map(|index| self.bucket(index))
-            .flat_map(|bucket| bucket.ways)
-            .filter(|entry| entry.backend != 0)
-    }
-
-    fn bucket(&self, index: u32) -> Option<ConnBucket> {
-        if index >= self.buckets {
-            return None;
-        }
-        // SAFETY: the mapping is page-aligned, `self.buckets` buckets long, and lives as long as
-        // `self`; the index is below. Programs write while this reads, in aligned words: volatile,
-        // and every bit pattern of a bucket's integers is valid.
-        Some(unsafe {
-            let first = self.memory.as_mut_ptr().cast::<ConnBucket>();
-            first.add(index as usize).read_volatile()
-        })
-    }
-}
-
-/// `SLOTS`, mapped into memory: a slot is read and written with one 8-byte access, as the programs
-/// do, and a table of 65537 slots costs no system call.
-pub struct Slots {
-    memory: MmapRaw,
-    len: u32,
-}
-
-impl Slots {
-    fn take(ebpf: &mut Ebpf, len: u32) -> Result<Self, DataplaneError> {
-        let memory = map_memory(ebpf, limits::SLOTS, len as usize * size_of::<Slot>())?;
-        Ok(Self { memory, len })
-    }
-
-    /// Whether a region lies inside of the map.
-    pub fn holds(&self, region: Region) -> bool {
-        region
-            .offset
-            .checked_add(region.len)
-            .is_some_and(|end| end <= self.len)
-    }
-
-    /// The slots of a region.
-    pub fn read(&self, region: Region) -> Result<Vec<Slot>, DataplaneError> {
-        Ok(self
-            .cells(region)?
-            .iter()
-            .map(|cell| Slot::from_word(cell.load(Ordering::Acquire)))
-            .collect())
-    }
-
-    /// Fills a region; slots beyond `slots` stay as they are.
-    pub fn write(&mut self, region: Region, slots: &[Slot]) -> Result<(), DataplaneError> {
-        if slots.len() != region.len as usize {
-            return Err(mismatch(limits::SLOTS, "table and region differ in length"));
-        }
-        for (cell, slot) in self.cells(region)?.iter().zip(slots) {
-            cell.store(slot.to_word(), Ordering::Release);
-        }
-        Ok(())
-    }
-
-    fn cells(&self, region: Region) -> Result<&[AtomicU64], DataplaneError> {
-        if !self.holds(region) {
-            return Err(DataplaneError::MapFull {
-                map: limits::SLOTS,
-                capacity: self.len,
-            });
-        }
-        // SAFETY: the mapping is page-aligned, `self.len` times 8 bytes long, writable, and lives
-        // as long as `self`; the region was found to lie inside of it. Everything else that
-        // touches this memory, programs included, does so with whole 8-byte accesses.
-        let cells = unsafe {
-            let first = self.memory.as_mut_ptr().cast::<AtomicU64>();
-            std::slice::from_raw_parts(first.add(region.offset as usize), region.len as usize)
-        };
-        Ok(cells)
-    }
-}
-
-/// Maps an array into memory.
-fn map_memory(ebpf: &mut Ebpf, name: &'static str, len: usize) -> Result<MmapRaw, DataplaneError> {
-    let Map::Array(data) = take_map(ebpf, name)? else {
-        return Err(mismatch(name, "not an array"));
-    };
-    MmapOptions::new()
-        .len(len)
-        .map_raw(data.fd().as_fd().as_raw_fd())
-        .map_err(|error| DataplaneError::Map {
-            map: name,
-            operation: "mapping it into memory",
-            source: error.into(),
-        })
-}
-
-fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
+pub(super) fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
     ebpf.take_map(name)
         .ok_or_else(|| mismatch(name, "the BPF object does not have it"))
 }
 
-fn mismatch(map: &'static str, what: &'static str) -> DataplaneError {
+pub(super) fn mismatch(map: &'static str, what: &'static str) -> DataplaneError {
     DataplaneError::Map {
         map,
         operation: "use",

@@ -1,5 +1,6 @@
 //! Benchmarks: `cargo xtask bench …`. Each has a file with its cases and its goals.
 
+pub mod control;
 pub mod datapath;
 mod floors;
 pub mod report;

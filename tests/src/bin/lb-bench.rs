@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use lbagent_tests::bench::{datapath, traffic};
+use lbagent_tests::bench::{control, datapath, traffic};
 
 /// Measures lbagent.
 #[derive(Parser)]
@@ -16,6 +16,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Benchmark {
+    /// What the agent needs to load everything and to change one thing
+    Control(Common),
     /// Nanoseconds per packet of the BPF programs
     Datapath(Common),
     /// Connections, bulk and packets per second through lbagent and through others
@@ -44,6 +46,9 @@ struct Common {
 
 fn run(benchmark: Benchmark) -> Result<bool> {
     match benchmark {
+        Benchmark::Control(Common { quick, check, json }) => {
+            control::run(&control::Options { quick, check, json })
+        }
         Benchmark::Datapath(Common { quick, check, json }) => {
             datapath::run(&datapath::Options { quick, check, json })
         }

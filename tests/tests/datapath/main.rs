@@ -11,6 +11,7 @@ mod overload;
 mod owners;
 mod policies;
 mod random;
+mod reading;
 mod replay;
 mod replies;
 mod shapes;
