@@ -13,6 +13,8 @@ use lbagent_tests::topology::{Shape, Topology, VIP4};
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ICMP: u8 = 1;
 const UDP: u8 = 17;
+/// An address of no host here.
+const NOBODY: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// Found in every packet of these tests and in no other.
 const MARK: &[u8; 16] = b"foreign traffic!";
 
@@ -159,11 +161,11 @@ fn check_all_routed(topology: &Topology) {
     check("unknown protocol", ipv4(253, addresses, &[], 0, MARK));
 }
 
-/// Sends a tagged frame with a VIP's packet inside and compares what the gateway's stack gets.
+/// Sends a tagged frame for nobody in particular and compares what the gateway's stack gets.
 #[track_caller]
 fn check_tagged(topology: &Topology, tags: &[[u8; 4]]) {
     let (client_mac, gateway_mac) = macs(topology);
-    let addresses = [v4(topology.client_addresses[0]), v4(VIP4)];
+    let addresses = [v4(topology.client_addresses[0]), NOBODY];
     let packet = ipv4(UDP, addresses, &[], 0, &udp(PORT, MARK));
     let kind = [tags.concat(), ETHERTYPE_IPV4.to_vec()].concat();
     let sent = frame(gateway_mac, client_mac, &kind, &packet);
@@ -171,6 +173,25 @@ fn check_tagged(topology: &Topology, tags: &[[u8; 4]]) {
     listen(&topology.client, "eth0").send(&sent).unwrap();
     let came = await_frame(&receiver, |_| true).expect("the frame arrives at the gateway");
     assert_eq!(came, sent, "{tags:x?}");
+}
+
+/// Sends a tagged frame with a VIP's packet inside: the backend gets it with the same tags.
+#[track_caller]
+fn check_balanced(topology: &Topology, tags: &[[u8; 4]]) {
+    let (client_mac, gateway_mac) = macs(topology);
+    let client = v4(topology.client_addresses[0]);
+    let packet = ipv4(UDP, [client, v4(VIP4)], &[], 0, &udp(PORT, MARK));
+    let kind = [tags.concat(), ETHERTYPE_IPV4.to_vec()].concat();
+    let sent = frame(gateway_mac, client_mac, &kind, &packet);
+    let receiver = listen(&topology.backends[0].ns, "eth0");
+    listen(&topology.client, "eth0").send(&sent).unwrap();
+    let came = await_frame(&receiver, |_| true).expect("the frame arrives at the backend");
+    let header = 12 + kind.len();
+    assert_eq!(came[12..header], kind);
+    let backend = v4(topology.backends[0].addresses[0]);
+    assert_eq!(came[header + 12..header + 16], client.octets());
+    assert_eq!(came[header + 16..header + 20], backend.octets());
+    assert_eq!(checksum(&came[header..header + 20]), 0);
 }
 
 fn check_all_tagged(topology: &Topology) {
@@ -204,6 +225,18 @@ fn tagged_frames_pass_unchanged() {
     require_root!();
     let gateway = Gateway::publish(Shape::Routed, 1).unwrap();
     check_all_tagged(&gateway.topology);
+}
+
+#[test]
+fn tagged_frames_for_a_vip_reach_the_backend_with_their_tags() {
+    require_root!();
+    let gateway = Gateway::publish(Shape::Routed, 1).unwrap();
+    ping_backend(&gateway.topology);
+    check_balanced(&gateway.topology, &[[0x81, 0x00, 0x20, 0x64]]);
+    check_balanced(
+        &gateway.topology,
+        &[[0x88, 0xa8, 0x00, 0x07], [0x81, 0x00, 0x00, 0x64]],
+    );
 }
 
 #[test]
