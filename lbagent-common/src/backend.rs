@@ -72,6 +72,14 @@ impl BackendEntry {
         self.flags & Self::FLAG_NEXT_HOP != 0
     }
 
+    /// Whether gateway and backend share a link that others may be on too: then a frame for the
+    /// backend reaches it without a router.
+    #[inline(always)]
+    pub const fn shares_link(&self) -> bool {
+        // A mask that ends in a one names the backend alone.
+        self.onlink_mask.wire()[3] != u32::MAX
+    }
+
     /// Whether the source must be rewritten for this client: it shares a link with the backend,
     /// which would answer it directly, past the gateway.
     #[inline(always)]

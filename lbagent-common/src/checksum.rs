@@ -35,6 +35,13 @@ impl Difference {
         self.word(a, e).word(b, f).word(c, g).word(d, h)
     }
 
+    /// Adds a 32-bit word that was not there before.
+    #[inline(always)]
+    #[must_use]
+    pub const fn added(self, word: u32) -> Self {
+        Self(self.0 + word as u64)
+    }
+
     /// Adds another sum.
     #[inline(always)]
     #[must_use]
@@ -47,6 +54,13 @@ impl Difference {
     pub const fn wsum(self) -> u32 {
         let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
         ((sum & 0xffff_ffff) + (sum >> 32)) as u32
+    }
+
+    /// The checksum of a header that consists of the [`added`](Self::added) words, its own field
+    /// being zero among them.
+    #[inline(always)]
+    pub const fn whole(self) -> u16 {
+        self.apply(!0)
     }
 
     /// The checksum field after the change.

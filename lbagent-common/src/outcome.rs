@@ -79,7 +79,8 @@ outcomes! {
     DropUnpublished = 15, Dropped, "drop_unpublished";
     /// The service group has no backend that may take the flow.
     DropNoBackend = 16, Dropped, "drop_no_backend";
-    /// No route to the backend.
+    /// No route to the backend; with `dsr-l2` also: it is on no link of the gateway, or its link
+    /// address is not known yet.
     DropNoRoute = 17, Dropped, "drop_no_route";
     /// No free port to rewrite the source to, or no address; or the rewritten packet would have to
     /// go through the kernel, which takes none from its own address.

@@ -4,8 +4,9 @@
 use lbagent_common::{Addr, BackendId, FragmentEntry, Outcome, Protocol, VipEntry, VipKey, limits};
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
-use crate::forward::{self, Target};
-use crate::outcome::{Egress, Packed, Stop};
+use crate::forward::{self, Target, nat, way};
+use crate::kernel::{Hop, Leg};
+use crate::outcome::{Packed, Stop};
 use crate::packet::{self, Context, L3_OFFSET, Packet};
 use crate::{backend, counters, kernel, maps};
 
@@ -55,25 +56,83 @@ pub fn find<C: Context>(
     Packed::ONWARDS
 }
 
-/// Sends a later fragment to the backend that its first one went to.
+/// Sends a later fragment to the backend that its first one went to, rewritten alike;
+/// [`Packed::NOTHING`] where the backend gets it as it is, in another packet perhaps.
 #[inline(never)]
 pub fn send<C: Context>(ctx: &C, packet: &Packet, entry: &FragmentEntry) -> Packed {
-    Packed::new(send_here(ctx, packet, entry))
+    let Some(target) = target(packet, entry) else {
+        return LOST;
+    };
+    if target.vip.forwarding_mode != VipEntry::MODE_NAT {
+        return Packed::NOTHING;
+    }
+    let result = nat::send_later(ctx, packet, &target, entry);
+    if result.is_ok() {
+        counters::forwarded(entry.vip_id, entry.backend_id, false, ctx.len());
+    }
+    Packed::new(result)
 }
 
-#[inline(always)]
-fn send_here<C: Context>(ctx: &C, packet: &Packet, entry: &FragmentEntry) -> Result<Egress, Stop> {
-    const UNKNOWN: Stop = Stop::Drop(Outcome::DropFragment);
-    let key = VipKey::new(packet.destination, packet.destination_port, packet.protocol);
-    let target = Target {
-        settings: maps::settings().ok_or(UNKNOWN)?,
-        vip: maps::vip(&key).ok_or(UNKNOWN)?,
-        id: entry.backend_id,
-        backend: backend::lookup(entry.backend_id)?,
+/// After [`send`] did nothing: finds the way to the backend; [`Packed::ONWARDS`] when there is one.
+#[inline(never)]
+pub fn find_dsr_way<C: Context>(
+    ctx: &C,
+    packet: &Packet,
+    entry: &FragmentEntry,
+    hop: &mut Hop,
+) -> Packed {
+    let Some(Target {
+        settings,
+        vip,
+        backend,
+        ..
+    }) = target(packet, entry)
+    else {
+        return LOST;
     };
-    let egress = forward::send_later(ctx, packet, &target, entry)?;
-    counters::forwarded(entry.vip_id, entry.backend_id, false, ctx.len());
-    Ok(egress)
+    let overhead = match forward::dsr_overhead(packet, vip, backend) {
+        Ok(overhead) => overhead as u16,
+        Err(stop) => return Packed::new(Err(stop)),
+    };
+    let leg = Leg {
+        source: &backend.source,
+        destination: &backend.addr,
+        overhead,
+    };
+    match way::to_backend(ctx, packet, settings, backend, &leg, hop) {
+        Ok(()) => Packed::ONWARDS,
+        Err(stop) => Packed::new(Err(stop)),
+    }
+}
+
+/// After [`find_dsr_way`]: sends the fragment.
+#[inline(never)]
+pub fn send_dsr<C: Context>(ctx: &C, packet: &Packet, entry: &FragmentEntry, hop: &Hop) -> Packed {
+    let Some(target) = target(packet, entry) else {
+        return LOST;
+    };
+    // Of the first fragment's ports: all fragments go one way.
+    let entropy = forward::entropy(target.settings, packet);
+    let result = forward::send_dsr(ctx, packet, &target, entropy, hop);
+    if result.is_ok() {
+        counters::forwarded(entry.vip_id, entry.backend_id, false, ctx.len());
+    }
+    Packed::new(result)
+}
+
+/// VIP or backend are gone since the first fragment.
+const LOST: Packed = Packed::dropped(Outcome::DropFragment);
+
+/// The datagram's VIP and backend.
+#[inline(always)]
+fn target(packet: &Packet, entry: &FragmentEntry) -> Option<Target<'static>> {
+    let key = VipKey::new(packet.destination, packet.destination_port, packet.protocol);
+    Some(Target {
+        settings: maps::settings()?,
+        vip: maps::vip(&key)?,
+        id: entry.backend_id,
+        backend: backend::lookup(entry.backend_id).ok()?,
+    })
 }
 
 /// What the first fragment decided, while that is not too long ago.
@@ -153,7 +212,9 @@ pub fn entry_of(packet: &Packet) -> FragmentEntry {
 }
 
 /// Stores an entry. Without it the later fragments are lost, which the datagram's sender notices.
-#[inline(always)]
+///
+/// A stack frame of its own, for the key.
+#[inline(never)]
 pub fn put(packet: &Packet, entry: &FragmentEntry) -> u32 {
     u32::from(maps::put_fragment(&packet.fragment_key(), entry).is_ok())
 }

@@ -1,13 +1,15 @@
 //! The kernel's helpers, typed. One of the places that may hold `unsafe`.
 
 use aya_ebpf::bindings::{
-    BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_FIB_LKUP_RET_FRAG_NEEDED,
+    BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+    BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_FIB_LKUP_RET_FRAG_NEEDED,
     BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS,
-    bpf_fib_lookup as FibParams,
+    bpf_adj_room_mode, bpf_fib_lookup as FibParams,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-    bpf_skb_vlan_pop, bpf_skb_vlan_push, bpf_xdp_adjust_head,
+    bpf_csum_diff, bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_redirect,
+    bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+    bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lbagent_common::checksum::Difference;
@@ -42,6 +44,9 @@ pub struct Hop {
     /// Whether the program itself sends the frame: 0 where the kernel has to. A whole word, because
     /// the verifier refuses to copy padding from where a pointer was stored before.
     pub is_direct: u32,
+    /// Largest IP packet on the way, 0 when unknown. The routing table tells it only for lengths
+    /// that it was asked about.
+    pub mtu: u32,
 }
 
 impl Hop {
@@ -50,6 +55,7 @@ impl Hop {
         ifindex: 0,
         link: [0; 3],
         is_direct: 0,
+        mtu: 0,
     };
 
     /// How a packet takes this way.
@@ -101,6 +107,9 @@ pub fn route<C: Context>(ctx: &C, packet: &Packet, leg: &Leg<'_>, hop: &mut Hop)
     let result =
         unsafe { bpf_fib_lookup(ctx.raw(), &raw mut params, size_of::<FibParams>() as i32, 0) }
             as u32;
+    // The length that was asked about has become the MTU.
+    // SAFETY: both members of the union are 16-bit numbers.
+    hop.mtu = u32::from(unsafe { params.__bindgen_anon_1.mtu_result });
     hop.is_direct = match result {
         BPF_FIB_LKUP_RET_SUCCESS => 1,
         BPF_FIB_LKUP_RET_NO_NEIGH => 0,
@@ -125,6 +134,66 @@ pub fn redirect(ifindex: u32) -> u32 {
 pub fn redirect_resolving(ifindex: u32) -> i32 {
     // SAFETY: no parameters means that the kernel looks the next hop up from the packet.
     (unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) }) as i32
+}
+
+/// Moves the front of the packet: back for `bytes` more, which are to be written, forth for less
+/// (XDP only).
+#[inline(always)]
+pub fn grow_front<C: Context>(ctx: &C, bytes: i32) -> Option<()> {
+    // SAFETY: the helper checks that there is room, or that so many bytes are there.
+    let result = unsafe { bpf_xdp_adjust_head(ctx.raw().cast(), bytes.wrapping_neg()) };
+    (result == 0).then_some(())
+}
+
+/// Cuts the packet off at its end (XDP only).
+#[inline(always)]
+pub fn cut_end<C: Context>(ctx: &C, bytes: i32) -> Option<()> {
+    // SAFETY: the helper checks that so many bytes are there.
+    let result = unsafe { bpf_xdp_adjust_tail(ctx.raw().cast(), bytes.wrapping_neg()) };
+    (result == 0).then_some(())
+}
+
+/// Makes room for outer headers behind the Ethernet header (TC only). Super-packets go on as such:
+/// the segments that they are cut into get the outer headers too. Those of TCP become shorter by
+/// as much; datagrams keep their size.
+#[inline(always)]
+pub fn insert_room<C: Context>(
+    ctx: &C,
+    bytes: i32,
+    is_outer_v4: bool,
+    has_udp: bool,
+    keeps_segments: bool,
+) -> Option<()> {
+    let mut flags = if is_outer_v4 {
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
+    } else {
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV6
+    };
+    if has_udp {
+        flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
+    }
+    if keeps_segments {
+        flags |= BPF_F_ADJ_ROOM_FIXED_GSO;
+    }
+    // SAFETY: the helper checks its arguments and makes the room.
+    let result = unsafe {
+        bpf_skb_adjust_room(
+            ctx.raw().cast(),
+            bytes,
+            bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+            u64::from(flags),
+        )
+    };
+    (result == 0).then_some(())
+}
+
+/// Sum of `LEN` bytes of the packet, a multiple of 4 and 512 at most, added to another one.
+#[inline(always)]
+pub fn sum<C: Context, const LEN: usize>(ctx: &C, offset: usize, seed: u32) -> Option<u32> {
+    let bytes = ctx.at::<[u8; LEN]>(offset)?;
+    // SAFETY: `at` checked both ends of what the helper reads; without `from` it adds only.
+    let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, bytes.cast(), LEN as u32, seed) };
+    u32::try_from(sum).ok()
 }
 
 /// The monotonic clock in ticks of 2^30 ns, about a second; coarse, because it is cheap.

@@ -33,10 +33,23 @@ pub struct Packed(u64);
 impl Packed {
     /// Not ended yet.
     pub const ONWARDS: Self = Self(0);
+    /// The stage has nothing to do with the packet.
+    pub const NOTHING: Self = Self(u64::MAX);
+
+    /// Whether this is [`NOTHING`](Self::NOTHING).
+    #[inline(always)]
+    pub fn is_nothing(self) -> bool {
+        self.0 == Self::NOTHING.0
+    }
 
     /// Ended with a packet that passes.
     pub const fn passed(outcome: Outcome) -> Self {
         Self(4 << 32 | outcome as u64)
+    }
+
+    /// Discarded.
+    pub const fn dropped(outcome: Outcome) -> Self {
+        Self(5 << 32 | outcome as u64)
     }
 
     /// From a result.
@@ -51,6 +64,15 @@ impl Packed {
             Err(Stop::Answer(outcome)) => (6, outcome as u32),
         };
         Self(kind << 32 | u64::from(value))
+    }
+
+    /// The reason why a packet goes no further, if there is one: for stages that send nothing.
+    #[inline(always)]
+    pub fn onwards(self) -> Result<(), Stop> {
+        match self.result() {
+            Some(Err(stop)) => Err(stop),
+            Some(Ok(_)) | None => Ok(()),
+        }
     }
 
     /// The result; `None` where the packet goes on.

@@ -3,7 +3,8 @@
 use lbagent_common::{BackendId, FragmentEntry, Outcome, VipEntry};
 
 use crate::forward::Target;
-use crate::outcome::{Direction, Egress, Stop};
+use crate::kernel::Hop;
+use crate::outcome::{Direction, Egress, Packed, Stop};
 use crate::packet::{self, Context, Packet};
 use crate::{
     backend, conntrack, counters, forward, fragments, icmp, maglev, maps, policy, quic, restore,
@@ -89,10 +90,25 @@ fn follow<C: Context>(ctx: &C, packet: &mut Packet) -> Result<(Direction, Egress
         if !C::REDIRECTS_BY_XDP && entry.flags & FragmentEntry::FLAG_REPLY != 0 {
             (Direction::Return, restore::send_later(ctx, packet, entry))
         } else {
-            (Direction::Forward, fragments::send(ctx, packet, entry))
+            (Direction::Forward, follow_forward(ctx, packet, entry))
         };
     let result = packed.result().unwrap_or(Err(LOST));
     result.map(|egress| (direction, egress))
+}
+
+/// In steps, because each needs much of the stack.
+#[inline(always)]
+fn follow_forward<C: Context>(ctx: &C, packet: &Packet, entry: &FragmentEntry) -> Packed {
+    let rewritten = fragments::send(ctx, packet, entry);
+    if !rewritten.is_nothing() {
+        return rewritten;
+    }
+    let mut hop = Hop::NONE;
+    let found = fragments::find_dsr_way(ctx, packet, entry, &mut hop);
+    if found.result().is_some() {
+        return found;
+    }
+    fragments::send_dsr(ctx, packet, entry, &hop)
 }
 
 /// Sends a packet for a VIP to the backend that owns its flow.

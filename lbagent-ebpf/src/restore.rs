@@ -1,8 +1,6 @@
 //! The way back of NAT: which VIP a reply belongs to, and who its client is.
 
-use lbagent_common::{
-    Addr, BackendId, FragmentEntry, NatFlowKey, Outcome, Port, ReturnEntry, ReturnKey,
-};
+use lbagent_common::{BackendId, FragmentEntry, NatFlowKey, Outcome, ReturnEntry, ReturnKey};
 
 use crate::forward::rewrite::{self, Rewrite};
 use crate::kernel::{self, Hop, Leg, Route};
@@ -10,50 +8,55 @@ use crate::outcome::{Egress, Packed, Stop};
 use crate::packet::{Context, Packet};
 use crate::{counters, fragments, maps};
 
-/// What a reply is restored to.
+/// What a reply is restored to: from the VIP to the client.
 pub struct Reply {
-    /// The VIP that it comes from.
-    pub vip: Addr,
-    /// Its port.
-    pub vip_port: Port,
-    /// The client that it goes to.
-    pub client: Addr,
-    /// Its port.
-    pub client_port: Port,
+    /// The 4-tuple that it gets.
+    pub to: Rewrite,
     /// Index into `VIP_COUNTERS`.
     pub vip_id: u32,
     /// Index into `BACKEND_COUNTERS`.
     pub backend_id: BackendId,
 }
 
-/// The reply's flow; `None` for a packet whose source is no backend's published port.
-#[inline(always)]
-pub fn lookup_reply(packet: &Packet) -> Result<Option<Reply>, Stop> {
+impl Reply {
+    /// To be filled.
+    pub const NONE: Self = Self {
+        to: Rewrite::NONE,
+        vip_id: 0,
+        backend_id: 0,
+    };
+}
+
+/// Finds the reply's flow; [`Packed::ONWARDS`] when there is one, and [`Packed::NOTHING`] for a packet
+/// whose source is no backend's published port. A stack frame of its own, given back before the
+/// packet is sent.
+#[inline(never)]
+pub fn lookup_reply(packet: &Packet, reply: &mut Reply) -> Packed {
     let key = ReturnKey::new(packet.source, packet.source_port, packet.protocol);
     let Some(entry) = maps::return_entry(&key) else {
-        return Ok(None);
+        return Packed::NOTHING;
     };
     let to_gateway = packet.destination == entry.source;
     if to_gateway || entry.flags & ReturnEntry::FLAG_AMBIGUOUS != 0 {
-        if let Some(reply) = lookup_stored(packet) {
-            return Ok(Some(reply));
+        if lookup_stored(packet, reply).is_some() {
+            return Packed::ONWARDS;
         }
         if to_gateway {
-            return Err(Stop::Pass(Outcome::PassLocal));
+            return Packed::new(Err(Stop::Pass(Outcome::PassLocal)));
         }
     }
-    Ok(Some(Reply {
-        vip: entry.vip,
-        vip_port: entry.vip_port,
-        client: packet.destination,
-        client_port: packet.destination_port,
-        vip_id: entry.vip_id,
-        backend_id: entry.backend_id,
-    }))
+    // Field by field: as a whole it would be put together on the stack first.
+    reply.to.source = entry.vip;
+    reply.to.source_port = entry.vip_port;
+    reply.to.destination = packet.destination;
+    reply.to.destination_port = packet.destination_port;
+    reply.vip_id = entry.vip_id;
+    reply.backend_id = entry.backend_id;
+    Packed::ONWARDS
 }
 
 #[inline(always)]
-fn lookup_stored(packet: &Packet) -> Option<Reply> {
+fn lookup_stored(packet: &Packet, reply: &mut Reply) -> Option<()> {
     let key = NatFlowKey::new(
         packet.source,
         packet.source_port,
@@ -63,14 +66,13 @@ fn lookup_stored(packet: &Packet) -> Option<Reply> {
     );
     let stored = maps::nat_flow(&key)?;
     let flow = stored.get();
-    Some(Reply {
-        vip: flow.vip,
-        vip_port: flow.vip_port,
-        client: flow.client,
-        client_port: flow.client_port,
-        vip_id: flow.vip_id,
-        backend_id: flow.backend_id,
-    })
+    reply.to.source = flow.vip;
+    reply.to.source_port = flow.vip_port;
+    reply.to.destination = flow.client;
+    reply.to.destination_port = flow.client_port;
+    reply.vip_id = flow.vip_id;
+    reply.backend_id = flow.backend_id;
+    Some(())
 }
 
 /// Restores a reply and sends it to the client; [`Packed::ONWARDS`] for a packet that is no reply.
@@ -79,22 +81,28 @@ fn lookup_stored(packet: &Packet) -> Option<Reply> {
 /// need most of it.
 #[inline(never)]
 pub fn send<C: Context>(ctx: &C, packet: &Packet) -> Packed {
-    match lookup_reply(packet) {
-        Ok(Some(reply)) => Packed::new(restore(ctx, packet, &reply)),
-        Ok(None) => Packed::ONWARDS,
-        Err(stop) => Packed::new(Err(stop)),
+    let mut reply = Reply::NONE;
+    let looked_up = lookup_reply(packet, &mut reply);
+    if looked_up.is_nothing() {
+        return Packed::ONWARDS;
     }
+    if looked_up.result().is_some() {
+        return looked_up;
+    }
+    Packed::new(restore(ctx, packet, &reply))
 }
 
 /// Notes what the later fragments of a restored reply are restored to.
 #[inline(never)]
 pub fn remember(packet: &Packet) -> u32 {
-    let Ok(Some(reply)) = lookup_reply(packet) else {
+    let mut reply = Reply::NONE;
+    let looked_up = lookup_reply(packet, &mut reply);
+    if looked_up.is_nothing() || looked_up.result().is_some() {
         return 0;
-    };
+    }
     let mut entry = fragments::entry_of(packet);
-    entry.source = reply.vip;
-    entry.destination = reply.client;
+    entry.source = reply.to.source;
+    entry.destination = reply.to.destination;
     entry.backend_id = reply.backend_id;
     entry.vip_id = reply.vip_id;
     entry.flags = FragmentEntry::FLAG_REPLY;
@@ -139,8 +147,8 @@ fn restore<C: Context>(ctx: &C, packet: &Packet, reply: &Reply) -> Result<Egress
         return Err(Stop::Pass(Outcome::PassTtl));
     }
     let leg = Leg {
-        source: &reply.vip,
-        destination: &reply.client,
+        source: &reply.to.source,
+        destination: &reply.to.destination,
         overhead: 0,
     };
     let mut hop = Hop::NONE;
@@ -150,13 +158,7 @@ fn restore<C: Context>(ctx: &C, packet: &Packet, reply: &Reply) -> Result<Egress
         Route::TooBig => return Err(Stop::Pass(Outcome::PassTooBig)),
         Route::None => return Err(Stop::Drop(Outcome::DropNoRoute)),
     }
-    let to = Rewrite {
-        source: reply.vip,
-        source_port: reply.vip_port,
-        destination: reply.client,
-        destination_port: reply.client_port,
-    };
-    rewrite::write(ctx, packet, &to, &hop).ok_or(Stop::Drop(Outcome::DropRewrite))?;
+    rewrite::write(ctx, packet, &reply.to, &hop).ok_or(Stop::Drop(Outcome::DropRewrite))?;
     counters::returned(reply.vip_id, reply.backend_id, ctx.len());
     Ok(hop.egress(ctx))
 }

@@ -14,6 +14,7 @@ pub mod net_link;
 pub mod netns;
 pub mod object_file;
 pub mod observe;
+pub mod outer;
 pub mod packet_builder;
 pub mod pattern;
 pub mod ping;

@@ -2,7 +2,7 @@
 //! apply, in a namespace whose routes and neighbours are known.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::{TestRun, TestRunOptions};
 use lbagent::dataplane::{ActualState, Capacity, Dataplane, NextHop, Path, Region};
 use lbagent::desired::{
-    DesiredState, GroupPolicy, Instance, InstancePolicy, InstanceState, Service, ServiceGroup,
-    Transport,
+    DesiredState, ForwardingMode, GroupPolicy, Instance, InstancePolicy, InstanceState, Service,
+    ServiceGroup, Transport,
 };
 use lbagent::plan::{
     GatewaySettings, IdCursor, Plan, PlanInput, UnpublishedPorts, backend_addresses, plan,
@@ -113,6 +113,8 @@ pub struct Rig {
     /// Whether the agent knows the next hops of instances added from now on; otherwise the programs
     /// ask the routing table.
     pub resolved: bool,
+    /// Largest IP packet that instances added from now on can be sent.
+    pub mtu: u16,
     paths: BTreeMap<IpAddr, Path>,
     retired: BTreeSet<Region>,
     cursor: IdCursor,
@@ -182,6 +184,7 @@ impl Rig {
             now: OffsetDateTime::UNIX_EPOCH,
             dataplane,
             resolved: true,
+            mtu: 1500,
             paths: BTreeMap::new(),
             retired: BTreeSet::new(),
             cursor: IdCursor::default(),
@@ -286,7 +289,7 @@ impl Rig {
                 source: source.parse()?,
                 onlink_prefix,
                 takes_xdp: true,
-                mtu: 1500,
+                mtu: self.mtu,
                 next_hop: self.resolved.then(|| NextHop {
                     ifindex,
                     destination: backend_mac(address),
@@ -305,6 +308,30 @@ impl Rig {
         hop.with_context(|| format!("{address} has no next hop"))?
             .vlan = vlan;
         Ok(())
+    }
+
+    /// Says that an address is behind a router on the link of `interface`.
+    pub fn set_far_path(&mut self, address: IpAddr, interface: &str) -> Result<()> {
+        self.set_path(address, interface)?;
+        let path = self.paths.get_mut(&address).context("the path just set")?;
+        path.onlink_prefix = if address.is_ipv4() { 32 } else { 128 };
+        Ok(())
+    }
+
+    /// Says that the gateway has no address of its own on the way to this one.
+    pub fn forget_source(&mut self, address: IpAddr) {
+        if let Some(path) = self.paths.get_mut(&address) {
+            path.source = match address {
+                IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+        }
+    }
+
+    /// Changes a group's forwarding mode.
+    pub fn set_mode(&mut self, group: Uuid, mode: ForwardingMode) {
+        let group = self.desired.service_groups.get_mut(&group);
+        group.expect("a group of the rig").policy.forwarding_mode = mode;
     }
 
     /// Changes an instance's state.

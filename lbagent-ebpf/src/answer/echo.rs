@@ -58,7 +58,7 @@ fn is_allowed() -> bool {
 
 #[inline(always)]
 fn write<C: Context>(ctx: &C, packet: &Packet) -> Option<()> {
-    turn_around(ctx)?;
+    turn_around(ctx, 0)?;
     // Addresses that change places change no checksum.
     if packet.destination.is_v4() {
         const ADDRESSES: usize = L3_OFFSET + offset_of!(Ipv4Hdr, src_addr);

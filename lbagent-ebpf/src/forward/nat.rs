@@ -4,7 +4,7 @@ use lbagent_common::{Addr, FragmentEntry, Outcome};
 
 use super::Target;
 use super::rewrite::{self, Rewrite};
-use super::way::{self, Obstacle};
+use super::way;
 use crate::kernel::{Hop, Leg};
 use crate::outcome::{Egress, Stop};
 use crate::packet::{Context, Packet};
@@ -13,6 +13,11 @@ use crate::sources;
 /// Rewrites a packet for its backend and sends it.
 #[inline(always)]
 pub fn send<C: Context>(ctx: &C, packet: &Packet, target: &Target<'_>) -> Result<Egress, Stop> {
+    // A flow that was stored while packets travelled inside others may be for an address of the
+    // other family.
+    if target.backend.addr.is_v4() != packet.destination.is_v4() {
+        return Err(Stop::Drop(Outcome::DropNoBackend));
+    }
     if packet.ttl <= 1 {
         return Err(Stop::Pass(Outcome::PassTtl));
     }
@@ -60,11 +65,7 @@ fn find_way<C: Context>(
         destination: &target.backend.addr,
         overhead: 0,
     };
-    match way::to_backend(ctx, packet, target, &leg, hop) {
-        Ok(()) => {}
-        Err(Obstacle::TooBig) => return Err(Stop::Drop(Outcome::DropTooBig)),
-        Err(Obstacle::NoRoute) => return Err(Stop::Drop(Outcome::DropNoRoute)),
-    }
+    way::to_backend(ctx, packet, target.settings, target.backend, &leg, hop)?;
     // The kernel would refuse to forward an IPv4 packet whose source is the gateway's own address:
     // fib_validate_source() in net/ipv4/fib_frontend.c. IPv6 has no such check.
     if C::REDIRECTS_BY_XDP

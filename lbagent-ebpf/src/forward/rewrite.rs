@@ -18,6 +18,16 @@ pub struct Rewrite {
     pub destination_port: Port,
 }
 
+impl Rewrite {
+    /// To be filled.
+    pub const NONE: Self = Self {
+        source: Addr::UNSPECIFIED,
+        source_port: Port::new(0),
+        destination: Addr::UNSPECIFIED,
+        destination_port: Port::new(0),
+    };
+}
+
 /// Writes the new headers; `None` when one of them lies outside of the packet, which may then be
 /// half written.
 #[inline(always)]

@@ -6,11 +6,12 @@
 use lbagent_common::{NatFlowKey, Outcome, VipEntry, VipKey};
 
 use super::{Work, rewrite};
-use crate::forward::way::{self, Obstacle};
+use crate::forward::way;
 use crate::forward::{self, Target};
 use crate::kernel::{self, Leg, Route};
 use crate::outcome::{Egress, Packed, Stop};
 use crate::packet::{Context, is_host};
+use crate::restore::Reply;
 use crate::{backend, conntrack, counters, maglev, maps, restore, sources};
 
 /// About a packet of which the data plane knows nothing: the kernel's.
@@ -133,24 +134,60 @@ fn find_way<C: Context>(ctx: &C, work: &mut Work) -> Packed {
         destination: &work.destination,
         overhead: 0,
     };
-    match way::to_backend(ctx, &work.message, &target, &leg, &mut work.hop) {
+    let Target {
+        settings, backend, ..
+    } = target;
+    match way::to_backend(ctx, &work.message, settings, backend, &leg, &mut work.hop) {
         Ok(()) => Packed::ONWARDS,
-        Err(Obstacle::TooBig) => Packed::new(Err(Stop::Drop(Outcome::DropTooBig))),
-        Err(Obstacle::NoRoute) => Packed::new(Err(Stop::Drop(Outcome::DropNoRoute))),
+        Err(stop) => Packed::new(Err(stop)),
     }
 }
 
 /// To a backend that has the VIP: the message goes as it is, the way that the flow's packets go.
+#[inline(always)]
+fn send_dsr<C: Context>(ctx: &C, work: &mut Work) -> Packed {
+    let found = find_dsr_way(ctx, work);
+    if found.result().is_some() {
+        return found;
+    }
+    send_dsr_there(ctx, work)
+}
+
+/// The way to such a backend; [`Packed::ONWARDS`] when there is one.
 #[inline(never)]
-fn send_dsr<C: Context>(ctx: &C, work: &Work) -> Packed {
+fn find_dsr_way<C: Context>(ctx: &C, work: &mut Work) -> Packed {
     let Some(target) = target(work) else {
         return Packed::new(Err(UNKNOWN));
     };
-    let result = forward::send_dsr(ctx, &work.message, &target);
-    if let Some(Ok(_)) = result.result() {
+    let overhead = match forward::dsr_overhead(&work.message, target.vip, target.backend) {
+        Ok(overhead) => overhead as u16,
+        Err(stop) => return Packed::new(Err(stop)),
+    };
+    let Target {
+        settings, backend, ..
+    } = target;
+    let leg = Leg {
+        source: &backend.source,
+        destination: &backend.addr,
+        overhead,
+    };
+    match way::to_backend(ctx, &work.message, settings, backend, &leg, &mut work.hop) {
+        Ok(()) => Packed::ONWARDS,
+        Err(stop) => Packed::new(Err(stop)),
+    }
+}
+
+#[inline(never)]
+fn send_dsr_there<C: Context>(ctx: &C, work: &Work) -> Packed {
+    let Some(target) = target(work) else {
+        return Packed::new(Err(UNKNOWN));
+    };
+    let entropy = forward::entropy(target.settings, &work.flow);
+    let result = forward::send_dsr(ctx, &work.message, &target, entropy, &work.hop);
+    if result.is_ok() {
         counters::forwarded(work.vip_id, work.backend, false, ctx.len());
     }
-    result
+    Packed::new(result)
 }
 
 /// Sends an error about a client's packet to the client: from a backend, or from a router on the way
@@ -176,25 +213,27 @@ pub fn to_client<C: Context>(ctx: &C) -> Packed {
 /// Fills in what the client knows the flow by; `is_return` tells whether it is a flow's.
 #[inline(never)]
 fn find_client(work: &mut Work) -> Packed {
-    let reply = match restore::lookup_reply(&work.flow) {
-        Ok(Some(reply)) => reply,
-        Ok(None) => {
-            work.is_return = 0;
-            return Packed::ONWARDS;
-        }
-        Err(stop) => return Packed::new(Err(stop)),
-    };
+    let mut reply = Reply::NONE;
+    let looked_up = restore::lookup_reply(&work.flow, &mut reply);
+    if looked_up.is_nothing() {
+        work.is_return = 0;
+        return Packed::ONWARDS;
+    }
+    if looked_up.result().is_some() {
+        return looked_up;
+    }
+    let to = reply.to;
     // A router on the way speaks for itself, a backend through its VIP.
     work.source = if work.message.source == work.flow.source {
-        reply.vip
+        to.source
     } else {
         work.message.source
     };
-    work.destination = reply.client;
-    work.quoted_source = reply.client;
-    work.quoted_source_port = reply.client_port;
-    work.quoted_destination = reply.vip;
-    work.quoted_destination_port = reply.vip_port;
+    work.destination = to.destination;
+    work.quoted_source = to.destination;
+    work.quoted_source_port = to.destination_port;
+    work.quoted_destination = to.source;
+    work.quoted_destination_port = to.source_port;
     work.vip_id = reply.vip_id;
     work.backend = reply.backend_id;
     Packed::ONWARDS

@@ -22,6 +22,8 @@ use network_types::udp::UdpHdr;
 pub use self::extensions::may_hold_transport;
 pub use self::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, parse_ip, parse_transport};
 pub use self::vlan::Tags;
+use crate::answer::too_big;
+use crate::forward::mss;
 use crate::kernel;
 
 /// Offset of the IP header: VLAN tags are taken off before the stages and put back after them.
@@ -51,6 +53,13 @@ pub trait Context {
     fn pull(&self, wanted: u32);
     /// Length for the route's MTU check; 0 where the kernel knows better (GSO).
     fn mtu_len(&self, packet: &Packet) -> u16;
+    /// Length of the largest IP packet that this one leaves as; 0 where it can be cut to any size
+    /// (GSO of TCP).
+    fn segment_len(&self, packet: &Packet) -> u32;
+    /// Makes room for outer headers in front of the IP header: an IP header, and a UDP header behind
+    /// it if wanted. The Ethernet header, moved to the new front, is to be written again. `None` when
+    /// there is no room; the packet is then as it was.
+    fn insert_headers(&self, packet: &Packet, is_outer_v4: bool, has_udp: bool) -> Option<()>;
     /// Updates the transport checksum: `addresses` is in the pseudo-header, `ports` is not.
     fn update_l4_checksum(
         &self,
@@ -58,6 +67,14 @@ pub trait Context {
         addresses: Difference,
         ports: Difference,
     ) -> Option<()>;
+
+    /// Updates the checksum of the TCP header at an offset, for a change within the segment.
+    fn update_tcp_checksum(&self, l4_offset: usize, difference: Difference) -> Option<()>;
+    /// Lowers the MSS option of the SYN at an offset to `limit`.
+    fn lower_mss(&self, l4_offset: u32, limit: u32);
+    /// Makes the packet the answer that `mtu` bytes are the most for it; 0 when it can't be, and is
+    /// to be dropped.
+    fn answer_too_big(&self, is_v4: bool, mtu: u32) -> u32;
 
     /// A pointer to a `T` at an offset, if it lies within the packet.
     #[inline(always)]
@@ -215,6 +232,17 @@ unsafe impl Wire for [u32; 5] {}
 // SAFETY: as above.
 unsafe impl Wire for [u32; 10] {}
 
+/// Bytes of outer headers.
+#[inline(always)]
+fn outer_len(is_outer_v4: bool, has_udp: bool) -> i32 {
+    let ip = if is_outer_v4 {
+        Ipv4Hdr::LEN
+    } else {
+        Ipv6Hdr::LEN
+    };
+    (ip + if has_udp { UdpHdr::LEN } else { 0 }) as i32
+}
+
 /// Offset of the checksum field within the transport header.
 #[inline(always)]
 pub fn l4_checksum_offset(protocol: Protocol) -> usize {
@@ -296,6 +324,16 @@ impl Context for XdpContext {
     }
 
     #[inline(always)]
+    fn segment_len(&self, packet: &Packet) -> u32 {
+        u32::from(packet.ip_len)
+    }
+
+    #[inline(always)]
+    fn insert_headers(&self, _packet: &Packet, is_outer_v4: bool, has_udp: bool) -> Option<()> {
+        kernel::grow_front(self, outer_len(is_outer_v4, has_udp))
+    }
+
+    #[inline(always)]
     fn update_l4_checksum(
         &self,
         packet: &Packet,
@@ -319,6 +357,23 @@ impl Context for XdpContext {
                 updated
             },
         )
+    }
+
+    #[inline(always)]
+    fn update_tcp_checksum(&self, l4_offset: usize, difference: Difference) -> Option<()> {
+        let offset = l4_offset + core::mem::offset_of!(TcpHdr, check);
+        let check: u16 = self.load(offset)?;
+        self.store(offset, difference.apply(check))
+    }
+
+    #[inline(always)]
+    fn lower_mss(&self, l4_offset: u32, limit: u32) {
+        mss::lb_lower_mss_xdp(self.ctx, l4_offset, limit);
+    }
+
+    #[inline(always)]
+    fn answer_too_big(&self, is_v4: bool, mtu: u32) -> u32 {
+        too_big::lb_answer_too_big(self.ctx, u32::from(is_v4), mtu)
     }
 }
 
@@ -375,6 +430,26 @@ impl Context for TcContext {
     }
 
     #[inline(always)]
+    fn segment_len(&self, packet: &Packet) -> u32 {
+        // SAFETY: as in `arrival_ifindex`.
+        let payload = unsafe { (*self.skb.skb).gso_size };
+        if payload == 0 {
+            u32::from(packet.ip_len)
+        } else if packet.protocol == Protocol::TCP {
+            0
+        } else {
+            payload + (packet.l4_offset - L3_OFFSET + UdpHdr::LEN) as u32
+        }
+    }
+
+    #[inline(always)]
+    fn insert_headers(&self, packet: &Packet, is_outer_v4: bool, has_udp: bool) -> Option<()> {
+        let bytes = outer_len(is_outer_v4, has_udp);
+        let keeps_segments = packet.protocol == Protocol::UDP;
+        kernel::insert_room(self, bytes, is_outer_v4, has_udp, keeps_segments)
+    }
+
+    #[inline(always)]
     fn update_l4_checksum(
         &self,
         packet: &Packet,
@@ -387,5 +462,21 @@ impl Context for TcContext {
         // the helper knows which of the two differences it must leave alone.
         kernel::replace_l4_checksum(self, offset, ports, false, is_udp)?;
         kernel::replace_l4_checksum(self, offset, addresses, true, is_udp)
+    }
+
+    #[inline(always)]
+    fn update_tcp_checksum(&self, l4_offset: usize, difference: Difference) -> Option<()> {
+        let offset = l4_offset + core::mem::offset_of!(TcpHdr, check);
+        kernel::replace_l4_checksum(self, offset, difference, false, false)
+    }
+
+    #[inline(always)]
+    fn lower_mss(&self, l4_offset: u32, limit: u32) {
+        mss::lb_lower_mss_tc(self.skb.skb, l4_offset, limit);
+    }
+
+    #[inline(always)]
+    fn answer_too_big(&self, _is_v4: bool, _mtu: u32) -> u32 {
+        0
     }
 }

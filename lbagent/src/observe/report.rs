@@ -50,6 +50,7 @@ const fn severity(reason: &Reason) -> Severity {
         | Reason::NoAddress { .. }
         | Reason::UnknownServiceGroup { .. } => Severity::Warning,
         Reason::NoRoute { .. }
+        | Reason::NotOnLink { .. }
         | Reason::UnknownVip { .. }
         | Reason::PortTaken { .. }
         | Reason::MapFull { .. }

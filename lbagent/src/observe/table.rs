@@ -10,7 +10,7 @@ use lbagent_common::{BackendEntry, BackendId, TrafficCounter, VipEntry, VipKey};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::desired::{self, DesiredState};
+use crate::desired::{self, DesiredState, ForwardingMode};
 use crate::plan::{Family, table_region};
 use crate::reconcile::Observation;
 
@@ -77,6 +77,8 @@ fn vip_row(
     let is_member = |id: &BackendId, backend: &BackendEntry| {
         let instance = desired.instances.get(&Uuid::from_bytes(backend.instance));
         let serves = instance.is_some_and(|instance| instance.service_group == Some(group));
+        // An instance that serves this family with an address of the other one is in the table,
+        // except while it takes no new flows; then it is told by its own family's VIPs.
         named.contains(id) || serves && Family::of_addr(&backend.addr) == family
     };
     let members = actual
@@ -99,10 +101,20 @@ fn vip_row(
             Protocol::Tcp
         },
         destination_port: entry.destination_port.get(),
-        forwarding_mode: "nat".into(),
+        forwarding_mode: mode_name(entry.forwarding_mode).into(),
         slots: entry.table_len,
         traffic: traffic(counters.vips.get(&entry.vip_id)),
         backends,
+    }
+}
+
+fn mode_name(mode: u8) -> &'static str {
+    match mode {
+        VipEntry::MODE_NAT => ForwardingMode::Nat.name(),
+        VipEntry::MODE_DSR_L2 => ForwardingMode::DsrL2.name(),
+        VipEntry::MODE_DSR_IPIP => ForwardingMode::DsrIpip.name(),
+        VipEntry::MODE_DSR_GUE => ForwardingMode::DsrGue.name(),
+        _ => "unknown",
     }
 }
 

@@ -1,4 +1,4 @@
-//! Instances as the data plane sees them: one backend for each family that they serve.
+//! Instances as the data plane sees them: one backend for each address that they serve with.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Family;
 use super::drain::Duty;
 use crate::dataplane::{ActualState, Path};
-use crate::desired::{DesiredState, Instance};
+use crate::desired::{DesiredState, ForwardingMode, Instance};
 
 /// An instance that may get packets of one family, and its entry.
 #[derive(Clone, Copy, Debug)]
@@ -32,10 +32,12 @@ pub(super) struct Member {
 pub(super) struct Members<'a> {
     by_group: BTreeMap<Uuid, Vec<(&'a Instance, Duty)>>,
     known: BTreeMap<Owner, BackendId>,
+    desired: &'a DesiredState,
     actual: &'a ActualState,
 }
 
-/// Who a backend id is for. The group is part of it: flows that are stored for an instance must
+/// Who a backend id is for: an instance, a group, and the family of the address that it serves with,
+/// which need not be that of the VIP: both tables of a group may name one id. The group is part of it: flows that are stored for an instance must
 /// not follow it into another group.
 type Owner = ([u8; 16], u32, Family);
 
@@ -64,6 +66,7 @@ impl<'a> Members<'a> {
         Self {
             by_group,
             known,
+            desired,
             actual,
         }
     }
@@ -73,29 +76,34 @@ impl<'a> Members<'a> {
         self.by_group.get(&group).map_or(&[], Vec::as_slice)
     }
 
-    /// Those of them that have an address of the family, ordered by UUID.
+    /// Those of them that can serve VIPs of the family, ordered by UUID.
     pub(super) fn of(&self, group: Uuid, family: Family) -> Vec<Member> {
+        let mode = self.mode(group);
         let instances = self.instances(group).iter();
         instances
-            .filter_map(|(instance, duty)| self.member(group, family, instance, *duty))
+            .filter_map(|(instance, duty)| {
+                let address = serving_address(instance, family, mode)?;
+                Some(self.member(group, address, instance, *duty))
+            })
             .collect()
     }
 
-    fn member(
-        &self,
-        group: Uuid,
-        family: Family,
-        instance: &Instance,
-        duty: Duty,
-    ) -> Option<Member> {
-        let address = instance.address(family.is_v4())?;
+    /// How the group's packets reach its instances.
+    pub(super) fn mode(&self, group: Uuid) -> ForwardingMode {
+        let group = self.desired.service_groups.get(&group);
+        group.map_or(ForwardingMode::default(), |group| {
+            group.policy.forwarding_mode
+        })
+    }
+
+    fn member(&self, group: Uuid, address: IpAddr, instance: &Instance, duty: Duty) -> Member {
         let path = self.actual.paths.get(&address);
         let entry = backend_entry(group, instance, address, duty, path);
         let known_id = self
             .known
-            .get(&(entry.instance, entry.group_tag, family))
+            .get(&(entry.instance, entry.group_tag, Family::of(&address)))
             .copied();
-        Some(Member {
+        Member {
             instance: instance.uuid,
             address,
             is_active: duty == Duty::Active && instance.policy.weight > 0,
@@ -105,7 +113,7 @@ impl<'a> Members<'a> {
                 .is_some_and(BackendEntry::is_alive),
             has_path: path.is_some(),
             entry,
-        })
+        }
     }
 
     /// Ids that a group's instances have, in the table or not.
@@ -115,6 +123,27 @@ impl<'a> Members<'a> {
             .iter()
             .filter(move |((_, owner, _), _)| *owner == tag)
             .map(|(_, id)| *id)
+    }
+}
+
+/// The address that an instance serves VIPs of a family with: one of that family, or, where packets
+/// travel inside others, failing that the other one.
+pub(super) fn serving_address(
+    instance: &Instance,
+    family: Family,
+    mode: ForwardingMode,
+) -> Option<IpAddr> {
+    let is_v4 = family.is_v4();
+    instance
+        .address(is_v4)
+        .or_else(|| instance.address(!is_v4).filter(|_| encapsulates(mode)))
+}
+
+/// Whether packets travel inside others.
+const fn encapsulates(mode: ForwardingMode) -> bool {
+    match mode {
+        ForwardingMode::Nat | ForwardingMode::DsrL2 => false,
+        ForwardingMode::DsrIpip | ForwardingMode::DsrGue => true,
     }
 }
 
@@ -141,7 +170,10 @@ fn backend_entry(
     };
     BackendEntry {
         addr: address.into(),
-        source: path.map(|path| path.source.into()).unwrap_or_default(),
+        // One way of saying "none" for both families.
+        source: path
+            .filter(|path| !path.source.is_unspecified())
+            .map_or(Addr::UNSPECIFIED, |path| path.source.into()),
         instance: *instance.uuid.as_bytes(),
         ifindex: next_hop.map_or_else(|| path.map_or(0, |path| path.ifindex), |hop| hop.ifindex),
         weight: instance.policy.weight,

@@ -55,6 +55,11 @@ pub enum Reason {
         /// The instance's address.
         address: IpAddr,
     },
+    /// The group's mode is `dsr-l2`, and the instance is on no link of the gateway.
+    NotOnLink {
+        /// The instance's address.
+        address: IpAddr,
+    },
     /// The instance names a group that does not exist.
     UnknownServiceGroup {
         /// The name that it gives.
@@ -103,6 +108,7 @@ impl Reason {
             Self::NoActiveBackend { .. } => "no_active_backend",
             Self::NoAddress { .. } => "no_address",
             Self::NoRoute { .. } => "no_route",
+            Self::NotOnLink { .. } => "not_on_link",
             Self::UnknownServiceGroup { .. } => "unknown_service_group",
             Self::UnknownVip { .. } => "unknown_vip",
             Self::PortTaken { .. } => "port_taken",
@@ -136,6 +142,12 @@ impl fmt::Display for Reason {
                 write!(
                     f,
                     "no route to {address}; check the gateway's interfaces and routes"
+                )
+            }
+            Self::NotOnLink { address } => {
+                write!(
+                    f,
+                    "{address} is on no link of the gateway, which the forwarding mode dsr-l2 needs: its packets are dropped; use dsr-ipip or dsr-gue, or give the gateway an address on the instance's link"
                 )
             }
             Self::UnknownServiceGroup { group } => {

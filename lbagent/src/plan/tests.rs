@@ -12,6 +12,7 @@ use crate::desired::{Instance, InstanceState};
 
 mod flows;
 mod histories;
+mod modes;
 
 fn key(vip: IpAddr, port: u16) -> VipKey {
     VipKey::new(vip.into(), Port::new(port), Protocol::TCP)

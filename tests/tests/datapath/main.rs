@@ -7,6 +7,7 @@ mod fragments;
 mod icmp_damage;
 mod icmp_echo;
 mod icmp_errors;
+mod modes;
 mod overload;
 mod owners;
 mod policies;
@@ -16,6 +17,7 @@ mod replay;
 mod replies;
 mod shapes;
 mod sources;
+mod too_big;
 mod verdicts;
 mod verifier;
 

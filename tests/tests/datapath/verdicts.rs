@@ -274,11 +274,6 @@ fn everything_else_has_its_reason() {
             Outcome::DropNoBackend,
         ),
         drop("a backend without a route", syn(7002), Outcome::DropNoRoute),
-        drop(
-            "larger than the way out allows",
-            tcp(client, vip(5432), Segment::Ack, &[0; 1600]),
-            Outcome::DropTooBig,
-        ),
     ] {
         let ran = rig.run(Side::Client, &case.frame).unwrap();
         println!("{}: {:?}", case.name, ran.outcome);

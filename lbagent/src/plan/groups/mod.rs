@@ -5,6 +5,7 @@ mod layout;
 mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use lbagent_common::{
     BackendEntry, BackendId, Port, ReturnKey, VipEntry, VipKey, limits, table_len,
@@ -19,6 +20,7 @@ use super::regions::{Regions, named_regions, previous_region, table_region};
 use super::returns::{self, Candidate, Candidates};
 use super::{Condition, Family, IdCursor, Object, PlanInput, Reason};
 use crate::dataplane::{ActualState, Region};
+use crate::desired::ForwardingMode;
 use layout::FamilyDraft;
 use policies::Servers;
 
@@ -47,6 +49,9 @@ pub(super) fn build_target(input: &PlanInput<'_>, published: &Published) -> Targ
     }
     builder.finish()
 }
+
+/// Ids handed out for one group, by instance and address.
+type NewBackends = BTreeMap<(Uuid, IpAddr), BackendId>;
 
 struct Builder<'a> {
     input: &'a PlanInput<'a>,
@@ -134,20 +139,20 @@ impl<'a> Builder<'a> {
     fn plan_group(&mut self, group: Uuid, ports: &BTreeMap<VipKey, u16>) -> Result<(), Reason> {
         let new_ids = self.check_vips(group, ports)?;
         let mut drafts = BTreeMap::new();
-        let mut new_backends = Vec::new();
+        let mut new_backends = NewBackends::new();
         let drafted = families(ports).into_iter().try_for_each(|family| {
             let members = self.identify(group, family, &mut new_backends)?;
             drafts.insert(family, self.draft(group, family, ports, members));
             Ok(())
         });
         let accepted = drafted
-            .and_then(|()| self.check_returns(ports, &drafts))
+            .and_then(|()| self.check_returns(group, ports, &drafts))
             .and_then(|keys| Ok((keys, self.place(&drafts)?)));
         let (return_keys, (regions, placed)) = match accepted {
             Ok(accepted) => accepted,
             Err(reason) => {
                 new_backends
-                    .into_iter()
+                    .into_values()
                     .for_each(|id| self.backend_ids.release(id));
                 return Err(reason);
             }
@@ -192,15 +197,21 @@ impl<'a> Builder<'a> {
         (is_ours && is_valid && !self.claimed_vip_ids.contains(&id)).then_some(id)
     }
 
-    /// Gives every member an id; `new` collects those that are handed out here.
+    /// Gives every member an id; `new` collects those that are handed out here. An instance that
+    /// serves both families with one address has one id.
     fn identify(
         &mut self,
         group: Uuid,
         family: Family,
-        new: &mut Vec<BackendId>,
+        new: &mut NewBackends,
     ) -> Result<Vec<(BackendId, Member)>, Reason> {
         let members = self.members.of(group, family);
-        let needed = count(members.iter().filter(|member| member.known_id.is_none()));
+        let known = |member: &Member, new: &NewBackends| {
+            let twin = new.get(&(member.instance, member.address)).copied();
+            member.known_id.or(twin)
+        };
+        let needed = members.iter().filter(|member| known(member, new).is_none());
+        let needed = count(needed);
         let free = self.backend_ids.free();
         if needed > free {
             return Err(map_full(
@@ -212,9 +223,9 @@ impl<'a> Builder<'a> {
         }
         let mut identified = Vec::with_capacity(members.len());
         for member in members {
-            let id = member.known_id.or_else(|| {
+            let id = known(&member, new).or_else(|| {
                 let id = self.backend_ids.allocate();
-                new.extend(id);
+                new.extend(id.map(|id| ((member.instance, member.address), id)));
                 id
             });
             identified.extend(id.map(|id| (id, member)));
@@ -225,10 +236,14 @@ impl<'a> Builder<'a> {
     /// The reply sources that the group adds, if the map has room for them.
     fn check_returns(
         &self,
+        group: Uuid,
         ports: &BTreeMap<VipKey, u16>,
         drafts: &BTreeMap<Family, FamilyDraft>,
     ) -> Result<BTreeSet<ReturnKey>, Reason> {
         let mut new = BTreeSet::new();
+        if self.members.mode(group) != ForwardingMode::Nat {
+            return Ok(new);
+        }
         for (family, draft) in drafts {
             for key in of_family(ports, *family) {
                 let keys = draft.members.iter().map(|(_, member)| {
@@ -272,7 +287,7 @@ impl<'a> Builder<'a> {
                 previous_len: previous.len,
                 destination_port: Port::new(ports[key]),
                 disposition: VipEntry::DISPOSITION_FORWARD,
-                forwarding_mode: VipEntry::MODE_NAT,
+                forwarding_mode: mode_number(self.members.mode(group)),
                 service_group: *group.as_bytes(),
                 group_tag: group_tag(group),
                 ..VipEntry::default()
@@ -283,12 +298,16 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Notes where replies to the VIP come from; in the other modes they don't pass the gateway.
     fn add_candidates(
         &mut self,
         vip: VipKey,
         entry: &VipEntry,
         backends: impl Iterator<Item = (BackendId, BackendEntry)>,
     ) {
+        if entry.forwarding_mode != VipEntry::MODE_NAT {
+            return;
+        }
         for (backend_id, backend) in backends {
             let key = ReturnKey::new(backend.addr, entry.destination_port, vip.protocol);
             let candidate = Candidate {
@@ -369,6 +388,16 @@ impl<'a> Builder<'a> {
             policy,
         };
         self.target
+    }
+}
+
+/// As the maps hold it.
+const fn mode_number(mode: ForwardingMode) -> u8 {
+    match mode {
+        ForwardingMode::Nat => VipEntry::MODE_NAT,
+        ForwardingMode::DsrL2 => VipEntry::MODE_DSR_L2,
+        ForwardingMode::DsrIpip => VipEntry::MODE_DSR_IPIP,
+        ForwardingMode::DsrGue => VipEntry::MODE_DSR_GUE,
     }
 }
 
