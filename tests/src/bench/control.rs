@@ -21,7 +21,7 @@ use lbagent::desired::{
 };
 use lbagent::plan::{GatewaySettings, UnpublishedPorts, maglev};
 use lbagent::reconcile::{Reconciler, ReconcilerHandle, Timing};
-use lbagent_common::{Slot, VipEntry, VipKey};
+use lbagent_common::{BackendEntry, ConnBucket, Slot, VipEntry, VipKey};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -334,7 +334,8 @@ fn scale(groups: usize) -> Result<Vec<Figure>> {
         "ms",
         Some(3_000.0),
     )];
-    let (maps, resident) = memory()?;
+    let (others, resident) = memory()?;
+    let maps = others + mapped(&capacity);
     figures.push(Figure::new(format!("{name}: maps"), maps, "MiB", None));
     figures.push(Figure::new(
         format!("{name}: agent, maps mapped"),
@@ -430,7 +431,17 @@ impl Run {
     }
 }
 
-/// MiB: what the kernel counts for the maps of this process, and what the process has resident.
+/// MiB of the maps that are mapped into memory, whose descriptors are closed then.
+fn mapped(capacity: &Capacity) -> f64 {
+    let of = |count: u32, size: usize| f64::from(count) * size as f64;
+    let bytes = of(capacity.slots, size_of::<Slot>())
+        + of(capacity.backends, size_of::<BackendEntry>())
+        + of(capacity.conn_buckets(), size_of::<ConnBucket>());
+    bytes / f64::from(1 << 20)
+}
+
+/// MiB: what the kernel counts for the maps that this process has open, and what the process has
+/// resident, maps that are mapped into memory included.
 fn memory() -> Result<(f64, f64)> {
     let field = |text: &str, name: &str| -> Option<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
