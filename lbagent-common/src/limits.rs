@@ -11,6 +11,8 @@ pub const RETURNS: &str = "RETURNS";
 /// Flows of changed slots ([`crate::ConnBucket`], mmapable ARRAY; the lower bits of a flow's tag
 /// select the bucket).
 pub const CONNS: &str = "CONNS";
+/// When a flow of a VIP last found no room in `CONNS`, by VIP id (`u32` tick, ARRAY; 0 for never).
+pub const REFUSALS: &str = "REFUSALS";
 /// Flows whose reply needs an entry ([`crate::NatFlowKey`] → [`crate::NatFlowEntry`], LRU_HASH).
 pub const NAT_FLOWS: &str = "NAT_FLOWS";
 /// Tick of the last packet by flow hash (`u32`, ARRAY): tells new UDP flows from old ones.
@@ -36,13 +38,14 @@ pub const ANSWERS: &str = "ANSWERS";
 pub const SETTINGS: &str = "SETTINGS";
 
 /// Every map, in the order in which an operator would read them.
-pub const ALL_MAPS: [&str; 15] = [
+pub const ALL_MAPS: [&str; 16] = [
     SETTINGS,
     VIPS,
     SLOTS,
     BACKENDS,
     RETURNS,
     CONNS,
+    REFUSALS,
     NAT_FLOWS,
     UDP_SEEN,
     OUTCOMES,
@@ -83,8 +86,6 @@ pub const FRAGMENT_TICKS: u32 = 30;
 pub const MAX_NAT_FLOWS: u32 = 1 << 16;
 /// Entries of the UDP filter: a power of two, fixed because programs mask with it.
 pub const UDP_SEEN_LEN: u32 = 1 << 20;
-/// Silence after which the place of a stored flow may be taken over, in ticks of 2^30 ns: 2 h 4 min
-/// (RFC 5382, REQ-5).
-pub const CONN_IDLE_TICKS: u32 = 6_930;
-/// The same for a flow that sent one packet only.
+/// Silence, in ticks of 2^30 ns, after which the place of a stored flow that sent one packet only
+/// may be taken over. For others it is [`crate::Settings::conn_idle_ticks`].
 pub const CONN_EMBRYONIC_TICKS: u32 = 4;

@@ -8,19 +8,24 @@ use crate::BackendId;
 /// * *Settled*: one owner for all flows, none of which is stored.
 /// * *Changed*: the owner was replaced, once or more often. Since then every flow of the slot is
 ///   stored when it sends, so a flow without an entry is one of `previous`, however often the
-///   owner changed in between. `previous` is 0 when that backend is gone.
+///   owner changed in between. `previous` is 0 when that backend is gone. A changed slot is
+///   *aged* when it was changed already at [`crate::VipEntry::changed_at`]: user space settles it
+///   again when that is long enough ago, programs do not care.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot {
     /// Owner of new flows; 0 for none.
     pub current: BackendId,
-    /// Owner of flows that are not stored, with [`CHANGED`](Self::CHANGED) in a changed slot.
+    /// Owner of flows that are not stored, with [`CHANGED`](Self::CHANGED) and perhaps
+    /// [`AGED`](Self::AGED) in a changed slot.
     previous: u32,
 }
 
 impl Slot {
     /// Marks a changed slot, also where both owners are the same: backend ids stay below.
     const CHANGED: u32 = 1 << 31;
+    /// Marks a changed slot that is aged; backend ids stay below too.
+    const AGED: u32 = 1 << 30;
 
     /// A slot with one owner and no stored flows.
     #[inline(always)]
@@ -43,7 +48,24 @@ impl Slot {
     /// Owner of flows that are not stored; 0 when it is gone.
     #[inline(always)]
     pub const fn previous(self) -> BackendId {
-        self.previous & !Self::CHANGED
+        self.previous & !(Self::CHANGED | Self::AGED)
+    }
+
+    /// A changed slot as an aged one; a settled slot stays as it is.
+    #[must_use]
+    pub const fn aged(self) -> Self {
+        if self.is_settled() {
+            return self;
+        }
+        Self {
+            current: self.current,
+            previous: self.previous | Self::AGED,
+        }
+    }
+
+    /// Whether this is a changed slot that is aged.
+    pub const fn is_aged(self) -> bool {
+        self.previous & Self::AGED != 0
     }
 
     /// Whether the tables alone tell the owner.

@@ -27,8 +27,10 @@ pub struct Settings {
     pub answers_per_tick: u32,
     /// A forwarded packet in 2^(n-1) is told to whoever watches; 0 is none.
     pub sample_shift: u32,
+    /// A stored flow is forgotten after this many ticks of silence.
+    pub conn_idle_ticks: u32,
     #[doc(hidden)]
-    pub pad: [u32; 6],
+    pub pad: [u32; 5],
 }
 
 impl Settings {

@@ -71,8 +71,9 @@ pub struct VipEntry {
     pub service_group: [u8; 16],
     /// Which rules of `SOURCES` and `QUIC_SERVERS` are this VIP's; 0 for none.
     pub policy_id: u32,
-    /// When the table last changed, in ticks of 2^30 ns of the monotonic clock. Tells user space
-    /// when slots may settle; programs do not use it.
+    /// Since when the table's *aged* slots are changed at least, and since when there is a former
+    /// table, in ticks of 2^30 ns of the monotonic clock. Tells user space when slots may settle;
+    /// programs do not use it.
     pub changed_at: u32,
     /// Tells the service group from others; [`crate::BackendEntry::group_tag`] has the same.
     pub group_tag: u32,

@@ -47,7 +47,8 @@ fn layouts_are_fixed() {
         backend_id at 36, vip_port at 40, flags at 42);
     layout!(Settings, size 64, align 8, hash_seed at 0, abi_version at 8, unpublished at 12,
         udp_idle_ticks at 16, source_port_first at 20, source_port_count at 22,
-        next_hops_until at 24, conn_mask at 28, answers_per_tick at 32, sample_shift at 36);
+        next_hops_until at 24, conn_mask at 28, answers_per_tick at 32, sample_shift at 36,
+        conn_idle_ticks at 40);
     layout!(PacketCounter, size 16, align 8, packets at 0, bytes at 8);
     layout!(TrafficCounter, size 40, align 8, flows at 0, in_packets at 8, in_bytes at 16,
         out_packets at 24, out_bytes at 32);

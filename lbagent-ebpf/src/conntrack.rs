@@ -48,7 +48,9 @@ pub fn select_owner(
         let flow = ChangedFlow {
             tag: conn_tag(hash, vip.vip_id),
             conn_mask: settings.conn_mask,
+            vip_id: vip.vip_id,
             group_tag: vip.group_tag,
+            idle_ticks: settings.conn_idle_ticks,
             owners,
             is_new,
         };
@@ -69,7 +71,9 @@ pub fn lookup_owner(settings: &Settings, vip: &VipEntry, hash: u64, owners: Owne
     let flow = ChangedFlow {
         tag: conn_tag(hash, vip.vip_id),
         conn_mask: settings.conn_mask,
+        vip_id: vip.vip_id,
         group_tag: vip.group_tag,
+        idle_ticks: settings.conn_idle_ticks,
         owners,
         is_new: false,
     };
@@ -79,12 +83,16 @@ pub fn lookup_owner(settings: &Settings, vip: &VipEntry, hash: u64, owners: Owne
 #[inline(never)]
 fn lookup_changed(flow: &ChangedFlow) -> BackendId {
     if let Some(bucket) = maps::conn_bucket(flow.tag as u32 & flow.conn_mask) {
+        let now = kernel::tick();
         let mut way = 0;
         // As in `select_changed`.
         let ways = core::hint::black_box(CONN_WAYS);
         while way < ways && way < CONN_WAYS {
             let entry = bucket.entry(way);
-            if entry.tag() == flow.tag && is_usable(flow, entry.backend) {
+            if entry.tag() == flow.tag
+                && !is_idle(flow, &entry, now)
+                && is_usable(flow, entry.backend)
+            {
                 return entry.backend;
             }
             way += 1;
@@ -101,7 +109,9 @@ fn lookup_changed(flow: &ChangedFlow) -> BackendId {
 struct ChangedFlow {
     tag: u64,
     conn_mask: u32,
+    vip_id: u32,
     group_tag: u32,
+    idle_ticks: u32,
     owners: Owners,
     is_new: bool,
 }
@@ -111,7 +121,11 @@ struct ChangedFlow {
 /// the slot does not move the flow.
 ///
 /// A bucket without room costs no connection: an unstored flow goes to the previous owner, with
-/// its first packet as with all others.
+/// its first packet as with all others. That it was refused is noted, because user space must not
+/// take such a flow for a silent one.
+///
+/// An entry that was not used for `idle_ticks` counts for nothing: its slot may have settled and
+/// changed again since.
 #[inline(never)]
 fn select_changed(flow: &ChangedFlow) -> BackendId {
     let previous = if is_usable(flow, flow.owners.previous) {
@@ -130,7 +144,7 @@ fn select_changed(flow: &ChangedFlow) -> BackendId {
     while way < ways && way < CONN_WAYS {
         let entry = bucket.entry(way);
         if entry.tag() == flow.tag && entry.backend != 0 {
-            if !flow.is_new && is_usable(flow, entry.backend) {
+            if !flow.is_new && !is_idle(flow, &entry, now) && is_usable(flow, entry.backend) {
                 let last_seen = now | ConnEntry::ESTABLISHED;
                 if entry.last_seen != last_seen {
                     bucket.set_last_seen(way, last_seen);
@@ -140,7 +154,7 @@ fn select_changed(flow: &ChangedFlow) -> BackendId {
             room = way;
             break;
         }
-        if room == CONN_WAYS && is_free(&entry, now) {
+        if room == CONN_WAYS && is_free(flow, &entry, now) {
             room = way;
         }
         way += 1;
@@ -154,6 +168,11 @@ fn select_changed(flow: &ChangedFlow) -> BackendId {
         return 0;
     }
     if room >= CONN_WAYS {
+        if let Some(refusal) = maps::refusal(flow.vip_id)
+            && refusal.get() != now
+        {
+            refusal.set(now);
+        }
         return previous;
     }
     // Another CPU may take the same room at this moment. One of the two flows is then not stored:
@@ -174,11 +193,14 @@ fn is_usable(flow: &ChangedFlow, id: BackendId) -> bool {
 /// Whether an entry may be taken over. A flow of one packet holds its place only for as long as a
 /// handshake takes, so that a flood of first packets never takes the place of connections.
 #[inline(always)]
-fn is_free(entry: &ConnEntry, now: u32) -> bool {
-    let idle = if entry.is_established() {
-        limits::CONN_IDLE_TICKS
-    } else {
-        limits::CONN_EMBRYONIC_TICKS
-    };
-    entry.backend == 0 || now.wrapping_sub(entry.tick()) > idle
+fn is_free(flow: &ChangedFlow, entry: &ConnEntry, now: u32) -> bool {
+    let is_unanswered =
+        !entry.is_established() && now.wrapping_sub(entry.tick()) > limits::CONN_EMBRYONIC_TICKS;
+    entry.backend == 0 || is_unanswered || is_idle(flow, entry, now)
+}
+
+/// Whether an entry was not used for so long that it counts for nothing.
+#[inline(always)]
+fn is_idle(flow: &ChangedFlow, entry: &ConnEntry, now: u32) -> bool {
+    now.wrapping_sub(entry.tick()) > flow.idle_ticks
 }

@@ -54,9 +54,14 @@ pub fn lookup_owners(vip: &VipEntry, hash: u64) -> Result<Owners, Stop> {
             .wrapping_add(slot_index(hash, vip.previous_len)),
     )
     .ok_or(Stop::Drop(Outcome::DropNotConfigured))?;
+    let previous = match former.previous() {
+        // It is gone, and with it all flows from before the change of size.
+        0 => owners.previous,
+        owner => owner,
+    };
     Ok(Owners {
         current: owners.current,
-        previous: former.previous(),
+        previous,
         settled: owners.settled && former.is_settled() && former.current == owners.current,
     })
 }

@@ -29,6 +29,8 @@ static RETURNS: HashMap<ReturnKey, ReturnEntry> = HashMap::with_max_entries(limi
 #[map]
 static CONNS: Array<ConnBucket> = Array::with_max_entries(limits::MAX_CONN_BUCKETS, BPF_F_MMAPABLE);
 #[map]
+static REFUSALS: Array<u32> = Array::with_max_entries(limits::MAX_VIPS, 0);
+#[map]
 static NAT_FLOWS: LruHashMap<NatFlowKey, NatFlowEntry> =
     LruHashMap::with_max_entries(limits::MAX_NAT_FLOWS, 0);
 #[map]
@@ -135,6 +137,12 @@ pub fn conn_bucket(index: u32) -> Option<Bucket> {
     CONNS.get_ptr_mut(index).map(Bucket)
 }
 
+/// When a flow of a VIP last found no room in its bucket.
+#[inline(always)]
+pub fn refusal(vip_id: u32) -> Option<Seen> {
+    REFUSALS.get_ptr_mut(vip_id).map(Seen)
+}
+
 /// A stored flow of the way back.
 pub struct NatFlow(*mut NatFlowEntry);
 
@@ -172,7 +180,7 @@ pub fn put_nat_flow(key: &NatFlowKey, entry: &NatFlowEntry) -> Result<(), i32> {
     NAT_FLOWS.insert(key, entry, u64::from(BPF_ANY))
 }
 
-/// When flows with this hash last sent a UDP packet.
+/// When something last happened: flows with a hash sent a UDP packet, a VIP's flow found no room.
 pub struct Seen(*mut u32);
 
 impl Seen {

@@ -52,6 +52,8 @@ pub struct Config {
     pub hash_seed: Option<u64>,
     /// Silence after which a UDP flow counts as new.
     pub udp_idle: Duration,
+    /// Silence after which a connection of a changed slot counts as gone.
+    pub settle_after: Duration,
     /// Echo replies and "too big" messages that each CPU may send in a second.
     pub answers_per_second: u32,
 }
@@ -117,6 +119,7 @@ impl Config {
             unpublished_ports: self.unpublished_ports,
             hash_seed: self.hash_seed.unwrap_or(stored_seed),
             udp_idle: self.udp_idle,
+            settle_after: self.settle_after,
             source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
             source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
             answers_per_second: self.answers_per_second,

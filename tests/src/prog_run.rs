@@ -14,9 +14,9 @@ use lbagent::desired::{
     ServiceGroup, Transport,
 };
 use lbagent::plan::{
-    GatewaySettings, IdCursor, Plan, PlanInput, UnpublishedPorts, backend_addresses, plan,
+    GatewaySettings, IdCursor, Plan, PlanInput, UnpublishedPorts, backend_addresses, plan, settle,
 };
-use lbagent_common::{BackendId, Outcome, TrafficCounter};
+use lbagent_common::{BackendId, ConnEntry, Outcome, TrafficCounter};
 use rtnetlink::packet_route::neighbour::NeighbourState;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -115,6 +115,9 @@ pub struct Rig {
     pub resolved: bool,
     /// Largest IP packet that instances added from now on can be sent.
     pub mtu: u16,
+    /// By how many ticks the planner's clock is ahead of the machine's; see
+    /// [`advance`](Self::advance).
+    ahead: u32,
     paths: BTreeMap<IpAddr, Path>,
     retired: BTreeSet<Region>,
     cursor: IdCursor,
@@ -177,6 +180,7 @@ impl Rig {
                 unpublished_ports: UnpublishedPorts::Pass,
                 hash_seed: 0x5eed,
                 udp_idle: Duration::from_secs(60),
+                settle_after: GatewaySettings::SETTLE_AFTER,
                 source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
                 source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
                 answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
@@ -185,6 +189,7 @@ impl Rig {
             dataplane,
             resolved: true,
             mtu: 1500,
+            ahead: 0,
             paths: BTreeMap::new(),
             retired: BTreeSet::new(),
             cursor: IdCursor::default(),
@@ -373,7 +378,44 @@ impl Rig {
     /// What the maps hold.
     pub fn actual(&mut self) -> Result<ActualState> {
         self.dataplane.set_paths(self.paths.clone());
-        Ok(self.dataplane.read(&backend_addresses(&self.desired))?)
+        let mut actual = self.dataplane.read(&backend_addresses(&self.desired))?;
+        actual.tick += self.ahead;
+        let vips = settle::due_vips(&actual, &self.gateway);
+        if !vips.is_empty() {
+            let idle_ticks = self.gateway.settle_after_ticks();
+            actual.stored = Some(self.dataplane.stored_flows(&vips, idle_ticks)?);
+        }
+        Ok(actual)
+    }
+
+    /// Lets time pass: everything that was stored becomes older by so many ticks.
+    pub fn advance(&mut self, ticks: u32) -> Result<()> {
+        let older = |tick: u32| tick.saturating_sub(ticks);
+        let vips = self.actual()?.vips;
+        let maps = self.dataplane.maps_mut();
+        for index in 0..maps.conns.buckets() {
+            let Some(mut bucket) = maps.conns.bucket(index) else {
+                continue;
+            };
+            for entry in bucket.ways.iter_mut().filter(|entry| entry.backend != 0) {
+                let mark = entry.last_seen & ConnEntry::ESTABLISHED;
+                entry.last_seen = older(entry.tick()) | mark;
+            }
+            maps.conns.put_bucket(index, bucket);
+        }
+        for id in vips.values().map(|entry| entry.vip_id) {
+            let refused = maps.refusals.get(id)?;
+            maps.refusals.put(id, &older(refused))?;
+        }
+        self.ahead += ticks;
+        Ok(())
+    }
+
+    /// The planner's clock, which is the programs' clock if [`advance`](Self::advance) is taken for
+    /// the passing of time.
+    pub fn tick(&self) -> Result<u32> {
+        let now = Duration::from(nix::time::ClockId::CLOCK_MONOTONIC_COARSE.now()?);
+        Ok((now.as_nanos() >> 30) as u32 + self.ahead)
     }
 
     /// Packets by outcome so far.

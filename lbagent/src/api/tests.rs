@@ -77,6 +77,7 @@ impl Server {
             unpublished_ports: UnpublishedPorts::Pass,
             hash_seed: desired.hash_seed(),
             udp_idle: Duration::from_secs(60),
+            settle_after: GatewaySettings::SETTLE_AFTER,
             source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
             source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
             answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,

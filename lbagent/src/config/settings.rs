@@ -84,6 +84,7 @@ pub(super) struct Settings {
     pub(super) limits: Limits,
     pub(super) hash_seed: Value<u64>,
     pub(super) udp_idle_s: Value<u64>,
+    pub(super) settle_after_s: Value<u64>,
     pub(super) answers_per_second: Value<u64>,
 }
 
@@ -137,6 +138,7 @@ pub(super) fn read(file: &str, text: &str, problems: &mut Vec<Problem>) -> Setti
     let mut flow = root.table("flow", problems);
     let hash_seed = flow.number("hash_seed", problems);
     let udp_idle_s = flow.number("udp_idle_s", problems);
+    let settle_after_s = flow.number("settle_after_s", problems);
     let mut answers = root.table("answers", problems);
     let answers_per_second = answers.number("per_second", problems);
     for table in [root, api, limits, flow, answers] {
@@ -160,6 +162,7 @@ pub(super) fn read(file: &str, text: &str, problems: &mut Vec<Problem>) -> Setti
         limits: capacities,
         hash_seed,
         udp_idle_s,
+        settle_after_s,
         answers_per_second,
     }
 }

@@ -39,6 +39,7 @@ fn the_minimum_is_enough() {
     assert_eq!(config.unpublished_ports, UnpublishedPorts::Pass);
     assert_eq!(config.limits, Capacity::default());
     assert_eq!(config.udp_idle, Duration::from_secs(60));
+    assert_eq!(config.settle_after, Duration::from_secs(7_440));
     assert_eq!(config.answers_per_second, 1_000);
     assert_eq!(
         config.store_path(),
@@ -91,7 +92,7 @@ fn unknown_keys_are_named_with_their_line() {
         "[api]\nlisten = '127.0.0.1:1'\nunix_sokcet = '/a'\n[flow]\nzzz = 1",
         &[
             "test.toml:6: unknown key `api.unix_sokcet`; did you mean `api.unix_socket`?",
-            "test.toml:8: unknown key `flow.zzz`; known here: hash_seed, udp_idle_s",
+            "test.toml:8: unknown key `flow.zzz`; known here: hash_seed, udp_idle_s, settle_after_s",
         ],
     );
     check(
@@ -136,6 +137,10 @@ fn values_that_make_no_sense_are_refused() {
             "test.toml:5: flow.udp_idle_s: 0 is not in the range 1 to 86400",
             "test.toml:7: answers.per_second: 10000001 is not in the range 0 to 10000000",
         ],
+    );
+    check(
+        "[flow]\nsettle_after_s = 59",
+        &["test.toml:5: flow.settle_after_s: 59 is not in the range 60 to 604800"],
     );
     check(
         "[limits]\nslots = 100",

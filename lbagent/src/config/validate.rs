@@ -24,6 +24,9 @@ const MAX_ANSWERS: u32 = 10_000_000;
 /// Slots of the smallest table, twice: a change writes the new one beside the old one.
 const MIN_SLOTS: u64 = 2 * 509;
 
+/// Silence in seconds that a connection may be asked to bear: a minute, as TCP may pause for that
+/// long while it sends again what was lost, to a week.
+const SETTLE_AFTER: std::ops::RangeInclusive<u64> = 60..=604_800;
 /// Longest path of a Unix socket (`sun_path` less the closing zero).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -91,6 +94,7 @@ pub(super) fn validate(settings: Settings, problems: &mut Vec<Problem>) -> Optio
         limits,
         hash_seed: settings.hash_seed.map(|seed| seed.value),
         udp_idle: check.udp_idle(settings.udp_idle_s),
+        settle_after: check.settle_after(settings.settle_after_s),
         answers_per_second: check.answers(settings.answers_per_second),
     })
 }
@@ -190,6 +194,19 @@ impl Checker<'_> {
         };
         if !(1..=86_400).contains(&value) {
             let text = format!("flow.udp_idle_s: {value} is not in the range 1 to 86400");
+            self.problem(&origin, text);
+        }
+        Duration::from_secs(value)
+    }
+
+    fn settle_after(&mut self, seconds: Option<Located<u64>>) -> Duration {
+        let Some(Located { value, origin }) = seconds else {
+            return GatewaySettings::SETTLE_AFTER;
+        };
+        if !SETTLE_AFTER.contains(&value) {
+            let (first, last) = (SETTLE_AFTER.start(), SETTLE_AFTER.end());
+            let text =
+                format!("flow.settle_after_s: {value} is not in the range {first} to {last}");
             self.problem(&origin, text);
         }
         Duration::from_secs(value)

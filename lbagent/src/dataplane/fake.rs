@@ -1,19 +1,24 @@
 //! The data plane's twin in memory, for tests: it keeps the promises of the kernel's maps and
 //! checks those of the planner.
 
+mod flows;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::anyhow;
 use lbagent_common::{
-    BackendEntry, BackendId, Outcome, PacketCounter, ReturnEntry, ReturnKey, Settings, Slot,
-    TrafficCounter, VipEntry, VipKey, limits,
+    BackendEntry, BackendId, ConnBucket, Outcome, PacketCounter, ReturnEntry, ReturnKey, Settings,
+    Slot, TrafficCounter, VipEntry, VipKey, limits,
 };
 
 use super::{
     ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, Path, Region, RuleKey, Step,
+    StoredFlows,
 };
 use crate::plan::{named_regions, previous_region, table_region};
+
+pub use flows::ClientPacket;
 
 /// Maps and host in memory.
 #[derive(Clone, Debug)]
@@ -32,6 +37,14 @@ pub struct FakeDataplane {
     pub returns: BTreeMap<ReturnKey, ReturnEntry>,
     /// `SOURCES` and `QUIC_SERVERS`.
     pub rules: BTreeMap<RuleKey, u32>,
+    /// The buckets of `CONNS` that hold something.
+    pub conns: BTreeMap<u32, ConnBucket>,
+    /// `REFUSALS`.
+    pub refusals: BTreeMap<u32, u32>,
+    /// The entries of `UDP_SEEN` that were written.
+    pub udp_seen: BTreeMap<u32, u32>,
+    /// The programs' clock.
+    pub tick: u32,
     /// Addresses that the host answers for.
     pub host_addresses: BTreeSet<IpAddr>,
     /// How the host reaches backends.
@@ -62,6 +75,10 @@ impl FakeDataplane {
             backends: BTreeMap::new(),
             returns: BTreeMap::new(),
             rules: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            refusals: BTreeMap::new(),
+            udp_seen: BTreeMap::new(),
+            tick: 1,
             host_addresses: BTreeSet::new(),
             paths: BTreeMap::new(),
             outcomes: vec![PacketCounter::default(); Outcome::COUNT as usize],
@@ -94,6 +111,7 @@ impl FakeDataplane {
             returns: self.returns.clone(),
             rules: self.rules.clone(),
             host_addresses: self.host_addresses.clone(),
+            tick: self.tick,
             ..ActualState::default()
         };
         actual.tables = named_regions(&actual)
@@ -194,6 +212,14 @@ impl Dataplane for FakeDataplane {
             .filter_map(|address| self.paths.get_key_value(address));
         actual.paths = known.map(|(address, path)| (*address, *path)).collect();
         Ok(actual)
+    }
+
+    fn stored_flows(
+        &mut self,
+        vips: &[u32],
+        idle_ticks: u32,
+    ) -> Result<StoredFlows, DataplaneError> {
+        Ok(self.recent_flows(vips, idle_ticks))
     }
 
     fn apply(&mut self, step: &Step) -> Result<(), DataplaneError> {

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use aya::programs::{SchedClassifier, Xdp};
-use lbagent_common::{BackendEntry, BackendId, Outcome, Settings, SourceEntry, VipEntry, VipKey};
+use lbagent_common::{
+    BackendEntry, BackendId, ConnEntry, Outcome, Settings, SourceEntry, VipEntry, VipKey,
+};
 use tokio::sync::watch;
 
 use super::attach::{InterfaceStatus, XdpMode};
@@ -18,7 +20,7 @@ use super::typed_maps::Maps;
 use super::watch::Changes;
 use super::{
     ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, LoadError, Path, Region,
-    RuleKey, Step,
+    RuleKey, Step, StoredFlows,
 };
 
 /// How long the programs go on using next hops without hearing from the agent, in ticks of 2^30 ns:
@@ -224,8 +226,34 @@ impl Dataplane for KernelDataplane {
             capacity: self.capacity,
             host_addresses,
             paths,
+            tick: tick(),
             ..read_maps(&self.loaded.maps)?
         })
+    }
+
+    fn stored_flows(
+        &mut self,
+        vips: &[u32],
+        idle_ticks: u32,
+    ) -> Result<StoredFlows, DataplaneError> {
+        let maps = &self.loaded.maps;
+        let now = tick();
+        let mut stored = StoredFlows::default();
+        for id in vips {
+            let refused = maps.refusals.get(*id)?;
+            if refused != 0 && now.saturating_sub(refused) <= idle_ticks {
+                stored.refused.insert(*id);
+            }
+        }
+        if stored.refused.len() == vips.len() {
+            return Ok(stored);
+        }
+        let is_recent = |entry: &ConnEntry| now.saturating_sub(entry.tick()) <= idle_ticks;
+        for entry in maps.conns.entries().filter(is_recent) {
+            let flows = stored.flows.entry(entry.backend).or_default();
+            flows.push((entry.tag() >> 32) as u32);
+        }
+        Ok(stored)
     }
 
     fn apply(&mut self, step: &Step) -> Result<(), DataplaneError> {

@@ -50,7 +50,21 @@ impl Conns {
             .filter(|entry| entry.backend != 0)
     }
 
-    fn bucket(&self, index: u32) -> Option<ConnBucket> {
+    /// Replaces a bucket; for tools that say when flows were last seen. Without effect beyond the
+    /// end of the map.
+    pub fn put_bucket(&mut self, index: u32, bucket: ConnBucket) {
+        if index >= self.buckets {
+            return;
+        }
+        // SAFETY: as in `bucket`.
+        unsafe {
+            let first = self.memory.as_mut_ptr().cast::<ConnBucket>();
+            first.add(index as usize).write_volatile(bucket);
+        }
+    }
+
+    /// A bucket; `None` beyond the end of the map.
+    pub fn bucket(&self, index: u32) -> Option<ConnBucket> {
         if index >= self.buckets {
             return None;
         }

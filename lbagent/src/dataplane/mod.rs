@@ -78,6 +78,20 @@ pub struct ActualState {
     pub host_addresses: BTreeSet<IpAddr>,
     /// How the host reaches each address asked about; absent when there is no route.
     pub paths: BTreeMap<IpAddr, Path>,
+    /// The data plane's clock: ticks of 2^30 ns of the monotonic clock.
+    pub tick: u32,
+    /// What [`Dataplane::stored_flows`] told; without it no slot settles.
+    pub stored: Option<StoredFlows>,
+}
+
+/// The flows of changed slots that sent lately.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredFlows {
+    /// The upper halves of their hashes, which tell their slots, by the backend that they go to; in
+    /// no order.
+    pub flows: BTreeMap<BackendId, Vec<u32>>,
+    /// VIP ids of which some flow found no room lately, so that not all are known.
+    pub refused: BTreeSet<u32>,
 }
 
 /// A rule of a service group's policy. The value beside it is a verdict of
@@ -262,6 +276,13 @@ pub enum DataplaneError {
 pub trait Dataplane: Send {
     /// Reads everything back; `addresses` are the backend addresses whose [`Path`] is wanted.
     fn read(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<ActualState, DataplaneError>;
+    /// Reads which flows of changed slots sent within the last `idle_ticks`. Where flows of all
+    /// `vips` found no room within that time, the flows are not looked at.
+    fn stored_flows(
+        &mut self,
+        vips: &[u32],
+        idle_ticks: u32,
+    ) -> Result<StoredFlows, DataplaneError>;
     /// Writes one step. Repeating a step is harmless.
     fn apply(&mut self, step: &Step) -> Result<(), DataplaneError>;
     /// Says that the agent lives and that what the last [`read`](Self::read) found is planned and

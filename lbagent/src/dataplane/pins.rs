@@ -167,6 +167,7 @@ impl MapShape {
             Self::of::<u32, BackendEntry>(limits::BACKENDS, Array, backends, for_backends),
             Self::of::<ReturnKey, ReturnEntry>(limits::RETURNS, Hash, returns, "limits.returns"),
             Self::of::<u32, ConnBucket>(limits::CONNS, Array, conn_buckets, "limits.conns"),
+            Self::of::<u32, u32>(limits::REFUSALS, Array, vips, for_vips),
             Self::of::<NatFlowKey, NatFlowEntry>(
                 limits::NAT_FLOWS,
                 LruHash,

@@ -31,6 +31,8 @@ pub struct Maps {
     pub quic_servers: Table<QuicServerKey, BackendId>,
     /// Flows of changed slots.
     pub conns: Conns,
+    /// When a flow of a VIP last found no room in `conns`, by VIP id.
+    pub refusals: Records<u32>,
     /// Flows whose reply needs an entry.
     pub nat_flows: Table<NatFlowKey, NatFlowEntry>,
     /// Packets by outcome.
@@ -53,6 +55,7 @@ impl Maps {
             sources: Prefixes::take(ebpf)?,
             quic_servers: Table::take(ebpf, limits::QUIC_SERVERS, limits::MAX_QUIC_SERVERS)?,
             conns: Conns::take(ebpf, capacity.conn_buckets())?,
+            refusals: Records::take(ebpf, limits::REFUSALS)?,
             nat_flows: Table::take(ebpf, limits::NAT_FLOWS, capacity.nat_flows)?,
             outcomes: Counters::take(ebpf, limits::OUTCOMES)?,
             vip_counters: Counters::take(ebpf, limits::VIP_COUNTERS)?,

@@ -29,7 +29,10 @@ impl Owners {
         };
         Some(Self {
             current: slot.current,
-            previous: former.previous(),
+            previous: match former.previous() {
+                0 => slot.previous(),
+                owner => owner,
+            },
             settled: slot.is_settled() && former == Slot::settled(slot.current),
         })
     }
@@ -53,6 +56,8 @@ pub enum Why {
     Previous,
     /// The same, but the previous owner is gone: the current owner.
     Orphan,
+    /// Its bucket has no room, so it is treated as an unstored flow with every packet.
+    Refused,
 }
 
 /// The chosen backend.
@@ -67,11 +72,12 @@ pub struct Choice {
 impl Choice {
     /// Whether the data plane stores the flow with this choice.
     pub const fn is_stored(&self) -> bool {
-        self.backend != 0 && !matches!(self.why, Why::Settled | Why::Stored)
+        self.backend != 0 && !matches!(self.why, Why::Settled | Why::Stored | Why::Refused)
     }
 }
 
-/// Chooses the backend of a packet. `stored` is the connection table's entry of the flow;
+/// Chooses the backend of a packet. `stored` is the connection table's entry of the flow, unless it
+/// was not used for [`lbagent_common::Settings::conn_idle_ticks`];
 /// `is_new` holds for a TCP SYN and for UDP after a time of silence.
 pub fn choose(
     owners: Owners,

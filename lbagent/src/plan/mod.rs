@@ -15,6 +15,7 @@ pub mod maglev;
 mod publish;
 mod regions;
 mod returns;
+pub mod settle;
 mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -47,6 +48,9 @@ pub struct GatewaySettings {
     pub hash_seed: u64,
     /// Silence after which a UDP flow counts as new.
     pub udp_idle: Duration,
+    /// Silence after which a flow of a changed slot counts as gone: its entry is forgotten, and the
+    /// slot may settle.
+    pub settle_after: Duration,
     /// First port for rewritten sources.
     pub source_port_first: u16,
     /// How many ports there are.
@@ -62,13 +66,18 @@ impl GatewaySettings {
     /// Default of [`source_port_count`](Self::source_port_count): up to port 65535.
     pub const SOURCE_PORT_COUNT: u16 = 4_536;
 
+    /// Default of [`settle_after`](Self::settle_after): 2 h 4 min (RFC 5382, REQ-5).
+    pub const SETTLE_AFTER: Duration = Duration::from_secs(7_440);
     /// Default of [`answers_per_second`](Self::answers_per_second).
     pub const ANSWERS_PER_SECOND: u32 = 1_000;
 
+    /// [`settle_after`](Self::settle_after) in ticks of the data plane's clock.
+    pub fn settle_after_ticks(&self) -> u32 {
+        ticks(self.settle_after)
+    }
+
     /// As the maps hold it.
     pub fn entry(&self, capacity: &Capacity) -> Settings {
-        // The data plane's clock ticks every 2^30 ns; rounding up keeps a flow rather longer.
-        let ticks = self.udp_idle.as_nanos().div_ceil(1 << 30).max(1);
         Settings {
             hash_seed: self.hash_seed,
             abi_version: ABI_VERSION,
@@ -76,7 +85,8 @@ impl GatewaySettings {
                 UnpublishedPorts::Pass => Settings::UNPUBLISHED_PASS,
                 UnpublishedPorts::Drop => Settings::UNPUBLISHED_DROP,
             },
-            udp_idle_ticks: u32::try_from(ticks).unwrap_or(u32::MAX),
+            udp_idle_ticks: ticks(self.udp_idle),
+            conn_idle_ticks: self.settle_after_ticks(),
             source_port_first: self.source_port_first,
             source_port_count: self.source_port_count,
             conn_mask: capacity.conn_buckets() - 1,
@@ -84,6 +94,13 @@ impl GatewaySettings {
             ..Settings::default()
         }
     }
+}
+
+/// A time of silence in ticks of the data plane's clock, of 2^30 ns each. Rounding up keeps a flow
+/// rather longer.
+fn ticks(silence: Duration) -> u32 {
+    let ticks = silence.as_nanos().div_ceil(1 << 30).max(1);
+    u32::try_from(ticks).unwrap_or(u32::MAX)
 }
 
 /// Policy for packets to a VIP on a port that nobody published.

@@ -25,6 +25,9 @@ pub(super) struct Ownership<'a> {
     pub(super) alive: &'a BTreeSet<BackendId>,
     /// Whether one of them was there before: only then can there be flows to remember.
     pub(super) has_survivors: bool,
+    /// Whether the table's clock starts now, so that slots that change now are aged; see
+    /// [`settle`](super::settle).
+    pub(super) starts_clock: bool,
 }
 
 /// Slots that are there already, or that need a region.
@@ -43,6 +46,10 @@ pub(super) struct Tables {
     pub(super) table: Option<Contents>,
     /// The table before the last change of size.
     pub(super) previous: Option<Contents>,
+    /// Whether some slot is changed, so that flows are stored.
+    pub(super) has_changed: bool,
+    /// Whether the table has another size than before.
+    pub(super) is_resized: bool,
 }
 
 impl Tables {
@@ -67,7 +74,7 @@ pub(super) fn next_tables(former: Option<&Former<'_>>, next: &Ownership<'_>) -> 
         let table = (!fresh.is_empty()).then_some(Contents::New(fresh));
         return Tables {
             table,
-            previous: None,
+            ..Tables::default()
         };
     };
     let (region, slots) = former.table;
@@ -87,15 +94,20 @@ pub(super) fn next_tables(former: Option<&Former<'_>>, next: &Ownership<'_>) -> 
         return Tables {
             table: Some(Contents::New(fresh)),
             previous: Some(kept_or_new(region, slots, remembered)),
+            has_changed: true,
+            is_resized: true,
         };
     }
     let owners = next.owners.iter().copied().chain(std::iter::repeat(0));
-    let changed = slots
+    let changed: Vec<Slot> = slots
         .iter()
         .zip(owners)
-        .map(|(slot, owner)| next_slot(*slot, owner, next.alive));
+        .map(|(slot, owner)| next_slot(*slot, owner, next))
+        .collect();
     Tables {
-        table: Some(kept_or_new(region, slots, changed.collect())),
+        has_changed: former.previous.is_some() || changed.iter().any(|slot| !slot.is_settled()),
+        is_resized: false,
+        table: Some(kept_or_new(region, slots, changed)),
         previous: former.previous.map(|(region, slots)| {
             kept_or_new(region, slots, without_dead(slots.to_vec(), next.alive))
         }),
@@ -110,16 +122,32 @@ fn kept_or_new(region: Region, slots: &[Slot], wanted: Vec<Slot>) -> Contents {
     }
 }
 
-/// A slot under its new owner (0 for none). Once changed, a slot stays so: flows of every owner
-/// that it had since may be stored.
-fn next_slot(slot: Slot, owner: BackendId, alive: &BTreeSet<BackendId>) -> Slot {
+/// A slot under its new owner (0 for none). Once changed, a slot stays so until it is settled by
+/// age: flows of every owner that it had since may be stored.
+///
+/// Flows that are not stored are those of the first owner while it lives. When it is gone, nobody
+/// is left whose flows are not stored but those that came after it and found no room here, or that
+/// another gateway saw: they are the next owner's.
+fn next_slot(slot: Slot, owner: BackendId, next: &Ownership<'_>) -> Slot {
     if slot == Slot::settled(owner) {
         return slot;
     }
-    let previous = Some(slot.previous())
-        .filter(|id| alive.contains(id))
-        .unwrap_or(0);
-    Slot::changed(owner, previous)
+    let is_alive = |id: &BackendId| next.alive.contains(id);
+    if slot.is_settled() {
+        return match Some(slot.current).filter(is_alive) {
+            Some(previous) if next.starts_clock => Slot::changed(owner, previous).aged(),
+            Some(previous) => Slot::changed(owner, previous),
+            // All flows of the slot went with their owner.
+            None => Slot::settled(owner),
+        };
+    }
+    let mut heirs = [slot.previous(), slot.current, owner].into_iter();
+    let changed = Slot::changed(owner, heirs.find(is_alive).unwrap_or(0));
+    if slot.is_aged() {
+        changed.aged()
+    } else {
+        changed
+    }
 }
 
 /// Takes owners that are gone out of a former table, which tells who owns flows that are not
@@ -176,28 +204,50 @@ mod tests {
 
     #[track_caller]
     fn check(was: Slot, owner: BackendId, alive: &[BackendId], want: Slot) {
+        let alive = alive.iter().copied().collect();
+        let mut next = Ownership {
+            owners: &[],
+            alive: &alive,
+            has_survivors: true,
+            starts_clock: false,
+        };
+        assert_eq!(next_slot(was, owner, &next), want);
+        assert_eq!(next_slot(was.aged(), owner, &next), want_aged(was, want));
+        next.starts_clock = true;
+        let is_new = was.is_settled();
         assert_eq!(
-            next_slot(was, owner, &alive.iter().copied().collect()),
-            want
+            next_slot(was, owner, &next),
+            if is_new { want.aged() } else { want }
         );
+    }
+
+    /// A changed slot stays as old as it is.
+    fn want_aged(was: Slot, want: Slot) -> Slot {
+        if was.is_settled() { want } else { want.aged() }
     }
 
     #[test]
     fn an_unchanged_owner_keeps_its_history() {
         check(S::settled(1), 1, &[1], S::settled(1));
         check(S::changed(1, 2), 1, &[1, 2], S::changed(1, 2));
-        check(S::changed(1, 2), 1, &[1], S::changed(1, 0));
-        check(S::changed(1, 0), 1, &[1], S::changed(1, 0));
+        check(S::changed(1, 0), 1, &[1], S::changed(1, 1));
     }
 
     #[test]
     fn a_new_owner_leaves_the_flows_that_are_not_stored_to_theirs() {
         check(S::settled(1), 2, &[1, 2], S::changed(2, 1));
-        check(S::settled(1), 2, &[2], S::changed(2, 0));
         check(S::changed(1, 3), 2, &[1, 2, 3], S::changed(2, 3));
-        check(S::changed(1, 3), 2, &[1, 2], S::changed(2, 0));
         check(S::changed(0, 3), 2, &[2, 3], S::changed(2, 3));
-        check(S::settled(0), 2, &[2], S::changed(2, 0));
+    }
+
+    #[test]
+    fn the_flows_of_an_owner_that_is_gone_are_gone() {
+        check(S::settled(1), 2, &[2], S::settled(2));
+        check(S::settled(0), 2, &[2], S::settled(2));
+        // Who came after it may have flows that found no room, and owns them.
+        check(S::changed(1, 3), 2, &[1, 2], S::changed(2, 1));
+        check(S::changed(1, 3), 2, &[2], S::changed(2, 2));
+        check(S::changed(1, 2), 1, &[1], S::changed(1, 1));
     }
 
     #[test]
@@ -209,8 +259,9 @@ mod tests {
     #[test]
     fn without_an_owner_the_slot_stays_open_for_stored_flows() {
         check(S::settled(1), 0, &[1], S::changed(0, 1));
-        check(S::settled(1), 0, &[5], S::changed(0, 0));
+        check(S::settled(1), 0, &[5], S::settled(0));
         check(S::changed(1, 2), 0, &[2], S::changed(0, 2));
+        check(S::changed(1, 2), 0, &[5], S::changed(0, 0));
     }
 
     const REGION: Region = Region { offset: 8, len: 4 };
@@ -241,6 +292,7 @@ mod tests {
                 owners,
                 alive: &alive,
                 has_survivors,
+                starts_clock: false,
             },
         )
     }
@@ -253,7 +305,8 @@ mod tests {
             next,
             Tables {
                 table: Some(Contents::Kept(REGION)),
-                previous: None
+                has_changed: true,
+                ..Tables::default()
             }
         );
     }
@@ -272,7 +325,7 @@ mod tests {
             next,
             Tables {
                 table: Some(Contents::New(fresh)),
-                previous: None
+                ..Tables::default()
             }
         );
         assert_eq!(

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    GatewaySettings, IdCursor, Plan, PlanInput, UnpublishedPorts, backend_addresses, plan,
+    GatewaySettings, IdCursor, Plan, PlanInput, UnpublishedPorts, backend_addresses, plan, settle,
 };
 use crate::dataplane::fake::FakeDataplane;
 use crate::dataplane::{ActualState, Dataplane, Path, Region};
@@ -143,9 +143,17 @@ impl World {
     }
 
     pub(crate) fn read(&mut self) -> ActualState {
-        self.dataplane
+        let mut actual = self
+            .dataplane
             .read(&backend_addresses(&self.desired))
-            .expect("readable")
+            .expect("readable");
+        let vips = settle::due_vips(&actual, &self.gateway);
+        if !vips.is_empty() {
+            let idle_ticks = self.gateway.settle_after_ticks();
+            let stored = self.dataplane.stored_flows(&vips, idle_ticks);
+            actual.stored = Some(stored.expect("readable"));
+        }
+        actual
     }
 
     pub(crate) fn plan(&mut self) -> Plan {
@@ -189,6 +197,7 @@ pub(crate) fn gateway(vips: &[IpAddr]) -> GatewaySettings {
         unpublished_ports: UnpublishedPorts::Pass,
         hash_seed: 0x1234_5678_9abc_def0,
         udp_idle: Duration::from_secs(60),
+        settle_after: GatewaySettings::SETTLE_AFTER,
         source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
         source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
         answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,

@@ -20,9 +20,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::dataplane::{Dataplane, DataplaneError};
+use crate::dataplane::{ActualState, Dataplane, DataplaneError};
 use crate::desired::DesiredState;
-use crate::plan::{self, GatewaySettings, IdCursor, Plan, PlanInput, drain};
+use crate::plan::{self, GatewaySettings, IdCursor, Plan, PlanInput, drain, settle};
 use apply::Report;
 pub use fill::{FillError, fill};
 use grace::Grace;
@@ -285,7 +285,7 @@ impl Pass {
         mut self,
         dataplane: &mut dyn Dataplane,
     ) -> (Grace, Result<(Plan, Report), DataplaneError>) {
-        let actual = match dataplane.read(&plan::backend_addresses(&self.desired)) {
+        let actual = match self.read(dataplane) {
             Ok(actual) => actual,
             Err(error) => return (self.grace, Err(error)),
         };
@@ -304,6 +304,19 @@ impl Pass {
         }
         self.grace.switched(&actual, std::time::Instant::now());
         (self.grace, Ok((plan, report)))
+    }
+}
+
+impl Pass {
+    /// Reads what there is, the stored flows only where that could settle something.
+    fn read(&self, dataplane: &mut dyn Dataplane) -> Result<ActualState, DataplaneError> {
+        let mut actual = dataplane.read(&plan::backend_addresses(&self.desired))?;
+        let vips = settle::due_vips(&actual, &self.gateway);
+        if !vips.is_empty() {
+            let idle_ticks = self.gateway.settle_after_ticks();
+            actual.stored = Some(dataplane.stored_flows(&vips, idle_ticks)?);
+        }
+        Ok(actual)
     }
 }
 

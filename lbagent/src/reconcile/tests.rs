@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::dataplane::fake::FakeDataplane;
-use crate::dataplane::{ActualState, Capacity, CounterSnapshot, Step};
+use crate::dataplane::{ActualState, Capacity, CounterSnapshot, Step, StoredFlows};
 use crate::desired::InstanceState;
 use crate::plan::testing::{World, v4};
 use crate::plan::{Condition, Object, Reason};
@@ -24,6 +24,14 @@ impl Shared {
 impl Dataplane for Shared {
     fn read(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<ActualState, DataplaneError> {
         self.with(|fake| fake.read(addresses))
+    }
+
+    fn stored_flows(
+        &mut self,
+        vips: &[u32],
+        idle_ticks: u32,
+    ) -> Result<StoredFlows, DataplaneError> {
+        self.with(|fake| fake.stored_flows(vips, idle_ticks))
     }
 
     fn apply(&mut self, step: &Step) -> Result<(), DataplaneError> {

@@ -31,6 +31,7 @@ fn convert(document: &StateDocument, client_side: BTreeSet<u32>) -> Result<Repla
         },
         hash_seed: document.hash_seed,
         udp_idle: Duration::from_secs(document.udp_idle_s.into()),
+        settle_after: GatewaySettings::SETTLE_AFTER,
         source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
         source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
         answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,

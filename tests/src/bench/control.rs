@@ -300,6 +300,7 @@ fn gateway() -> GatewaySettings {
         unpublished_ports: UnpublishedPorts::Pass,
         hash_seed: SEED,
         udp_idle: Duration::from_secs(60),
+        settle_after: GatewaySettings::SETTLE_AFTER,
         source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
         source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
         answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,

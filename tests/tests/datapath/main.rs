@@ -10,6 +10,7 @@ mod icmp_errors;
 mod modes;
 mod overload;
 mod owners;
+mod owners_model;
 mod policies;
 mod random;
 mod reading;

@@ -9,6 +9,7 @@ use super::super::backends::Member;
 use super::super::regions::{Regions, previous_region, table_region};
 use super::super::tables::{Contents, Former, Ownership, Tables, next_tables};
 use super::super::{Family, Reason, maglev};
+use super::clock::{Clock, tables_after_ageing};
 use super::{Builder, count, map_full, of_family};
 use crate::dataplane::Region;
 
@@ -16,6 +17,8 @@ use crate::dataplane::Region;
 pub(super) struct FamilyDraft {
     pub(super) members: Vec<(BackendId, Member)>,
     pub(super) tables: Tables,
+    /// For [`lbagent_common::VipEntry::changed_at`].
+    pub(super) changed_at: u32,
     pub(super) is_new: bool,
 }
 
@@ -33,26 +36,27 @@ impl<'a> Builder<'a> {
     ) -> FamilyDraft {
         let owners = owners(&members, self.input.gateway.hash_seed);
         let alive = members.iter().map(|(id, _)| *id).collect();
+        let formers = self.formers(group, family, ports);
+        let clock = Clock::of(self.input, group, family, ports);
+        let aged = match formers.as_slice() {
+            [former] => clock
+                .age(former, members.iter().map(|(id, _)| *id))
+                .map(|slots| (former, slots)),
+            _ => None,
+        };
+        let is_aged = aged.is_some();
         let next = Ownership {
             owners: &owners,
             alive: &alive,
             has_survivors: members.iter().any(|(_, member)| member.was_alive),
+            starts_clock: clock.starts() || is_aged,
         };
-        let formers = self.formers(group, family, ports);
-        // One table serves all ports of the group. They name different ones only when a pass was
-        // cut short: then one that needs no change is what that pass was about to switch the
-        // others to; and failing that, the last port has the oldest table, as ports are switched
-        // in their order, and the older table knows the flows that the newer one did not store.
-        let mut planned = formers
-            .iter()
-            .map(|former| next_tables(Some(former), &next));
-        let tables = match planned.clone().find(Tables::is_kept) {
-            Some(kept) => kept,
-            None => planned
-                .next_back()
-                .unwrap_or_else(|| next_tables(None, &next)),
+        let tables = match aged {
+            Some((former, slots)) => tables_after_ageing(former, slots, &next),
+            None => tables_after(&formers, &next),
         };
         FamilyDraft {
+            changed_at: clock.after(&tables, is_aged),
             members,
             tables,
             is_new: formers.is_empty(),
@@ -143,6 +147,21 @@ impl<'a> Builder<'a> {
             }
         }
         placed.map(|region| region.unwrap_or(Region { offset: 0, len: 0 }))
+    }
+}
+
+/// Plans the tables of a group whose ports name these. One table serves all ports of the group. They
+/// name different ones only when a pass was cut short: then one that needs no change is what that
+/// pass was about to switch the others to; and failing that, the last port has the oldest table, as
+/// ports are switched in their order, and the older table knows the flows that the newer one did not
+/// store.
+fn tables_after(formers: &[Former<'_>], next: &Ownership<'_>) -> Tables {
+    let mut planned = formers.iter().map(|former| next_tables(Some(former), next));
+    match planned.clone().find(Tables::is_kept) {
+        Some(kept) => kept,
+        None => planned
+            .next_back()
+            .unwrap_or_else(|| next_tables(None, next)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The target, group by group: each is planned whole, or stays as it is when a map has no room.
 
+mod clock;
 mod conditions;
 mod layout;
 mod policies;
@@ -163,7 +164,11 @@ impl<'a> Builder<'a> {
         debug_assert!(new_ids <= self.vip_ids.free(), "checked before");
         for (family, draft) in drafts {
             let regions = self.write_tables(draft.tables, &placed[&family]);
-            self.publish(group, family, ports, &regions, &draft.members);
+            let tables = NamedTables {
+                regions,
+                changed_at: draft.changed_at,
+            };
+            self.publish(group, family, ports, &tables, &draft.members);
         }
         Ok(())
     }
@@ -265,9 +270,10 @@ impl<'a> Builder<'a> {
         group: Uuid,
         family: Family,
         ports: &BTreeMap<VipKey, u16>,
-        [table, previous]: &[Region; 2],
+        tables: &NamedTables,
         members: &[(BackendId, Member)],
     ) {
+        let [table, previous] = tables.regions;
         let ids = members.iter().map(|(id, _)| *id);
         self.servers.insert((group, family), ids.collect());
         self.target
@@ -289,6 +295,7 @@ impl<'a> Builder<'a> {
                 disposition: VipEntry::DISPOSITION_FORWARD,
                 forwarding_mode: mode_number(self.members.mode(group)),
                 service_group: *group.as_bytes(),
+                changed_at: tables.changed_at,
                 group_tag: group_tag(group),
                 ..VipEntry::default()
             };
@@ -399,6 +406,13 @@ const fn mode_number(mode: ForwardingMode) -> u8 {
         ForwardingMode::DsrIpip => VipEntry::MODE_DSR_IPIP,
         ForwardingMode::DsrGue => VipEntry::MODE_DSR_GUE,
     }
+}
+
+/// What VIP entries say of their tables.
+struct NamedTables {
+    /// The table and the former one.
+    regions: [Region; 2],
+    changed_at: u32,
 }
 
 fn wanted_len(members: &[Member]) -> u32 {
