@@ -51,6 +51,7 @@ pub struct Live {
 }
 
 impl Live {
+    /// Loads all programs; none is attached.
     pub fn load() -> Result<Self> {
         let path = floors::object();
         let mut ebpf = EbpfLoader::new().load_file(&path).with_context(|| {
