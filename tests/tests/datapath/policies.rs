@@ -69,10 +69,17 @@ impl IpAddrText {
     }
 }
 
+/// Prefixes that are admitted, prefixes that are refused, and clients with what becomes of them.
+type Case = (
+    &'static [&'static str],
+    &'static [&'static str],
+    &'static [(&'static str, bool)],
+);
+
 #[test]
 fn the_longest_prefix_decides_and_a_list_of_admitted_ones_excludes_the_rest() {
     require_root!();
-    let cases: [(&[&str], &[&str], &[(&str, bool)]); 5] = [
+    let cases: [Case; 5] = [
         (&[], &[], &[("203.0.113.7", true), ("2001:db8:c::7", true)]),
         (
             &[],

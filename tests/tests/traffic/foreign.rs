@@ -7,7 +7,7 @@ use lbagent_tests::gateway::{Gateway, PORT};
 use lbagent_tests::netns::{NetNs, set_sysctl};
 use lbagent_tests::poll::{SOON, poll_for};
 use lbagent_tests::require_root;
-use lbagent_tests::syscalls::{FrameSocket, interface_index, link_address};
+use lbagent_tests::syscalls::{FrameSocket, attach_xdp_pass, interface_index, link_address};
 use lbagent_tests::topology::{Shape, Topology, VIP4};
 
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
@@ -244,5 +244,8 @@ fn ping_reaches_backends_and_vips() {
     require_root!();
     let gateway = Gateway::publish(Shape::Routed, 1).unwrap();
     check_ping(&gateway.topology, gateway.topology.backends[0].addresses[0]);
+    // What the gateway sends by XDP_TX arrives at a veth only with a program there.
+    let client = &gateway.topology.client;
+    let _program = client.run(|| attach_xdp_pass(interface_index("eth0").unwrap()).unwrap());
     check_ping(&gateway.topology, VIP4);
 }
