@@ -2,8 +2,8 @@
 
 use crate::limits;
 
-/// The ABI version (from 2 on, with which this record begins) that a map's key, value or meaning changed in last. Two versions of lbagent that
-/// agree on this number read each other's entries of that map.
+/// The ABI version that a map's key, value or meaning changed in last; 2 is where this record
+/// begins. Two versions of lbagent that agree on this number read each other's entries of that map.
 pub fn layout_since(map: &str) -> u32 {
     match map {
         // An object of another version may number outcomes otherwise.

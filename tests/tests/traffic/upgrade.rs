@@ -199,6 +199,7 @@ fn another_abi_version_is_replaced_and_put_back_without_loss() {
             // Flows of b1 are now kept by the tables alone, and new flows are stored.
             gateway.stop("b1", Duration::from_secs(3600)).unwrap();
         }
+        load.wait_for_more().unwrap();
         let before = gateway.agent.vips().unwrap();
         gateway.agent.kill().unwrap();
         pretend_other_abi(&gateway);
