@@ -4,6 +4,7 @@ mod clock;
 mod conditions;
 mod layout;
 mod policies;
+mod publish;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,6 +25,7 @@ use crate::dataplane::{ActualState, Region};
 use crate::desired::ForwardingMode;
 use layout::FamilyDraft;
 use policies::Servers;
+use publish::NamedTables;
 
 /// Plans every group.
 pub(super) fn build_target(input: &PlanInput<'_>, published: &Published) -> Target {
@@ -265,68 +267,6 @@ impl<'a> Builder<'a> {
         Ok(new)
     }
 
-    fn publish(
-        &mut self,
-        group: Uuid,
-        family: Family,
-        ports: &BTreeMap<VipKey, u16>,
-        tables: &NamedTables,
-        members: &[(BackendId, Member)],
-    ) {
-        let [table, previous] = tables.regions;
-        let ids = members.iter().map(|(id, _)| *id);
-        self.servers.insert((group, family), ids.collect());
-        self.target
-            .backends
-            .extend(members.iter().map(|(id, member)| (*id, member.entry)));
-        for key in of_family(ports, family) {
-            let known = self.known_vip_id(group, key);
-            let Some(vip_id) = known.or_else(|| self.vip_ids.allocate()) else {
-                continue;
-            };
-            self.claimed_vip_ids.insert(vip_id);
-            let entry = VipEntry {
-                vip_id,
-                table_offset: table.offset,
-                table_len: table.len,
-                previous_offset: previous.offset,
-                previous_len: previous.len,
-                destination_port: Port::new(ports[key]),
-                disposition: VipEntry::DISPOSITION_FORWARD,
-                forwarding_mode: mode_number(self.members.mode(group)),
-                service_group: *group.as_bytes(),
-                changed_at: tables.changed_at,
-                group_tag: group_tag(group),
-                ..VipEntry::default()
-            };
-            self.target.vips.insert(*key, entry);
-            let backends = members.iter().map(|(id, member)| (*id, member.entry));
-            self.add_candidates(*key, &entry, backends);
-        }
-    }
-
-    /// Notes where replies to the VIP come from; in the other modes they don't pass the gateway.
-    fn add_candidates(
-        &mut self,
-        vip: VipKey,
-        entry: &VipEntry,
-        backends: impl Iterator<Item = (BackendId, BackendEntry)>,
-    ) {
-        if entry.forwarding_mode != VipEntry::MODE_NAT {
-            return;
-        }
-        for (backend_id, backend) in backends {
-            let key = ReturnKey::new(backend.addr, entry.destination_port, vip.protocol);
-            let candidate = Candidate {
-                vip,
-                vip_id: entry.vip_id,
-                backend_id,
-                source: backend.source,
-            };
-            self.candidates.entry(key).or_default().push(candidate);
-        }
-    }
-
     /// Keeps what a group has, for want of room: its ports that are still wanted, their tables,
     /// and the backends that these name.
     fn keep_group(&mut self, group: Uuid, ports: &BTreeMap<VipKey, u16>) {
@@ -396,23 +336,6 @@ impl<'a> Builder<'a> {
         };
         self.target
     }
-}
-
-/// As the maps hold it.
-const fn mode_number(mode: ForwardingMode) -> u8 {
-    match mode {
-        ForwardingMode::Nat => VipEntry::MODE_NAT,
-        ForwardingMode::DsrL2 => VipEntry::MODE_DSR_L2,
-        ForwardingMode::DsrIpip => VipEntry::MODE_DSR_IPIP,
-        ForwardingMode::DsrGue => VipEntry::MODE_DSR_GUE,
-    }
-}
-
-/// What VIP entries say of their tables.
-struct NamedTables {
-    /// The table and the former one.
-    regions: [Region; 2],
-    changed_at: u32,
 }
 
 fn wanted_len(members: &[Member]) -> u32 {

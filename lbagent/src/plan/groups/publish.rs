@@ -1,0 +1,85 @@
+//! A planned group's entries: its VIPs, its backends, and who may reply for them.
+
+use super::*;
+
+impl Builder<'_> {
+    pub(super) fn publish(
+        &mut self,
+        group: Uuid,
+        family: Family,
+        ports: &BTreeMap<VipKey, u16>,
+        tables: &NamedTables,
+        members: &[(BackendId, Member)],
+    ) {
+        let [table, previous] = tables.regions;
+        let ids = members.iter().map(|(id, _)| *id);
+        self.servers.insert((group, family), ids.collect());
+        self.target
+            .backends
+            .extend(members.iter().map(|(id, member)| (*id, member.entry)));
+        for key in of_family(ports, family) {
+            let known = self.known_vip_id(group, key);
+            let Some(vip_id) = known.or_else(|| self.vip_ids.allocate()) else {
+                continue;
+            };
+            self.claimed_vip_ids.insert(vip_id);
+            let entry = VipEntry {
+                vip_id,
+                table_offset: table.offset,
+                table_len: table.len,
+                previous_offset: previous.offset,
+                previous_len: previous.len,
+                destination_port: Port::new(ports[key]),
+                disposition: VipEntry::DISPOSITION_FORWARD,
+                forwarding_mode: mode_number(self.members.mode(group)),
+                service_group: *group.as_bytes(),
+                changed_at: tables.changed_at,
+                group_tag: group_tag(group),
+                ..VipEntry::default()
+            };
+            self.target.vips.insert(*key, entry);
+            let backends = members.iter().map(|(id, member)| (*id, member.entry));
+            self.add_candidates(*key, &entry, backends);
+        }
+    }
+
+    /// Notes where replies to the VIP come from; in the other modes they don't pass the gateway.
+    pub(super) fn add_candidates(
+        &mut self,
+        vip: VipKey,
+        entry: &VipEntry,
+        backends: impl Iterator<Item = (BackendId, BackendEntry)>,
+    ) {
+        if entry.forwarding_mode != VipEntry::MODE_NAT {
+            return;
+        }
+        for (backend_id, backend) in backends {
+            let key = ReturnKey::new(backend.addr, entry.destination_port, vip.protocol);
+            let candidate = Candidate {
+                vip,
+                vip_id: entry.vip_id,
+                backend_id,
+                source: backend.source,
+            };
+            self.candidates.entry(key).or_default().push(candidate);
+        }
+    }
+}
+
+/// As the maps hold it.
+const fn mode_number(mode: ForwardingMode) -> u8 {
+    match mode {
+        ForwardingMode::Nat => VipEntry::MODE_NAT,
+        ForwardingMode::DsrL2 => VipEntry::MODE_DSR_L2,
+        ForwardingMode::DsrIpip => VipEntry::MODE_DSR_IPIP,
+        ForwardingMode::DsrGue => VipEntry::MODE_DSR_GUE,
+    }
+}
+
+/// What VIP entries say of their tables.
+pub(super) struct NamedTables {
+    /// The table and the former one.
+    pub(super) regions: [Region; 2],
+    /// For [`VipEntry::changed_at`].
+    pub(super) changed_at: u32,
+}
