@@ -10,8 +10,8 @@ use lbagent_common::checksum::Difference;
 
 use crate::packet::Context;
 
-/// Behind tags, the longest IPv4 header or some IPv6 extension headers.
-const LAST_OFFSET: usize = 1024;
+/// Transport headers lie below this offset.
+const OFFSET_MASK: usize = 0x1ff;
 /// Offset of the data offset in a TCP header (RFC 9293, section 3.1).
 const DATA_OFFSET: usize = 12;
 const TCP_LEN: usize = 20;
@@ -40,11 +40,9 @@ pub extern "C" fn lb_lower_mss_tc(ctx: *mut __sk_buff, tcp: u32, limit: u32) -> 
 /// is larger.
 #[inline(always)]
 fn lower<C: Context>(ctx: &C, tcp: u32, limit: u32) -> Option<()> {
-    // Hidden from the compiler, which would compare one half of the register and use the other.
-    let tcp = core::hint::black_box(tcp as usize);
-    if tcp > LAST_OFFSET {
-        return None;
-    }
+    // Masked, because Linux 6.1 forgets what a comparison told about a value that lies on the stack;
+    // and hidden from the compiler, which would mask one half of the register and use the other.
+    let tcp = core::hint::black_box(tcp as usize) & OFFSET_MASK;
     let [words, _]: [u8; 2] = ctx.load(tcp + DATA_OFFSET)?;
     let options_len = (usize::from(words >> 4) * 4).checked_sub(TCP_LEN)?;
     // Byte by byte instead of option by option: so every turn of the loop has the same few states
