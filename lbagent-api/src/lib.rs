@@ -2,7 +2,7 @@
 //!
 //! * [`envelope`], [`error_code`], [`request`]: what every answer and every request share
 //! * [`service_group`], [`instance`], [`lifecycle`]: the Services API v1
-//! * [`status`], [`state`], [`policy`]: lbagent's own extensions below `/v1/x/`
+//! * [`status`], [`state`], [`policy`], [`trace`], [`monitor`]: lbagent's own extensions below `/v1/x/`
 //! * [`port_spec`]: the grammar in which people write published ports
 //!
 //! A type named `…Spec` is a request as received: its members are optional and wide, so that a
@@ -13,12 +13,14 @@ pub mod envelope;
 pub mod error_code;
 pub mod instance;
 pub mod lifecycle;
+pub mod monitor;
 pub mod policy;
 pub mod port_spec;
 pub mod request;
 pub mod service_group;
 pub mod state;
 pub mod status;
+pub mod trace;
 
 pub use envelope::{Envelope, Item, ItemError, ResponseStatus};
 pub use error_code::ErrorCode;
@@ -42,6 +44,10 @@ pub mod paths {
     pub const TABLE: &str = "/v1/x/table";
     /// Extension: packets by reason, [`crate::status::Counters`].
     pub const COUNTERS: &str = "/v1/x/counters";
+    /// Extension: why a flow goes where it goes, [`crate::trace::Trace`].
+    pub const TRACE: &str = "/v1/x/trace";
+    /// Extension: what becomes of packets, as a stream, [`crate::monitor::MonitorLine`].
+    pub const MONITOR: &str = "/v1/x/monitor";
     /// Extension: service groups; `/{uuid|name}/policy` below it is a group's
     /// [`crate::policy::GroupPolicy`].
     pub const X_SERVICE_GROUPS: &str = "/v1/x/service-groups";

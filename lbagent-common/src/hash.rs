@@ -31,6 +31,30 @@ pub const fn flow_hash(
     mix(hash.wrapping_add(seed))
 }
 
+/// The `attempt`th port, from 1 on, that a rewritten source may get: an index below `count`, which
+/// follows from the flow alone.
+#[inline(always)]
+pub const fn source_port_index(
+    client: &Addr,
+    client_port: Port,
+    vip_id: u32,
+    attempt: u32,
+    count: u32,
+) -> u32 {
+    let [a, b, c, d] = client.wire();
+    let mixed = (a ^ b ^ c ^ d)
+        .wrapping_add((client_port.get() as u32).wrapping_mul(0x9e37_79b1))
+        .wrapping_add(vip_id)
+        .wrapping_mul(0x85eb_ca6b);
+    // Lemire's multiplication instead of a division: the count is not known to be non-zero here.
+    let index = ((mixed as u64 * count as u64) >> 32) as u32 + attempt;
+    if index >= count {
+        index.wrapping_sub(count)
+    } else {
+        index
+    }
+}
+
 /// Index of a hash's slot in a table of `len` slots, by multiplication instead of division
 /// (Lemire, Fast random integer generation in an interval, 2019). `len` 0 gives 0.
 #[inline(always)]

@@ -34,11 +34,15 @@ pub const FRAGMENTS: &str = "FRAGMENTS";
 /// Budget of the packets that the programs answer themselves ([`crate::AnswerBudget`],
 /// PERCPU_ARRAY of one).
 pub const ANSWERS: &str = "ANSWERS";
+/// What became of sampled packets ([`crate::FlowEvent`], RINGBUF).
+pub const EVENTS: &str = "EVENTS";
+/// Each CPU's event under way ([`crate::EventDraft`], PERCPU_ARRAY of one).
+pub const EVENT_DRAFTS: &str = "EVENT_DRAFTS";
 /// One [`crate::Settings`] (ARRAY).
 pub const SETTINGS: &str = "SETTINGS";
 
 /// Every map, in the order in which an operator would read them.
-pub const ALL_MAPS: [&str; 16] = [
+pub const ALL_MAPS: [&str; 18] = [
     SETTINGS,
     VIPS,
     SLOTS,
@@ -55,6 +59,8 @@ pub const ALL_MAPS: [&str; 16] = [
     QUIC_SERVERS,
     FRAGMENTS,
     ANSWERS,
+    EVENTS,
+    EVENT_DRAFTS,
 ];
 
 /// XDP program on the client-facing interface.
@@ -82,6 +88,8 @@ pub const MAX_FRAGMENTS: u32 = 8_192;
 /// How long later fragments follow a first one, in ticks of 2^30 ns: as long as Linux keeps an
 /// unfinished datagram (`net.ipv4.ipfrag_time`).
 pub const FRAGMENT_TICKS: u32 = 30;
+/// Bytes of the ring of events: some 3,200 of them.
+pub const EVENTS_LEN: u32 = 256 << 10;
 /// Default number of flows stored for the way back.
 pub const MAX_NAT_FLOWS: u32 = 1 << 16;
 /// Entries of the UDP filter: a power of two, fixed because programs mask with it.
@@ -89,3 +97,10 @@ pub const UDP_SEEN_LEN: u32 = 1 << 20;
 /// Silence, in ticks of 2^30 ns, after which the place of a stored flow that sent one packet only
 /// may be taken over. For others it is [`crate::Settings::conn_idle_ticks`].
 pub const CONN_EMBRYONIC_TICKS: u32 = 4;
+/// How many ports are tried for a rewritten source.
+pub const SOURCE_PORT_ATTEMPTS: u32 = 4;
+/// Silence after which the entry of a TCP flow on its way back may be taken over, in ticks: 2 h
+/// 4 min (RFC 5382, REQ-5).
+pub const NAT_TCP_IDLE_TICKS: u32 = 6_930;
+/// The same for UDP: 5 min (RFC 4787, REQ-5).
+pub const NAT_UDP_IDLE_TICKS: u32 = 280;

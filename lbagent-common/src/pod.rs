@@ -1,9 +1,9 @@
 //! Marks the ABI types as plain old data for aya.
 
 use crate::{
-    AnswerBudget, BackendEntry, ConnBucket, ConnEntry, FragmentEntry, FragmentKey, NatFlowEntry,
-    NatFlowKey, PacketCounter, QuicServerKey, ReturnEntry, ReturnKey, Settings, Slot, SourceEntry,
-    SourceKey, TrafficCounter, VipEntry, VipKey,
+    AnswerBudget, BackendEntry, ConnBucket, ConnEntry, EventDraft, FlowEvent, FragmentEntry,
+    FragmentKey, NatFlowEntry, NatFlowKey, PacketCounter, QuicServerKey, ReturnEntry, ReturnKey,
+    Settings, Slot, SourceEntry, SourceKey, TrafficCounter, VipEntry, VipKey,
 };
 
 macro_rules! pod {
@@ -20,6 +20,8 @@ pod!(
     BackendEntry,
     ConnBucket,
     ConnEntry,
+    EventDraft,
+    FlowEvent,
     FragmentEntry,
     FragmentKey,
     NatFlowEntry,

@@ -25,12 +25,17 @@ pub struct Settings {
     pub conn_mask: u32,
     /// Packets that each CPU may answer in a tick: echo replies and "too big".
     pub answers_per_tick: u32,
-    /// A forwarded packet in 2^(n-1) is told to whoever watches; 0 is none.
+    /// A packet in 2^(n-1) is told to whoever watches, chosen at random; 0 is none.
     pub sample_shift: u32,
     /// A stored flow is forgotten after this many ticks of silence.
     pub conn_idle_ticks: u32,
+    /// Last tick at which packets are sampled: the agent moves it on while somebody watches, so
+    /// that sampling ends with an agent that is killed.
+    pub sample_until: u32,
+    /// Bits by [`crate::Outcome`] index: which of the sampled packets are told.
+    pub sample_outcomes: u64,
     #[doc(hidden)]
-    pub pad: [u32; 5],
+    pub pad_end: [u32; 2],
 }
 
 impl Settings {

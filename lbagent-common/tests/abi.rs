@@ -32,8 +32,9 @@ fn layouts_are_fixed() {
     layout!(ConnBucket, size 64, align 8, ways at 0);
     layout!(FragmentKey, size 40, align 4, source at 0, destination at 16, identification at 32,
         protocol at 36);
-    layout!(FragmentEntry, size 48, align 4, source at 0, destination at 16, backend_id at 32,
-        vip_id at 36, forwarding_mode at 40, flags at 41, seen at 44);
+    layout!(FragmentEntry, size 56, align 4, source at 0, destination at 16, backend_id at 32,
+        vip_id at 36, seen at 40, flags at 44, source_port at 48, destination_port at 50,
+        protocol at 52);
     layout!(SourceKey, size 24, align 4, prefix_len at 0, addr at 8);
     layout!(SourceEntry, size 4, align 4, verdict at 0);
     layout!(QuicServerKey, size 20, align 4, policy_id at 0, len at 4, id at 5);
@@ -48,7 +49,11 @@ fn layouts_are_fixed() {
     layout!(Settings, size 64, align 8, hash_seed at 0, abi_version at 8, unpublished at 12,
         udp_idle_ticks at 16, source_port_first at 20, source_port_count at 22,
         next_hops_until at 24, conn_mask at 28, answers_per_tick at 32, sample_shift at 36,
-        conn_idle_ticks at 40);
+        conn_idle_ticks at 40, sample_until at 44, sample_outcomes at 48);
+    layout!(FlowEvent, size 72, align 8, time_ns at 0, source at 8, destination at 24,
+        source_port at 40, destination_port at 42, outcome at 44, bytes at 48, ifindex at 52,
+        vip_id at 56, backend_id at 60, protocol at 64);
+    layout!(EventDraft, size 88, align 8, event at 0, lost at 72, is_sampled at 80);
     layout!(PacketCounter, size 16, align 8, packets at 0, bytes at 8);
     layout!(TrafficCounter, size 40, align 8, flows at 0, in_packets at 8, in_bytes at 16,
         out_packets at 24, out_bytes at 32);

@@ -2,7 +2,7 @@
 
 use lbagent_common::{BackendId, Outcome};
 
-use crate::maps;
+use crate::{events, maps};
 
 /// Counts the packet's one outcome.
 #[inline(always)]
@@ -20,9 +20,10 @@ pub fn forwarded(vip_id: u32, backend: BackendId, is_new: bool, bytes: u32) {
     };
     maps::count_vip(vip_id, add);
     maps::count_backend(backend, add);
+    events::has_backend(vip_id, backend);
 }
 
-/// Counts a packet towards a client.
+/// Counts a packet towards a client. Watchers find its backend by its source.
 #[inline(always)]
 pub fn returned(vip_id: u32, backend: BackendId, bytes: u32) {
     let add = |counter: &mut lbagent_common::TrafficCounter| {

@@ -7,9 +7,9 @@ use aya_ebpf::bindings::{
     bpf_adj_room_mode, bpf_fib_lookup as FibParams,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_csum_diff, bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_redirect,
-    bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_vlan_pop, bpf_skb_vlan_push,
-    bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+    bpf_csum_diff, bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns,
+    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_vlan_pop,
+    bpf_skb_vlan_push, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lbagent_common::checksum::Difference;
@@ -201,6 +201,20 @@ pub fn sum<C: Context, const LEN: usize>(ctx: &C, offset: usize, seed: u32) -> O
 pub fn tick() -> u32 {
     // SAFETY: takes nothing, returns a number.
     (unsafe { bpf_ktime_get_coarse_ns() } >> 30) as u32 & 0x7fff_ffff
+}
+
+/// The monotonic clock in ns.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: takes nothing, returns a number.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// A random number.
+#[inline(always)]
+pub fn random() -> u32 {
+    // SAFETY: takes nothing, returns a number.
+    unsafe { bpf_get_prandom_u32() }
 }
 
 /// Adds a difference to a transport checksum, complete or partial (TC only).

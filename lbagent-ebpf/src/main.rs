@@ -16,6 +16,7 @@ mod answer;
 mod backend;
 mod conntrack;
 mod counters;
+mod events;
 mod forward;
 mod fragments;
 mod icmp;
@@ -45,6 +46,7 @@ pub fn lb_ingress(ctx: XdpContext) -> u32 {
     let bytes = Context::len(&ctx);
     let mut tags = Tags::none(bytes);
     tags.take_off(&ctx);
+    events::arrived(&ctx);
     let (mut outcome, mut action) = match pipeline::from_client(&ctx, tags.vlan()) {
         Ok(Egress::Transmit) => (Outcome::ForwardTx, xdp_action::XDP_TX),
         Ok(Egress::Redirect(ifindex)) => (Outcome::ForwardRedirect, kernel::redirect(ifindex)),
@@ -57,7 +59,7 @@ pub fn lb_ingress(ctx: XdpContext) -> u32 {
         (outcome, action) = (Outcome::DropRewrite, xdp_action::XDP_DROP);
     }
     counters::outcome(outcome, bytes);
-    action
+    events::ended(outcome, action)
 }
 
 /// A packet from the backend side: a reply, a call to a VIP, or foreign traffic.
@@ -66,6 +68,7 @@ pub fn lb_return(ctx: TcContext) -> i32 {
     let bytes = Context::len(&ctx);
     let mut tags = Tags::none(bytes);
     tags.pop(&ctx);
+    events::arrived(&ctx);
     let (mut outcome, mut action) = match pipeline::from_backend(&ctx, tags.vlan()) {
         Ok((direction, Egress::Transmit)) => (
             direction.redirected(),
@@ -86,7 +89,7 @@ pub fn lb_return(ctx: TcContext) -> i32 {
         (outcome, action) = (Outcome::DropRewrite, TC_ACT_SHOT);
     }
     counters::outcome(outcome, bytes);
-    action
+    events::ended(outcome, action as u32) as i32
 }
 
 /// The kernel reads the licence to decide which helpers the programs may call.

@@ -2,14 +2,15 @@
 
 use core::ptr;
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use lbagent_common::{
-    AnswerBudget, BackendEntry, BackendId, ConnBucket, ConnEntry, FragmentEntry, FragmentKey,
-    NatFlowEntry, NatFlowKey, Outcome, PacketCounter, QuicServerKey, ReturnEntry, ReturnKey,
-    Settings, Slot, SourceEntry, SourceKey, TrafficCounter, VipEntry, VipKey, limits,
+    AnswerBudget, BackendEntry, BackendId, ConnBucket, ConnEntry, EventDraft, FlowEvent,
+    FragmentEntry, FragmentKey, NatFlowEntry, NatFlowKey, Outcome, PacketCounter, QuicServerKey,
+    ReturnEntry, ReturnKey, Settings, Slot, SourceEntry, SourceKey, TrafficCounter, VipEntry,
+    VipKey, limits,
 };
 
 use crate::icmp::Work;
@@ -48,6 +49,10 @@ static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> =
     LruHashMap::with_max_entries(limits::MAX_FRAGMENTS, 0);
 #[map]
 static ANSWERS: PerCpuArray<AnswerBudget> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(limits::EVENTS_LEN, 0);
+#[map]
+static EVENT_DRAFTS: PerCpuArray<EventDraft> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static VIP_COUNTERS: PerCpuArray<TrafficCounter> =
     PerCpuArray::with_max_entries(limits::MAX_VIPS, 0);
@@ -281,4 +286,23 @@ pub fn take_answer(now: u32, per_tick: u32) -> bool {
     let is_left = budget.used < per_tick;
     budget.used = budget.used.saturating_add(1);
     is_left
+}
+
+/// This CPU's event under way. Made of plain stores by one program at a time; where another one
+/// comes between, an event mixes two packets, which is the worst that can happen.
+#[inline(always)]
+pub fn with_event_draft(change: impl FnOnce(&mut EventDraft)) {
+    if let Some(draft) = EVENT_DRAFTS.get_ptr_mut(0) {
+        // SAFETY: as in `count_outcome`.
+        change(unsafe { &mut *draft });
+    }
+}
+
+/// Tells an event to whoever watches; whether there was room.
+#[inline(always)]
+pub fn put_event(event: &FlowEvent) -> bool {
+    // The reader looks by itself, so nobody is woken from within the handling of a packet.
+    EVENTS
+        .output::<FlowEvent>(event, u64::from(BPF_RB_NO_WAKEUP))
+        .is_ok()
 }

@@ -4,9 +4,10 @@
 //! port) does not tell the VIP; the source is rewritten where the backend would answer the client
 //! past the gateway, or where another VIP's flow already has this 5-tuple at the backend.
 
+use lbagent_common::hash::source_port_index;
 use lbagent_common::{
     Addr, BackendEntry, BackendId, NatFlowEntry, NatFlowKey, Outcome, Port, Protocol, Settings,
-    VipEntry,
+    VipEntry, limits,
 };
 
 use crate::forward::Target;
@@ -16,13 +17,13 @@ use crate::packet::Packet;
 use crate::{kernel, maps};
 
 /// How many ports are tried for a rewritten source.
-const ATTEMPTS: u32 = 4;
+const ATTEMPTS: u32 = limits::SOURCE_PORT_ATTEMPTS;
 /// No attempt.
 const NONE: u32 = u32::MAX;
 /// Silence after which an entry may be taken over, in ticks: 2 h 4 min for TCP (RFC 5382, REQ-5).
-const TCP_IDLE_TICKS: u32 = 6_930;
+const TCP_IDLE_TICKS: u32 = limits::NAT_TCP_IDLE_TICKS;
 /// The same for UDP: 5 min (RFC 4787, REQ-5).
-const UDP_IDLE_TICKS: u32 = 280;
+const UDP_IDLE_TICKS: u32 = limits::NAT_UDP_IDLE_TICKS;
 
 /// Finds the source that the backend sees; in `to` it is the packet's own before.
 #[inline(always)]
@@ -175,20 +176,13 @@ fn set_candidate(packet: &Packet, of: &Candidates<'_>, attempt: u32, key: &mut N
         key.peer_port = packet.source_port;
         return;
     }
-    let [a, b, c, d] = packet.source.wire();
-    let mixed = (a ^ b ^ c ^ d)
-        .wrapping_add(u32::from(packet.source_port.get()).wrapping_mul(0x9e37_79b1))
-        .wrapping_add(of.vip_id)
-        .wrapping_mul(0x85eb_ca6b);
-    // Lemire's multiplication instead of a division: the count is not known to be non-zero here.
-    let count = u32::from(settings.source_port_count);
-    let start = ((u64::from(mixed) * u64::from(count)) >> 32) as u32;
-    let index = start + attempt;
-    let index = if index >= count {
-        index.wrapping_sub(count)
-    } else {
-        index
-    };
+    let index = source_port_index(
+        &packet.source,
+        packet.source_port,
+        of.vip_id,
+        attempt,
+        u32::from(settings.source_port_count),
+    );
     let port = u32::from(settings.source_port_first).wrapping_add(index) as u16;
     key.peer = of.backend.source;
     key.peer_port = Port::new(port);

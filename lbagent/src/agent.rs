@@ -5,6 +5,7 @@
 //! | drains | desired state, clock | desired state: `Draining` past its deadline becomes `Stopped` |
 //! | reconciler | desired state, host's network, data plane | data plane, its result (watch channel) |
 //! | network | kernel's notifications | wakes the reconciler |
+//! | monitor | sampled packets of the data plane, while somebody watches | which packets are sampled |
 //! | API | everything above | desired state |
 //!
 //! A stop ends the API first and leaves the pinned data plane as it is.
@@ -33,6 +34,7 @@ use crate::dataplane::{
     Changes, InterfaceStatus, KernelDataplane, LoadError, ObjectStatus, OpenOptions,
 };
 use crate::desired::{Desired, DesiredError, document};
+use crate::monitor::{Monitor, MonitorHandle};
 use crate::plan::GatewaySettings;
 use crate::reconcile::{FillError, Reconciler, ReconcilerHandle, Timing, WakeReason, fill};
 use crate::store::{RedbStore, StoreError};
@@ -192,12 +194,13 @@ pub fn require_privileges() -> Result<(), AgentError> {
 async fn serve(
     config: Config,
     desired: Arc<Desired>,
-    dataplane: KernelDataplane,
+    mut dataplane: KernelDataplane,
     object: Option<ObjectStatus>,
 ) -> Result<(), AgentError> {
     let gateway = config.gateway_settings(desired.hash_seed());
     let interfaces = dataplane.interfaces();
     let changes = dataplane.network_changes();
+    let events = dataplane.events();
     log_start(&interfaces.borrow(), object.as_ref());
     let (reconciler, handle) = Reconciler::new(
         Box::new(dataplane),
@@ -212,8 +215,18 @@ async fn serve(
     let reconciling = tokio::spawn(reconciler.run());
     let waking = tokio::spawn(wake_on_changes(changes, handle.clone()));
     let draining = tokio::spawn(drains::run(Arc::clone(&desired)));
-    let context = api_context(&config, gateway, desired, handle, (interfaces, object))?;
-    let served = serve_api(&config.api, context).await;
+    let (stop, stopped) = watch::channel(false);
+    let (monitor, monitoring) = Monitor::start(events, &handle, desired.subscribe(), stopped);
+    let context = api_context(
+        &config,
+        gateway,
+        desired,
+        (handle, monitor),
+        (interfaces, object),
+    )?;
+    let served = serve_api(&config.api, context, stop).await;
+    // Ends soon by itself, because the API has stopped; with it, so does the sampling.
+    let _ = tokio::time::timeout(Duration::from_secs(2), monitoring).await;
     for task in [reconciling, waking, draining] {
         task.abort();
     }
@@ -262,7 +275,7 @@ fn api_context(
     config: &Config,
     gateway: GatewaySettings,
     desired: Arc<Desired>,
-    reconciler: ReconcilerHandle,
+    (reconciler, monitor): (ReconcilerHandle, MonitorHandle),
     (interfaces, object): (watch::Receiver<Vec<InterfaceStatus>>, Option<ObjectStatus>),
 ) -> Result<api::Context, AgentError> {
     let token = config.api.token_file.as_ref().map(|path| {
@@ -279,16 +292,21 @@ fn api_context(
         token: token.transpose()?,
         desired,
         reconciler,
+        monitor,
         interfaces,
         object,
         started_at: OffsetDateTime::now_utc(),
     })
 }
 
-/// Serves until a signal comes. Requests under way are finished.
-async fn serve_api(config: &ApiConfig, context: api::Context) -> Result<(), AgentError> {
+/// Serves until a signal comes, which `stop` then tells. Requests under way are finished.
+async fn serve_api(
+    config: &ApiConfig,
+    context: api::Context,
+    stop: watch::Sender<bool>,
+) -> Result<(), AgentError> {
     let router = api::router(context);
-    let (stop, stopped) = watch::channel(false);
+    let stopped = stop.subscribe();
     let mut servers = tokio::task::JoinSet::new();
     let wait = |mut stopped: watch::Receiver<bool>| async move {
         // An error means that the sender is gone, which is an end too.

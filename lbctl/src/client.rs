@@ -1,6 +1,8 @@
 //! The typed client: one request, one envelope, errors told apart.
 
 use std::fmt;
+use std::io::{BufRead, BufReader};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use lbagent_api::envelope::{Item, Warning};
 use lbagent_api::{Envelope, ItemError, ResponseStatus};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use ureq::http::{Method, Request};
+use ureq::http::{Method, Request, Response};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 use ureq::{Agent, SendBody, config::Config, http::Uri};
@@ -158,12 +160,61 @@ impl Client {
         self.call(method, path, Some(body))
     }
 
+    /// Sends a request whose answer is lines without an end; `each` gets one after the other until
+    /// it says that it has seen enough.
+    pub fn stream(
+        &self,
+        path: &str,
+        mut each: impl FnMut(&str) -> Result<ControlFlow<()>, CtlError>,
+    ) -> Result<(), CtlError> {
+        let request = self.request(Method::GET, path, None)?;
+        let request = self.agent.configure_request(request);
+        let mut response = self
+            .agent
+            .run(request.timeout_global(None).build())
+            .map_err(|error| self.unreachable(&error))?;
+        let status = response.status().as_u16();
+        if status != 200 {
+            let text = self.read(&mut response)?;
+            return self.open::<serde_json::Value>(status, &text).map(drop);
+        }
+        for line in BufReader::new(response.body_mut().as_reader()).lines() {
+            let line = line.map_err(|error| CtlError::Unreachable {
+                endpoint: self.endpoint.to_string(),
+                reason: strip_os_code(&error.to_string()),
+            })?;
+            if each(&line)?.is_break() {
+                return Ok(());
+            }
+        }
+        Err(CtlError::Unreachable {
+            endpoint: self.endpoint.to_string(),
+            reason: "the agent ended the stream".to_owned(),
+        })
+    }
+
     fn call<D: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<D, CtlError> {
+        let request = self.request(method, path, body)?;
+        let mut response = self
+            .agent
+            .run(request)
+            .map_err(|error| self.unreachable(&error))?;
+        let status = response.status().as_u16();
+        let text = self.read(&mut response)?;
+        self.open(status, &text)
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Request<SendBody<'static>>, CtlError> {
         let base = match &self.endpoint {
             Endpoint::Http(base) => base,
             Endpoint::Unix(_) => "http://localhost",
@@ -181,21 +232,18 @@ impl Client {
         let body = body.map_or_else(SendBody::none, |body| {
             SendBody::from_owned_reader(std::io::Cursor::new(body))
         });
-        let request = request
+        request
             .body(body)
-            .map_err(|error| CtlError::Usage(format!("'{path}' makes no request: {error}")))?;
-        let mut response = self
-            .agent
-            .run(request)
-            .map_err(|error| self.unreachable(&error))?;
-        let status = response.status().as_u16();
-        let text = response
+            .map_err(|error| CtlError::Usage(format!("'{path}' makes no request: {error}")))
+    }
+
+    fn read(&self, response: &mut Response<ureq::Body>) -> Result<Vec<u8>, CtlError> {
+        response
             .body_mut()
             .with_config()
             .limit(MAX_ANSWER)
             .read_to_vec()
-            .map_err(|error| self.unreachable(&error))?;
-        self.open(status, &text)
+            .map_err(|error| self.unreachable(&error))
     }
 
     fn unreachable(&self, error: &ureq::Error) -> CtlError {

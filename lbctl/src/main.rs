@@ -66,6 +66,10 @@ enum Command {
     Status(cmd::status::Arguments),
     /// Packets by the reason that they ended with
     Counters(cmd::counters::Arguments),
+    /// Why a flow goes where it goes: lbctl trace tcp 203.0.113.7:40000 192.0.2.10:443
+    Trace(cmd::trace::Arguments),
+    /// What becomes of packets, as it happens: a sample of them, while this runs
+    Monitor(cmd::monitor::Arguments),
     /// The desired state as one document
     #[command(subcommand)]
     State(cmd::state::Command),
@@ -117,6 +121,8 @@ fn run(cli: Cli) -> Result<(), CtlError> {
         Command::Show(arguments) => cmd::show::run(&arguments, &client, format),
         Command::Status(arguments) => cmd::status::run(&arguments, &client, format),
         Command::Counters(arguments) => cmd::counters::run(&arguments, &client, format),
+        Command::Trace(arguments) => cmd::trace::run(&arguments, &client, format),
+        Command::Monitor(arguments) => cmd::monitor::run(&arguments, &client, format),
         Command::State(command) => cmd::state::run(command, &client, format),
         Command::Completions { shell } => cmd::completions(shell),
     }

@@ -20,6 +20,7 @@ pub mod pattern;
 pub mod ping;
 pub mod poll;
 pub mod prog_run;
+pub mod random;
 pub mod server;
 pub mod shared_load;
 pub mod skip;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use aya::maps::{MapInfo, MapType};
 use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramInfo, XdpMode};
-use lbagent::dataplane::{Capacity, Dataplane, KernelDataplane, Step};
+use lbagent::dataplane::{Capacity, Dataplane, KernelDataplane, Sampling, Step};
 
 use crate::syscalls;
 
@@ -96,6 +96,7 @@ impl Drop for SharedLoad {
 /// Makes a data plane as it was after loading.
 fn empty(dataplane: &mut KernelDataplane) -> Result<()> {
     dataplane.set_paths(Default::default());
+    dataplane.set_sampling(Sampling::OFF)?;
     for address in dataplane.read(&Default::default())?.host_addresses {
         dataplane.apply(&Step::DeleteHostAddress(address))?;
     }
@@ -133,6 +134,8 @@ fn empty_map(id: u32) -> Result<()> {
             let all = value_size.next_multiple_of(8) as usize * cpus;
             syscalls::zero_entries(map, entries, all)
         }
+        // Nobody reads the events of test runs; a full ring refuses more of them.
+        MapType::RingBuf => Ok(()),
         MapType::Hash | MapType::LruHash | MapType::LpmTrie => {
             syscalls::delete_entries(map, info.key_size() as usize)
         }

@@ -9,6 +9,7 @@ use crate::desired::{
     ChangeInstanceError, CreateInstanceError, CreateServiceGroupError, DeleteServiceGroupError,
     DesiredError, PolicyConflict, SetPolicyError,
 };
+use crate::monitor::WatchError;
 use crate::reconcile::ObserveError;
 
 /// A request that failed as a whole.
@@ -36,6 +37,8 @@ pub(super) enum ApiError {
     Desired(DesiredError),
     /// The data plane cannot be looked at.
     Observe(ObserveError),
+    /// Nobody can watch packets as was asked for.
+    Watch(WatchError),
     /// A mistake in lbagent.
     Internal,
 }
@@ -95,6 +98,14 @@ impl IntoResponse for ApiError {
                 let error = anyhow::Error::from(error);
                 (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}"))
             }
+            Self::Watch(error) => (
+                match &error {
+                    WatchError::Outcome(_) => StatusCode::BAD_REQUEST,
+                    WatchError::Group(_) => StatusCode::NOT_FOUND,
+                    WatchError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+                },
+                error.to_string(),
+            ),
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The agent made a mistake; its log says more".to_owned(),

@@ -7,12 +7,14 @@ mod auth;
 mod error;
 mod extensions;
 mod instances;
+mod monitor;
 mod policy;
 mod request;
 mod respond;
 mod service_groups;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod unsupported;
 
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use tokio::sync::watch;
 use crate::dataplane::{InterfaceStatus, ObjectStatus};
 use crate::desired::Desired;
 use crate::desired::validate::Gateway;
+use crate::monitor::MonitorHandle;
 use crate::plan::GatewaySettings;
 use crate::reconcile::ReconcilerHandle;
 
@@ -51,6 +54,8 @@ pub struct Context {
     pub desired: Arc<Desired>,
     /// The reconciler.
     pub reconciler: ReconcilerHandle,
+    /// Tells what becomes of packets.
+    pub monitor: MonitorHandle,
     /// How the programs are attached.
     pub interfaces: watch::Receiver<Vec<InterfaceStatus>>,
     /// Which object is attached.
@@ -107,6 +112,8 @@ pub fn router(context: Context) -> Router {
         .route(paths::STATUS, get(extensions::status))
         .route(paths::TABLE, get(extensions::table))
         .route(paths::COUNTERS, get(extensions::counters))
+        .route(paths::MONITOR, get(monitor::monitor))
+        .route(paths::TRACE, get(trace::trace))
         .route(paths::STATE, state)
         .route(&one(paths::X_SERVICE_GROUPS, "/policy"), group_policy)
         .route(&one(paths::X_INSTANCES, "/policy"), instance_policy)

@@ -104,6 +104,7 @@ impl Server {
             desired: desired.clone(),
             reconciler: handle,
             interfaces: interfaces.subscribe(),
+            monitor: crate::monitor::MonitorHandle::closed(),
             object: None,
             started_at: OffsetDateTime::now_utc(),
         });

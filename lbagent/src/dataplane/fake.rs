@@ -13,8 +13,8 @@ use lbagent_common::{
 };
 
 use super::{
-    ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, Path, Region, RuleKey, Step,
-    StoredFlows,
+    ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, FlowMaps, Path, Region,
+    RuleKey, Sampling, Step, StoredFlows,
 };
 use crate::plan::{named_regions, previous_region, table_region};
 
@@ -57,6 +57,8 @@ pub struct FakeDataplane {
     pub backend_counters: BTreeMap<BackendId, TrafficCounter>,
     /// Addresses that were probed, in order.
     pub probed: Vec<IpAddr>,
+    /// Which packets are told to whoever watches.
+    pub sampling: Sampling,
     /// Steps that were applied.
     pub steps: usize,
     /// Reads that fail before one succeeds again.
@@ -85,6 +87,7 @@ impl FakeDataplane {
             vip_counters: BTreeMap::new(),
             backend_counters: BTreeMap::new(),
             probed: Vec::new(),
+            sampling: Sampling::OFF,
             steps: 0,
             failing_reads: 0,
             failing: None,
@@ -267,6 +270,15 @@ impl Dataplane for FakeDataplane {
             Step::Probe(address, _) => self.probed.push(*address),
         }
         self.steps += 1;
+        Ok(())
+    }
+
+    fn look_up(&self, look_up: &mut dyn FnMut(&dyn FlowMaps)) {
+        look_up(self);
+    }
+
+    fn set_sampling(&mut self, sampling: Sampling) -> Result<(), DataplaneError> {
+        self.sampling = sampling;
         Ok(())
     }
 

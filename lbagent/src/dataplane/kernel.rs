@@ -19,8 +19,8 @@ use super::surroundings::Host;
 use super::typed_maps::Maps;
 use super::watch::Changes;
 use super::{
-    ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, LoadError, Path, Region,
-    RuleKey, Step, StoredFlows,
+    ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, EventReader, FlowMaps,
+    LoadError, Path, Region, RuleKey, Sampling, Step, StoredFlows,
 };
 
 /// How long the programs go on using next hops without hearing from the agent, in ticks of 2^30 ns:
@@ -64,6 +64,8 @@ pub struct KernelDataplane {
 pub(super) struct Running {
     next_hops_until: u32,
     sample_shift: u32,
+    sample_until: u32,
+    sample_outcomes: u64,
 }
 
 impl Running {
@@ -72,10 +74,14 @@ impl Running {
         let Self {
             next_hops_until,
             sample_shift,
+            sample_until,
+            sample_outcomes,
         } = self;
         Settings {
             next_hops_until,
             sample_shift,
+            sample_until,
+            sample_outcomes,
             ..*settings
         }
     }
@@ -114,7 +120,7 @@ impl KernelDataplane {
             // Nobody but the caller says how addresses are reached.
             running: Running {
                 next_hops_until: u32::MAX,
-                sample_shift: 0,
+                ..Running::default()
             },
             surroundings,
             staged: None,
@@ -142,6 +148,11 @@ impl KernelDataplane {
             Surroundings::Host(host) => Some(host.changes.clone()),
             Surroundings::Memory { .. } => None,
         }
+    }
+
+    /// The reader of sampled packets. There is one, so only the first call yields it.
+    pub fn events(&mut self) -> Option<EventReader> {
+        self.loaded.maps.events.take()
     }
 
     /// The maps, for tools that look at single entries.
@@ -296,6 +307,33 @@ impl Dataplane for KernelDataplane {
         settings.put(0, &self.running.within(&current))
     }
 
+    fn look_up(&self, look_up: &mut dyn FnMut(&dyn FlowMaps)) {
+        look_up(self);
+    }
+
+    fn set_sampling(&mut self, sampling: Sampling) -> Result<(), DataplaneError> {
+        let Sampling { shift, outcomes } = sampling;
+        self.running.sample_shift = shift;
+        self.running.sample_outcomes = outcomes;
+        self.running.sample_until = match shift {
+            0 => 0,
+            _ => tick().saturating_add(Sampling::LEASE_TICKS),
+        };
+        let settings = &mut self.loaded.maps.settings;
+        let current = settings.get(0)?;
+        // An entry that was never written says nothing yet; the first one comes with this.
+        if current.abi_version == 0 {
+            return Ok(());
+        }
+        // Next hops are renewed elsewhere, and the entry has the latest.
+        let until = current.next_hops_until;
+        let running = Running {
+            next_hops_until: until,
+            ..self.running
+        };
+        settings.put(0, &running.within(&current))
+    }
+
     fn counters(
         &mut self,
         vips: &[u32],
@@ -354,7 +392,7 @@ fn rules(maps: &Maps) -> Result<BTreeMap<RuleKey, u32>, DataplaneError> {
 }
 
 /// The clock that the programs read, in ticks of 2^30 ns.
-fn tick() -> u32 {
+pub(super) fn tick() -> u32 {
     let clock = nix::time::ClockId::CLOCK_MONOTONIC_COARSE;
     // Every kernel that runs the programs has this clock.
     let now = clock

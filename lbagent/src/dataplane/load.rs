@@ -144,7 +144,8 @@ pub(super) fn map_data(map: &aya::maps::Map) -> Option<&aya::maps::MapData> {
         | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::LpmTrie(data)
-        | Map::PerCpuArray(data) => Some(data),
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data) => Some(data),
         _ => None,
     }
 }

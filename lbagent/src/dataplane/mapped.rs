@@ -63,6 +63,11 @@ impl Conns {
         }
     }
 
+    /// The bucket that a flow with this tag may be in.
+    pub fn bucket_of(&self, tag: u64) -> Option<ConnBucket> {
+        self.bucket(tag as u32 & (self.buckets - 1))
+    }
+
     /// A bucket; `None` beyond the end of the map.
     pub fn bucket(&self, index: u32) -> Option<ConnBucket> {
         if index >= self.buckets {

@@ -10,7 +10,9 @@ mod carry;
 mod clsact;
 pub mod decap;
 mod detach;
+mod events;
 pub mod fake;
+mod flow_maps;
 mod generations;
 mod host;
 mod interfaces;
@@ -46,6 +48,8 @@ use lbagent_common::{
 
 pub use attach::{AttachedMode, Hook, InterfaceStatus, XdpMode};
 pub use detach::{DetachError, DetachOptions, detach};
+pub use events::{EventReader, Sampling};
+pub use flow_maps::FlowMaps;
 pub use generations::{GenerationInfo, ObjectStatus};
 pub use host::VipMode;
 pub use kernel::{KernelDataplane, OpenOptions};
@@ -290,6 +294,10 @@ pub trait Dataplane: Send {
     fn renew(&mut self) -> Result<(), DataplaneError> {
         Ok(())
     }
+    /// Has single entries looked up, for the explanation of one flow.
+    fn look_up(&self, look_up: &mut dyn FnMut(&dyn FlowMaps));
+    /// Says which packets are told to whoever watches, for the next [`Sampling::LEASE`].
+    fn set_sampling(&mut self, sampling: Sampling) -> Result<(), DataplaneError>;
     /// Reads the counters of these VIP ids and backend ids, and all outcomes.
     fn counters(
         &mut self,

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{MapInfo, MapType};
 use lbagent_common::{
-    ABI_VERSION, AnswerBudget, BackendEntry, BackendId, ConnBucket, FragmentEntry, FragmentKey,
-    NatFlowEntry, NatFlowKey, Outcome, PacketCounter, QuicServerKey, ReturnEntry, ReturnKey,
-    Settings, Slot, SourceEntry, SourceKey, TrafficCounter, VipEntry, VipKey, layout_since, limits,
+    ABI_VERSION, AnswerBudget, BackendEntry, BackendId, ConnBucket, EventDraft, FragmentEntry,
+    FragmentKey, NatFlowEntry, NatFlowKey, Outcome, PacketCounter, QuicServerKey, ReturnEntry,
+    ReturnKey, Settings, Slot, SourceEntry, SourceKey, TrafficCounter, VipEntry, VipKey,
+    layout_since, limits,
 };
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -197,6 +198,8 @@ impl MapShape {
                 "",
             ),
             Self::of::<u32, AnswerBudget>(limits::ANSWERS, PerCpuArray, 1, ""),
+            Self::ring(limits::EVENTS, limits::EVENTS_LEN),
+            Self::of::<u32, EventDraft>(limits::EVENT_DRAFTS, PerCpuArray, 1, ""),
         ]
     }
 
@@ -208,6 +211,15 @@ impl MapShape {
             value: size_of::<V>(),
             capacity,
             setting,
+        }
+    }
+
+    /// A ring buffer: no keys, no values, and a capacity in bytes.
+    fn ring(name: &'static str, bytes: u32) -> Self {
+        Self {
+            key: 0,
+            value: 0,
+            ..Self::of::<u32, u32>(name, MapType::RingBuf, bytes, "")
         }
     }
 

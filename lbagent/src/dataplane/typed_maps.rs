@@ -10,6 +10,7 @@ use lbagent_common::{
     Settings, SourceEntry, SourceKey, TrafficCounter, VipEntry, VipKey, limits,
 };
 
+use super::events::EventReader;
 pub use super::mapped::{Backends, Conns, Slots};
 use super::{Capacity, DataplaneError, batch};
 
@@ -41,6 +42,10 @@ pub struct Maps {
     pub vip_counters: Counters<TrafficCounter>,
     /// Traffic by backend id.
     pub backend_counters: Counters<TrafficCounter>,
+    /// When flows with a hash last sent a UDP packet.
+    pub udp_seen: Records<u32>,
+    /// Sampled packets, until somebody takes the reader.
+    pub events: Option<EventReader>,
 }
 
 impl Maps {
@@ -60,6 +65,8 @@ impl Maps {
             outcomes: Counters::take(ebpf, limits::OUTCOMES)?,
             vip_counters: Counters::take(ebpf, limits::VIP_COUNTERS)?,
             backend_counters: Counters::take(ebpf, limits::BACKEND_COUNTERS)?,
+            udp_seen: Records::take(ebpf, limits::UDP_SEEN)?,
+            events: Some(EventReader::take(ebpf)?),
         })
     }
 }
@@ -285,7 +292,10 @@ pub(super) fn mismatch(map: &'static str, what: &'static str) -> DataplaneError 
     }
 }
 
-fn failed(map: &'static str, operation: &'static str) -> impl Fn(MapError) -> DataplaneError {
+pub(super) fn failed(
+    map: &'static str,
+    operation: &'static str,
+) -> impl Fn(MapError) -> DataplaneError {
     move |error| DataplaneError::Map {
         map,
         operation,

@@ -2,6 +2,8 @@
 
 mod report;
 mod table;
+mod trace;
 
-pub use report::{condition, counters, maps};
+pub use report::{condition, counters, maps, verdict};
 pub use table::table;
+pub use trace::{Arrival, explain, interface_name};

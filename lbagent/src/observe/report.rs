@@ -64,12 +64,7 @@ pub fn counters(snapshot: &CounterSnapshot, taken_at: OffsetDateTime) -> Counter
         let counter = snapshot.outcomes.get(index).copied().unwrap_or_default();
         OutcomeCounter {
             outcome: outcome.label().to_owned(),
-            verdict: match outcome.verdict() {
-                lbagent_common::Verdict::Forwarded => Verdict::Forwarded,
-                lbagent_common::Verdict::Passed => Verdict::Passed,
-                lbagent_common::Verdict::Answered => Verdict::Answered,
-                lbagent_common::Verdict::Dropped => Verdict::Dropped,
-            },
+            verdict: verdict(*outcome),
             packets: counter.packets,
             bytes: counter.bytes,
         }
@@ -107,6 +102,16 @@ pub fn maps(actual: &ActualState) -> Vec<MapStatus> {
             capacity.returns,
         ),
     ]
+}
+
+/// What becomes of a packet with an outcome.
+pub fn verdict(outcome: Outcome) -> Verdict {
+    match outcome.verdict() {
+        lbagent_common::Verdict::Forwarded => Verdict::Forwarded,
+        lbagent_common::Verdict::Passed => Verdict::Passed,
+        lbagent_common::Verdict::Answered => Verdict::Answered,
+        lbagent_common::Verdict::Dropped => Verdict::Dropped,
+    }
 }
 
 #[cfg(test)]

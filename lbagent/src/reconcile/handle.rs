@@ -9,7 +9,9 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
 use super::owner::DataplaneOwner;
-use crate::dataplane::{ActualState, CounterSnapshot, DataplaneError};
+use crate::dataplane::{
+    ActualState, CounterSnapshot, Dataplane, DataplaneError, FlowMaps, Sampling,
+};
 use crate::plan::Condition;
 
 /// Why a pass ran.
@@ -165,6 +167,30 @@ impl ReconcilerHandle {
             dataplane.counters(&vips, &backends)
         };
         let outcome = self.owner.run(read).await.ok_or(ObserveError::Stopped)?;
+        outcome.map_err(ObserveError::Dataplane)
+    }
+
+    /// Looks single entries up on the thread that owns the data plane, between two passes.
+    pub async fn look_up<T: Send + 'static>(
+        &self,
+        look_up: impl FnOnce(&dyn FlowMaps) -> Result<T, DataplaneError> + Send + 'static,
+    ) -> Result<T, ObserveError> {
+        let read = move |dataplane: &mut dyn Dataplane| {
+            let (mut look_up, mut found) = (Some(look_up), None);
+            dataplane.look_up(&mut |maps| found = look_up.take().map(|look_up| look_up(maps)));
+            found
+        };
+        let found = self.owner.run(read).await.flatten();
+        found
+            .ok_or(ObserveError::Stopped)?
+            .map_err(ObserveError::Dataplane)
+    }
+
+    /// Says which packets are told to whoever watches; to be repeated within
+    /// [`Sampling::LEASE`].
+    pub async fn set_sampling(&self, sampling: Sampling) -> Result<(), ObserveError> {
+        let set = move |dataplane: &mut dyn Dataplane| dataplane.set_sampling(sampling);
+        let outcome = self.owner.run(set).await.ok_or(ObserveError::Stopped)?;
         outcome.map_err(ObserveError::Dataplane)
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::dataplane::fake::FakeDataplane;
-use crate::dataplane::{ActualState, Capacity, CounterSnapshot, Step, StoredFlows};
+use crate::dataplane::{
+    ActualState, Capacity, CounterSnapshot, FlowMaps, Sampling, Step, StoredFlows,
+};
 use crate::desired::InstanceState;
 use crate::plan::testing::{World, v4};
 use crate::plan::{Condition, Object, Reason};
@@ -36,6 +38,14 @@ impl Dataplane for Shared {
 
     fn apply(&mut self, step: &Step) -> Result<(), DataplaneError> {
         self.with(|fake| fake.apply(step))
+    }
+
+    fn look_up(&self, look_up: &mut dyn FnMut(&dyn FlowMaps)) {
+        self.with(|fake| fake.look_up(look_up));
+    }
+
+    fn set_sampling(&mut self, sampling: Sampling) -> Result<(), DataplaneError> {
+        self.with(|fake| fake.set_sampling(sampling))
     }
 
     fn counters(

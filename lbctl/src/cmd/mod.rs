@@ -4,11 +4,13 @@ pub mod counters;
 pub mod instance;
 #[cfg(test)]
 mod mistakes_tests;
+pub mod monitor;
 pub mod policy;
 pub mod service;
 pub mod show;
 pub mod state;
 pub mod status;
+pub mod trace;
 
 use std::time::Duration;
 

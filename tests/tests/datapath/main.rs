@@ -19,6 +19,7 @@ mod replies;
 mod shapes;
 mod sources;
 mod too_big;
+mod trace;
 mod verdicts;
 mod verifier;
 

@@ -20,3 +20,4 @@ mod restart;
 mod sharing;
 mod startup;
 mod upgrade;
+mod watch;
