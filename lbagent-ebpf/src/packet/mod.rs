@@ -6,12 +6,13 @@
 
 mod extensions;
 mod parse;
+mod tc;
 mod vlan;
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::{__sk_buff, xdp_md};
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::programs::XdpContext;
 use lbagent_common::checksum::Difference;
 use lbagent_common::{Addr, Port, Protocol};
 use network_types::eth::EthHdr;
@@ -374,109 +375,5 @@ impl Context for XdpContext {
     #[inline(always)]
     fn answer_too_big(&self, is_v4: bool, mtu: u32) -> u32 {
         too_big::lb_answer_too_big(self.ctx, u32::from(is_v4), mtu)
-    }
-}
-
-impl Context for TcContext {
-    const REDIRECTS_BY_XDP: bool = false;
-    const IS_ROOMY: bool = false;
-
-    #[inline(always)]
-    fn start(&self) -> usize {
-        pointer::<{ core::mem::offset_of!(__sk_buff, data) }, _>(self.skb.skb)
-    }
-
-    #[inline(always)]
-    fn end(&self) -> usize {
-        pointer::<{ core::mem::offset_of!(__sk_buff, data_end) }, _>(self.skb.skb)
-    }
-
-    #[inline(always)]
-    fn len(&self) -> u32 {
-        TcContext::len(self)
-    }
-
-    #[inline(always)]
-    fn arrival_ifindex(&self) -> u32 {
-        // SAFETY: the context is valid while the program runs; the verifier checks the field.
-        unsafe { (*self.skb.skb).ifindex }
-    }
-
-    #[inline(always)]
-    fn raw(&self) -> *mut c_void {
-        self.skb.skb.cast()
-    }
-
-    #[inline(always)]
-    fn make_accessible(&self) {
-        /// Ethernet, IPv4 with all options or IPv6, and TCP without options.
-        const WANTED: u32 = 14 + 60 + 20;
-        self.pull(WANTED);
-    }
-
-    #[inline(always)]
-    fn pull(&self, wanted: u32) {
-        let len = Context::len(self);
-        let wanted = if len < wanted { len } else { wanted };
-        if Context::end(self) - Context::start(self) < wanted as usize {
-            // A failure leaves the packet short, which the next access notices.
-            let _ = self.pull_data(wanted);
-        }
-    }
-
-    #[inline(always)]
-    fn mtu_len(&self, _packet: &Packet) -> u16 {
-        0
-    }
-
-    #[inline(always)]
-    fn segment_len(&self, packet: &Packet) -> u32 {
-        // SAFETY: as in `arrival_ifindex`.
-        let payload = unsafe { (*self.skb.skb).gso_size };
-        if payload == 0 {
-            u32::from(packet.ip_len)
-        } else if packet.protocol == Protocol::TCP {
-            0
-        } else {
-            payload + (packet.l4_offset - L3_OFFSET + UdpHdr::LEN) as u32
-        }
-    }
-
-    #[inline(always)]
-    fn insert_headers(&self, packet: &Packet, is_outer_v4: bool, has_udp: bool) -> Option<()> {
-        let bytes = outer_len(is_outer_v4, has_udp);
-        let keeps_segments = packet.protocol == Protocol::UDP;
-        kernel::insert_room(self, bytes, is_outer_v4, has_udp, keeps_segments)
-    }
-
-    #[inline(always)]
-    fn update_l4_checksum(
-        &self,
-        packet: &Packet,
-        addresses: Difference,
-        ports: Difference,
-    ) -> Option<()> {
-        let offset = packet.l4_offset + l4_checksum_offset(packet.protocol);
-        let is_udp = packet.protocol == Protocol::UDP;
-        // Ports first: a partial checksum (CHECKSUM_PARTIAL) covers the pseudo-header only, and
-        // the helper knows which of the two differences it must leave alone.
-        kernel::replace_l4_checksum(self, offset, ports, false, is_udp)?;
-        kernel::replace_l4_checksum(self, offset, addresses, true, is_udp)
-    }
-
-    #[inline(always)]
-    fn update_tcp_checksum(&self, l4_offset: usize, difference: Difference) -> Option<()> {
-        let offset = l4_offset + core::mem::offset_of!(TcpHdr, check);
-        kernel::replace_l4_checksum(self, offset, difference, false, false)
-    }
-
-    #[inline(always)]
-    fn lower_mss(&self, l4_offset: u32, limit: u32) {
-        mss::lb_lower_mss_tc(self.skb.skb, l4_offset, limit);
-    }
-
-    #[inline(always)]
-    fn answer_too_big(&self, _is_v4: bool, _mtu: u32) -> u32 {
-        0
     }
 }
