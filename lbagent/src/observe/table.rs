@@ -149,12 +149,13 @@ fn next_hop(backend: &BackendEntry) -> Option<TableNextHop> {
     }
     let link = backend.link[..2].iter().flat_map(|word| word.to_ne_bytes());
     let link: Vec<String> = link.take(6).map(|byte| format!("{byte:02x}")).collect();
-    let name = nix::net::if_::if_indextoname(backend.ifindex);
+    let name = nix::net::if_::if_indextoname(backend.ifindex).unwrap_or_default();
     Some(TableNextHop {
-        interface: name.map_or_else(
-            |_| format!("interface {}", backend.ifindex),
-            |name| name.to_string_lossy().into_owned(),
-        ),
+        // Some C libraries name an unknown interface by an empty string.
+        interface: match name.to_string_lossy() {
+            name if name.is_empty() => format!("interface {}", backend.ifindex),
+            name => name.into_owned(),
+        },
         link_address: link.join(":"),
         vlan: backend.vlan,
         mtu: backend.mtu,
