@@ -88,16 +88,22 @@ pub fn peel(frame: &[u8]) -> Result<Peeled, String> {
         _ => return Err(format!("EtherType {:02x?}", &ethernet[12..])),
     };
     if peeled.protocol == IpNumber::UDP {
-        let header = UdpHeaderSlice::from_slice(&peeled.inner).map_err(|error| text(&error))?;
-        if usize::from(header.length()) != peeled.inner.len() {
-            return Err(format!("UDP length {}", header.length()));
-        }
-        peeled.udp = Some((
-            header.source_port(),
-            header.destination_port(),
-            header.checksum(),
-        ));
-        peeled.inner.drain(..header.slice().len());
+        peel_udp(&mut peeled)?;
     }
     Ok(peeled)
+}
+
+fn peel_udp(peeled: &mut Peeled) -> Result<(), String> {
+    let header = UdpHeaderSlice::from_slice(&peeled.inner).map_err(|error| error.to_string())?;
+    if usize::from(header.length()) != peeled.inner.len() {
+        return Err(format!("UDP length {}", header.length()));
+    }
+    peeled.udp = Some((
+        header.source_port(),
+        header.destination_port(),
+        header.checksum(),
+    ));
+    let len = header.slice().len();
+    peeled.inner.drain(..len);
+    Ok(())
 }

@@ -99,6 +99,19 @@ pub(super) struct Limits {
     pub(super) nat_flows: Value<u64>,
 }
 
+impl Limits {
+    fn read(table: &mut Table<'_, '_>, problems: &mut Vec<Problem>) -> Self {
+        Self {
+            vips: table.number("vips", problems),
+            slots: table.number("slots", problems),
+            backends: table.number("backends", problems),
+            returns: table.number("returns", problems),
+            conns: table.number("conns", problems),
+            nat_flows: table.number("nat_flows", problems),
+        }
+    }
+}
+
 /// Takes the file apart. What cannot be read is reported and left out.
 pub(super) fn read(file: &str, text: &str, problems: &mut Vec<Problem>) -> Settings {
     let source = Source { file, text };
@@ -127,14 +140,7 @@ pub(super) fn read(file: &str, text: &str, problems: &mut Vec<Problem>) -> Setti
     let token_file = api.string("token_file", problems);
     let metro_domain = api.string("metro_domain", problems);
     let mut limits = root.table("limits", problems);
-    let capacities = Limits {
-        vips: limits.number("vips", problems),
-        slots: limits.number("slots", problems),
-        backends: limits.number("backends", problems),
-        returns: limits.number("returns", problems),
-        conns: limits.number("conns", problems),
-        nat_flows: limits.number("nat_flows", problems),
-    };
+    let capacities = Limits::read(&mut limits, problems);
     let mut flow = root.table("flow", problems);
     let hash_seed = flow.number("hash_seed", problems);
     let udp_idle_s = flow.number("udp_idle_s", problems);

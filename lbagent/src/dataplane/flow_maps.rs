@@ -6,7 +6,8 @@ use lbagent_common::{
 };
 
 use super::fake::FakeDataplane;
-use super::kernel::{KernelDataplane, tick};
+use super::kernel::KernelDataplane;
+use super::read::tick;
 use super::{DataplaneError, Region, RuleKey};
 
 type Found<T> = Result<Option<T>, DataplaneError>;

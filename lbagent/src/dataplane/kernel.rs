@@ -14,13 +14,14 @@ use super::attach::{InterfaceStatus, XdpMode};
 use super::host::VipMode;
 use super::load::{self, Loaded};
 use super::object::Object;
+use super::read::{read_maps, tick};
 use super::staging::Staged;
 use super::surroundings::Host;
 use super::typed_maps::Maps;
 use super::watch::Changes;
 use super::{
     ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, EventReader, FlowMaps,
-    LoadError, Path, Region, RuleKey, Sampling, Step, StoredFlows,
+    LoadError, Path, RuleKey, Sampling, Step, StoredFlows,
 };
 
 /// How long the programs go on using next hops without hearing from the agent, in ticks of 2^30 ns:
@@ -70,7 +71,7 @@ pub(super) struct Running {
 
 impl Running {
     /// A plan's settings with this part.
-    const fn within(self, settings: &Settings) -> Settings {
+    pub(super) const fn within(self, settings: &Settings) -> Settings {
         let Self {
             next_hops_until,
             sample_shift,
@@ -354,65 +355,4 @@ impl Dataplane for KernelDataplane {
             backends: of(&maps.backend_counters, backends)?,
         })
     }
-}
-
-/// What the agent wrote into the maps.
-pub(super) fn read_maps(maps: &Maps) -> Result<ActualState, DataplaneError> {
-    let vips: BTreeMap<_, _> = maps.vips.entries()?.into_iter().collect();
-    let mut tables = BTreeMap::new();
-    for region in vips.values().flat_map(regions) {
-        // Only damage names slots that are not there. The plan does without such a table and
-        // writes a new one; an error here would keep it from ever doing so.
-        if !maps.slots.holds(region) {
-            continue;
-        }
-        if let std::collections::btree_map::Entry::Vacant(vacant) = tables.entry(region) {
-            vacant.insert(maps.slots.read(region)?);
-        }
-    }
-    Ok(ActualState {
-        settings: Running::default().within(&maps.settings.get(0)?),
-        vips,
-        tables,
-        backends: maps.backends.used().collect(),
-        returns: maps.returns.entries()?.into_iter().collect(),
-        rules: rules(maps)?,
-        ..ActualState::default()
-    })
-}
-
-/// The rules of all policies.
-fn rules(maps: &Maps) -> Result<BTreeMap<RuleKey, u32>, DataplaneError> {
-    let sources = maps.sources.entries()?.into_iter();
-    let servers = maps.quic_servers.entries()?.into_iter();
-    Ok(sources
-        .map(|(key, entry)| (RuleKey::Source(key), entry.verdict))
-        .chain(servers.map(|(key, id)| (RuleKey::QuicServer(key), id)))
-        .collect())
-}
-
-/// The clock that the programs read, in ticks of 2^30 ns.
-pub(super) fn tick() -> u32 {
-    let clock = nix::time::ClockId::CLOCK_MONOTONIC_COARSE;
-    // Every kernel that runs the programs has this clock.
-    let now = clock
-        .now()
-        .map(std::time::Duration::from)
-        .unwrap_or_default();
-    u32::try_from(now.as_nanos() >> 30).unwrap_or(u32::MAX)
-}
-
-/// The regions that a VIP's packets may read.
-fn regions(entry: &VipEntry) -> impl Iterator<Item = Region> {
-    let current = Region {
-        offset: entry.table_offset,
-        len: entry.table_len,
-    };
-    let previous = Region {
-        offset: entry.previous_offset,
-        len: entry.previous_len,
-    };
-    [current, previous]
-        .into_iter()
-        .filter(|region| region.len > 0)
 }

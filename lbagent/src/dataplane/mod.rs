@@ -26,6 +26,7 @@ mod netlink;
 mod next_hops;
 mod object;
 mod pins;
+mod read;
 mod rollback;
 mod sandbox;
 mod staging;

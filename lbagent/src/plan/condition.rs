@@ -168,10 +168,7 @@ impl fmt::Display for Reason {
                 protocol,
                 by,
             } => {
-                let protocol = match protocol {
-                    Transport::Tcp => "tcp",
-                    Transport::Udp => "udp",
-                };
+                let protocol = protocol.name();
                 write!(
                     f,
                     "{vip} port {port}/{protocol} is published by service group {by} already; choose another port or VIP"
@@ -182,12 +179,10 @@ impl fmt::Display for Reason {
                 needed,
                 free,
                 capacity,
-            } => {
-                write!(
-                    f,
-                    "map {map} is full: {needed} more entries needed, {free} of {capacity} free; raise its capacity under [limits]"
-                )
-            }
+            } => write!(
+                f,
+                "map {map} is full: {needed} more entries needed, {free} of {capacity} free; raise its capacity under [limits]"
+            ),
             Self::StepFailed { step, error } => write!(f, "{step}: {error}"),
         }
     }

@@ -74,18 +74,7 @@ fn render(trace: &Trace) -> String {
     row("packet", packet(trace));
     row("destination", destination(trace));
     if let Some(rule) = &trace.source_rule {
-        let verdict = if rule.is_admitted {
-            "admitted"
-        } else {
-            "refused"
-        };
-        row(
-            "source",
-            match &rule.prefix {
-                Some(prefix) => format!("{verdict} by the rule for {prefix}"),
-                None => format!("{verdict}: no rule holds it"),
-            },
-        );
+        row("source", source(rule));
     }
     if let Some(len) = trace.quic_server_id_len {
         row(
@@ -131,6 +120,18 @@ fn render(trace: &Trace) -> String {
         ),
     );
     align(&[Column::Left(""), Column::Left("")], &rows)
+}
+
+fn source(rule: &lbagent_api::trace::TraceSourceRule) -> String {
+    let verdict = if rule.is_admitted {
+        "admitted"
+    } else {
+        "refused"
+    };
+    match &rule.prefix {
+        Some(prefix) => format!("{verdict} by the rule for {prefix}"),
+        None => format!("{verdict}: no rule holds it"),
+    }
 }
 
 fn packet(trace: &Trace) -> String {

@@ -307,6 +307,20 @@ fn gateway() -> GatewaySettings {
     }
 }
 
+/// What is changed one at a time, in this order, in every round.
+const CHANGES: [(&str, Change); 3] = [
+    ("weight of one instance", |instance| {
+        instance.policy.weight = 50;
+    }),
+    ("one instance stopped", |instance| {
+        instance.state = InstanceState::Stopped;
+    }),
+    ("one instance started", |instance| {
+        instance.state = InstanceState::Running;
+        instance.policy.weight = 100;
+    }),
+];
+
 /// Many services: everything at once, then one thing at a time.
 fn scale(groups: usize) -> Result<Vec<Figure>> {
     let backends = groups * INSTANCES;
@@ -344,27 +358,15 @@ fn scale(groups: usize) -> Result<Vec<Figure>> {
         "MiB",
         None,
     ));
-    let changes: [(&str, Change); 3] = [
-        ("weight of one instance", |instance| {
-            instance.policy.weight = 50
-        }),
-        ("one instance stopped", |instance| {
-            instance.state = InstanceState::Stopped
-        }),
-        ("one instance started", |instance| {
-            instance.state = InstanceState::Running;
-            instance.policy.weight = 100;
-        }),
-    ];
-    let mut times: Vec<f64> = vec![f64::MAX; changes.len()];
+    let mut times: Vec<f64> = vec![f64::MAX; CHANGES.len()];
     for round in 0..5 {
         let changed = instance_uuid((round * 37 * INSTANCES + 5) as u128 + 1);
-        for (time, (_, change)) in times.iter_mut().zip(changes) {
+        for (time, (_, change)) in times.iter_mut().zip(CHANGES) {
             *time = time.min(run.change(changed, change)?);
         }
     }
     figures.extend(
-        changes
+        CHANGES
             .iter()
             .zip(times)
             .map(|((what, _), time)| Figure::new(format!("{name}: {what}"), time, "ms", Some(5.0))),
@@ -424,7 +426,7 @@ impl Run {
         state.generation += 1;
         change(state.instances.get_mut(&instance).context("an instance")?);
         let (generation, state) = (state.generation, Arc::new(state));
-        std::thread::sleep(Timing::default().grace * 2);
+        crate::poll::keep_pace(Instant::now(), Timing::default().grace * 2);
         let begun = Instant::now();
         self.desired.send_replace(state);
         self.wait(generation)?;
