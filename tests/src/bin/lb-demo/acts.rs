@@ -120,7 +120,7 @@ pub fn drain(stage: &Stage, report: &mut Report, bytes: u64) -> Result<()> {
         "drain a backend in the middle of {} MB from it",
         bytes / 1_000_000
     ));
-    let transfer = start(stage, VIP4, Direction::Download, bytes)?;
+    let transfer = start(stage, VIP4, Direction::Download, bytes, PACE)?;
     transfer.wait_for(0.3)?;
     let backend = transfer.backend.clone();
     report.line(format!("{backend} has sent {}", percent(&transfer)));
@@ -150,7 +150,8 @@ pub fn kill(stage: &mut Stage, report: &mut Report, bytes: u64) -> Result<()> {
         "kill the daemon in the middle of {} MB to a backend",
         bytes / 1_000_000
     ));
-    let transfer = start(stage, VIP6, Direction::Upload, bytes)?;
+    // Long enough for the kernel to verify the programs again on a busy machine.
+    let transfer = start(stage, VIP6, Direction::Upload, bytes, 2 * PACE)?;
     transfer.wait_for(0.3)?;
     report.line(format!(
         "$ kill -9 {}    # {} is sent",
@@ -205,13 +206,19 @@ pub fn leave(stage: Stage, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn start(stage: &Stage, vip: IpAddr, direction: Direction, bytes: u64) -> Result<Transfer> {
+fn start(
+    stage: &Stage,
+    vip: IpAddr,
+    direction: Direction,
+    bytes: u64,
+    pace: Duration,
+) -> Result<Transfer> {
     Transfer::start(
         &stage.topology.client,
         SocketAddr::new(vip, PORT),
         direction,
         bytes,
-        PACE,
+        pace,
     )
 }
 
