@@ -29,10 +29,18 @@ pub struct Figure {
 /// The most that a case may cost, in units of the reference.
 #[derive(Clone, Copy, Debug)]
 pub struct Goal {
-    /// The case, whatever its family and protocol.
+    /// The case, whatever its family.
     pub case: &'static str,
+    /// Its transport protocol.
+    pub proto: &'static str,
     /// The largest ratio that meets the goal.
     pub ratio: f64,
+}
+
+impl Goal {
+    fn is_of(&self, figure: &Figure) -> bool {
+        self.case == figure.case && self.proto == figure.proto
+    }
 }
 
 /// The middle of some values; `None` of none.
@@ -50,18 +58,17 @@ pub fn table(figures: &[Figure], goals: &[Goal]) -> String {
         "case", "family", "proto", "mode", "min ns", "median", "× ref", "goal"
     );
     for figure in figures {
-        let goal =
-            goals
-                .iter()
-                .find(|goal| goal.case == figure.case)
-                .map_or(String::new(), |goal| {
-                    let verdict = if figure.ratio <= goal.ratio {
-                        "met"
-                    } else {
-                        "MISSED"
-                    };
-                    format!("≤ {:.1} {verdict}", goal.ratio)
-                });
+        let goal = goals
+            .iter()
+            .find(|goal| goal.is_of(figure))
+            .map_or(String::new(), |goal| {
+                let verdict = if figure.ratio <= goal.ratio {
+                    "met"
+                } else {
+                    "MISSED"
+                };
+                format!("≤ {:.1} {verdict}", goal.ratio)
+            });
         let Figure {
             case,
             family,
@@ -98,7 +105,7 @@ pub fn missed(figures: &[Figure], goals: &[Goal]) -> Option<String> {
     for goal in goals {
         let mut measured = figures
             .iter()
-            .filter(|figure| figure.case == goal.case)
+            .filter(|figure| goal.is_of(figure))
             .peekable();
         if measured.peek().is_none() {
             misses.push(format!("{} was not measured", goal.case));
@@ -131,6 +138,7 @@ mod tests {
 
     const GOALS: &[Goal] = &[Goal {
         case: "foreign",
+        proto: "tcp",
         ratio: 1.5,
     }];
 
