@@ -14,6 +14,7 @@ mod interfaces;
 mod kernel_tunnels;
 mod local_clients;
 mod membership;
+mod modes;
 mod next_hops;
 mod overload;
 mod restart;
