@@ -54,6 +54,9 @@ pub struct Config {
     /// Members of `[api]`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub api: BTreeMap<&'static str, String>,
+    /// Members of `[flow]`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub flow: BTreeMap<&'static str, u32>,
     /// Members of `[answers]`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub answers: BTreeMap<&'static str, u32>,
@@ -65,14 +68,20 @@ pub struct Config {
 impl Config {
     /// For a topology's interfaces and the usual VIPs.
     pub fn new(topology: &Topology) -> Self {
+        Self::between(topology.client_interface(), topology.backend_interfaces())
+    }
+
+    /// For an interface towards clients, those towards backends, and the usual VIPs.
+    pub fn between(client_interface: &str, backend_interfaces: Vec<String>) -> Self {
         Self {
-            client_interfaces: vec![topology.client_interface().into()],
-            backend_interfaces: topology.backend_interfaces(),
+            client_interfaces: vec![client_interface.into()],
+            backend_interfaces,
             vips: VIPS.to_vec(),
             vip_mode: None,
             xdp_mode: None,
             unpublished_ports: None,
             api: BTreeMap::new(),
+            flow: BTreeMap::new(),
             answers: BTreeMap::new(),
             limits: [
                 ("vips", 64),

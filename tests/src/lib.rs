@@ -7,6 +7,7 @@ pub mod bpf_stack;
 pub mod capabilities;
 pub mod client;
 pub mod ctl;
+pub mod fleet;
 pub mod gateway;
 pub mod http;
 pub mod load;

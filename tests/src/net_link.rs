@@ -13,7 +13,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteScope};
 use netlink_packet_route::rule::RuleAction;
 use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
-    RuleAddRequest, new_connection,
+    RouteNextHopBuilder, RuleAddRequest, new_connection,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -200,6 +200,26 @@ impl Netlink {
             )?;
         }
         Ok(())
+    }
+
+    /// Routes `to` through these gateways, each with its weight, instead of those before.
+    pub fn replace_route(&self, to: Cidr, gateways: &[(IpAddr, u8)]) -> Result<()> {
+        let next_hop = |(gateway, weight): &(IpAddr, u8)| {
+            let family = if gateway.is_ipv4() {
+                RouteNextHopBuilder::new_ipv4()
+            } else {
+                RouteNextHopBuilder::new_ipv6()
+            };
+            // The kernel counts weights from 0.
+            Ok(family.via(*gateway)?.weight(weight - 1).build())
+        };
+        let message = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(to.address, to.len)
+            .with_context(|| format!("route to {to}"))?
+            .multipath(gateways.iter().map(next_hop).collect::<Result<_>>()?)
+            .build();
+        let request = self.handle.route().add(message).replace().execute();
+        self.wait(|| format!("routing {to} by {gateways:?}"), request)
     }
 
     /// Sends IPv4 packets from a network to the main table: a rule that looks at the source.

@@ -1,12 +1,16 @@
 //! What the daemon says about itself, in the types of its own contract.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result};
 use lbagent_api::status::{
     AgentStatus, CountersData, InterfaceStatus, StatusData, TableBackend, TableData, TableVip,
 };
+use lbagent_api::trace::{Trace, TraceData};
 use serde::de::DeserializeOwned;
 
 use crate::agent::Agent;
+use crate::client::Transport;
 
 impl Agent {
     /// `GET /v1/x/status`.
@@ -57,6 +61,12 @@ impl Agent {
         Ok(found
             .with_context(|| format!("no counter {label}"))?
             .packets)
+    }
+
+    /// Where a packet of a flow that goes on would go, and why.
+    pub fn trace(&self, transport: Transport, from: SocketAddr, to: SocketAddr) -> Result<Trace> {
+        let path = format!("/v1/x/trace?protocol={transport}&source={from}&destination={to}");
+        Ok(self.observe::<TraceData>(&path)?.trace)
     }
 
     fn observe<T: DeserializeOwned>(&self, path: &str) -> Result<T> {

@@ -5,7 +5,7 @@
 //! A UDP server answers every datagram with `NAME PEER\n` and the datagram.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
@@ -27,6 +27,18 @@ pub struct Server {
 impl Server {
     /// Listens on these ports of both families in the namespace; returns when it does.
     pub fn start(ns: &NetNs, name: &str, tcp: &[u16], udp: &[u16]) -> Result<Self> {
+        let udp: Vec<_> = udp.iter().map(|port| any(*port)).collect();
+        Self::start_at(ns, name, tcp, &udp)
+    }
+
+    /// Listens on this port for VIPs that the namespace has. UDP answers leave from the VIP that
+    /// was asked, which a socket bound to no address would not see to.
+    pub fn start_for_vips(ns: &NetNs, name: &str, port: u16, vips: &[IpAddr]) -> Result<Self> {
+        let udp: Vec<_> = vips.iter().map(|vip| SocketAddr::new(*vip, port)).collect();
+        Self::start_at(ns, name, &[port], &udp)
+    }
+
+    fn start_at(ns: &NetNs, name: &str, tcp: &[u16], udp: &[SocketAddr]) -> Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let (ready, wait_ready) = mpsc::channel();
         let (ns, name) = (ns.clone(), Arc::<str>::from(name));
@@ -66,15 +78,20 @@ impl Drop for Server {
     }
 }
 
-async fn listen(name: &Arc<str>, tcp: &[u16], udp: &[u16]) -> Result<()> {
+/// A port of every address of both families.
+fn any(port: u16) -> SocketAddr {
+    (Ipv6Addr::UNSPECIFIED, port).into()
+}
+
+async fn listen(name: &Arc<str>, tcp: &[u16], udp: &[SocketAddr]) -> Result<()> {
     for port in tcp {
-        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).await;
+        let listener = TcpListener::bind(any(*port)).await;
         let listener = listener.with_context(|| format!("{name}: listening on TCP {port}"))?;
         tokio::spawn(accept(Arc::clone(name), listener));
     }
-    for port in udp {
-        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, *port)).await;
-        let socket = socket.with_context(|| format!("{name}: binding UDP {port}"))?;
+    for address in udp {
+        let socket = UdpSocket::bind(address).await;
+        let socket = socket.with_context(|| format!("{name}: binding UDP {address}"))?;
         tokio::spawn(answer_datagrams(Arc::clone(name), socket));
     }
     Ok(())

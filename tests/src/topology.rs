@@ -272,12 +272,12 @@ fn plug_into(switch: &NetNs, port: &str, host: &NetNs) -> Result<()> {
 
 /// Makes a sender's frames look as they do after a wire: with complete checksums. XDP sees frames
 /// before anything could complete them.
-fn make_wire_like(interface: &str) -> Result<()> {
+pub(crate) fn make_wire_like(interface: &str) -> Result<()> {
     set_offload(interface, Offload::TxChecksum, false).context("switching checksum offload off")?;
     set_offload(interface, Offload::Gro, true).context("switching GRO on")
 }
 
-fn add_addresses(net: &Netlink, interface: &str, addresses: [&str; 2]) -> Result<()> {
+pub(crate) fn add_addresses(net: &Netlink, interface: &str, addresses: [&str; 2]) -> Result<()> {
     addresses
         .iter()
         .try_for_each(|text| net.add_address(interface, Cidr::new(text)))

@@ -8,6 +8,7 @@ mod detach;
 mod drain;
 mod failures;
 mod foreign;
+mod gateways;
 mod harness;
 mod icmp;
 mod interfaces;

@@ -166,15 +166,10 @@ impl Track {
     /// Starts the real daemon, with one service group.
     fn publish(&mut self, mode: &str, destination_port: u16) -> Result<()> {
         let config = Config {
-            client_interfaces: vec!["cl0".into()],
-            backend_interfaces: vec!["be0".into()],
             vips: vec![VIP4],
-            vip_mode: None,
             xdp_mode: Some("native"),
-            unpublished_ports: None,
-            api: BTreeMap::new(),
-            answers: BTreeMap::new(),
             limits: [("slots", 1 << 16)].into(),
+            ..Config::between("cl0", vec!["be0".into()])
         };
         let agent = Agent::start(&self.link.gateway, &config)?;
         let services = json!([service(PORT, destination_port, "tcp")]);
