@@ -1,92 +1,14 @@
-//! Two gateways with the same seed and the same state, between which a router moves flows by ECMP:
-//! what ARCHITECTURE.md guarantees about a gateway that never saw a flow.
+//! A router moves flows between the gateways by ECMP.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use lbagent_api::trace::Trace;
-use lbagent_tests::client::{Connection, Transport, exchange_on, udp_socket_here};
 use lbagent_tests::fleet::{Back, Fleet, SEED};
-use lbagent_tests::netns::NetNs;
 use lbagent_tests::require_root;
 use lbagent_tests::topology::VIPS;
 use lbagent_tests::transfer::{Direction, Transfer};
 use serde_json::json;
 
-/// Flows of each VIP and transport that a test opens at a time.
-const FLOWS: usize = 24;
-
-/// A flow of either transport, and the backend that had it from the start.
-struct Flow {
-    vip: IpAddr,
-    local: SocketAddr,
-    backend: String,
-    way: Way,
-}
-
-enum Way {
-    Tcp(Connection),
-    Udp(UdpSocket),
-}
-
-impl Flow {
-    fn open_tcp(client: &NetNs, vip: IpAddr) -> Result<Self> {
-        let mut connection = Connection::open(client, Fleet::service(vip))?;
-        connection.command("echo")?;
-        Ok(Self {
-            vip,
-            local: connection.local,
-            backend: connection.greeting.name.clone(),
-            way: Way::Tcp(connection),
-        })
-    }
-
-    fn open_udp(client: &NetNs, vip: IpAddr) -> Result<Self> {
-        let socket = client.run(|| udp_socket_here(Fleet::service(vip), None))?;
-        Ok(Self {
-            vip,
-            local: socket.local_addr()?,
-            backend: exchange_on(&socket, b"who?")?.with_source_kept()?,
-            way: Way::Udp(socket),
-        })
-    }
-
-    /// Says something and hears it from the same backend.
-    fn talk(&mut self) -> Result<()> {
-        match &mut self.way {
-            Way::Tcp(connection) => connection.echo("still there"),
-            Way::Udp(socket) => {
-                let now = exchange_on(socket, b"still there")?.with_source_kept()?;
-                ensure!(now == self.backend, "{now} instead of {}", self.backend);
-                Ok(())
-            }
-        }
-    }
-
-    /// What a gateway would do with the flow's next packet.
-    fn trace(&self, fleet: &Fleet, gateway: usize) -> Trace {
-        let transport = match self.way {
-            Way::Tcp(_) => Transport::Tcp,
-            Way::Udp(_) => Transport::Udp,
-        };
-        fleet.agents[gateway]
-            .trace(transport, self.local, Fleet::service(self.vip))
-            .unwrap()
-    }
-
-    /// Whether the slot of the flow is settled on a gateway.
-    fn is_settled(&self, fleet: &Fleet, gateway: usize) -> bool {
-        let slot = self.trace(fleet, gateway).slot;
-        slot.expect("a published port").is_settled
-    }
-}
-
-/// [`FLOWS`] flows of each VIP by TCP.
-fn open_tcp(fleet: &Fleet) -> Vec<Flow> {
-    let open = |vip| (0..FLOWS).map(move |_| Flow::open_tcp(&fleet.client, vip).unwrap());
-    VIPS.into_iter().flat_map(open).collect()
-}
+use super::{FLOWS, Flow, assert_all_talk, open_tcp};
 
 /// [`FLOWS`] flows of each VIP by TCP and by UDP.
 fn open(fleet: &Fleet) -> Vec<Flow> {
@@ -95,19 +17,6 @@ fn open(fleet: &Fleet) -> Vec<Flow> {
         flows.extend((0..FLOWS).map(|_| Flow::open_udp(&fleet.client, vip).unwrap()));
     }
     flows
-}
-
-/// Lets every flow talk; none may be lost.
-#[track_caller]
-fn assert_all_talk(flows: &mut [Flow], when: &str) {
-    for flow in flows {
-        if let Err(error) = flow.talk() {
-            panic!(
-                "{when}: {} -> {} lost {}: {error:#}",
-                flow.local, flow.vip, flow.backend
-            );
-        }
-    }
 }
 
 /// Long transfers of both VIPs and directions.
