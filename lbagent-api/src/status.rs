@@ -321,6 +321,24 @@ pub struct Counters {
     pub taken_at: OffsetDateTime,
     /// All outcomes, those with no packet included.
     pub outcomes: Vec<OutcomeCounter>,
+    /// What became of the packets with outcome `hold_fragment`.
+    #[serde(default)]
+    pub fragments: HeldFragments,
+}
+
+/// Fragments that came before the first one of their datagram, since the agent's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldFragments {
+    /// Wait for it now.
+    pub waiting: u64,
+    /// Sent on after it; counted again, by another outcome.
+    pub released: u64,
+    /// Forgotten, because it did not come in time.
+    pub expired: u64,
+    /// Forgotten, because newer ones needed the room.
+    pub displaced: u64,
+    /// Lost when they were to be sent on: their interface is gone, or takes no frames.
+    pub failed: u64,
 }
 
 /// Packets that ended with one reason.

@@ -1,4 +1,4 @@
-//! `FRAGMENTS`: where the later fragments of a datagram go.
+//! `FRAGMENTS`: where the later fragments of a datagram go; `HELD`: those that came too early.
 
 use crate::{Addr, BackendId, Port, Protocol};
 
@@ -49,4 +49,25 @@ impl FragmentEntry {
     pub const FLAG_REPLY: u32 = 1;
     /// The datagram is for a VIP address but for none of its published ports: it passes.
     pub const FLAG_PASS: u32 = 2;
+}
+
+/// A later fragment for a VIP that came before the first one of its datagram. Size 2104, alignment 8.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldFragment {
+    /// When it came, in ns of the monotonic clock.
+    pub time_ns: u64,
+    /// Its datagram.
+    pub key: FragmentKey,
+    /// Interface that it came by.
+    pub ifindex: u32,
+    /// Length of the frame.
+    pub len: u32,
+    /// The frame as it came, VLAN tags included; what lies behind it means nothing.
+    pub frame: [u8; Self::LONGEST as usize],
+}
+
+impl HeldFragment {
+    /// Bytes of the longest frame that is held: a power of two, because the programs mask with it.
+    pub const LONGEST: u32 = 2_048;
 }

@@ -36,7 +36,7 @@ pub use backend::{BackendEntry, BackendId};
 pub use conntrack::{CONN_WAYS, ConnBucket, ConnEntry, NatFlowEntry, NatFlowKey, conn_tag};
 pub use counters::{PacketCounter, TrafficCounter};
 pub use event::{EventDraft, FlowEvent};
-pub use fragment::{FragmentEntry, FragmentKey};
+pub use fragment::{FragmentEntry, FragmentKey, HeldFragment};
 pub use layouts::layout_since;
 pub use maglev::{LADDER, Slot, table_len};
 pub use object::{OBJECT_SECTION, ObjectInfo};

@@ -31,6 +31,8 @@ pub const QUIC_SERVERS: &str = "QUIC_SERVERS";
 /// Where the fragments of a datagram go ([`crate::FragmentKey`] → [`crate::FragmentEntry`],
 /// LRU_HASH).
 pub const FRAGMENTS: &str = "FRAGMENTS";
+/// Later fragments that wait for the first one of their datagram ([`crate::HeldFragment`], RINGBUF).
+pub const HELD: &str = "HELD";
 /// Budget of the packets that the programs answer themselves ([`crate::AnswerBudget`],
 /// PERCPU_ARRAY of one).
 pub const ANSWERS: &str = "ANSWERS";
@@ -42,7 +44,7 @@ pub const EVENT_DRAFTS: &str = "EVENT_DRAFTS";
 pub const SETTINGS: &str = "SETTINGS";
 
 /// Every map, in the order in which an operator would read them.
-pub const ALL_MAPS: [&str; 18] = [
+pub const ALL_MAPS: [&str; 19] = [
     SETTINGS,
     VIPS,
     SLOTS,
@@ -58,6 +60,7 @@ pub const ALL_MAPS: [&str; 18] = [
     SOURCES,
     QUIC_SERVERS,
     FRAGMENTS,
+    HELD,
     ANSWERS,
     EVENTS,
     EVENT_DRAFTS,
@@ -88,6 +91,8 @@ pub const MAX_FRAGMENTS: u32 = 8_192;
 /// How long later fragments follow a first one, in ticks of 2^30 ns: as long as Linux keeps an
 /// unfinished datagram (`net.ipv4.ipfrag_time`).
 pub const FRAGMENT_TICKS: u32 = 30;
+/// Bytes of the ring of fragments that wait: some 490 of them.
+pub const HELD_LEN: u32 = 1 << 20;
 /// Bytes of the ring of events: some 3,200 of them.
 pub const EVENTS_LEN: u32 = 256 << 10;
 /// Default number of flows stored for the way back.

@@ -103,11 +103,12 @@ outcomes! {
     DropAnswerLimit = 26, Dropped, "drop_answer_limit";
     /// ICMP for a VIP that is no echo request and quotes no packet of a balanced flow.
     PassIcmp = 27, Passed, "pass_icmp";
-    /// A later fragment for a VIP whose first fragment did not come.
+    /// A later fragment for a VIP whose first fragment did not come, and which could not be held.
     DropFragment = 28, Dropped, "drop_fragment";
     /// There was no room for the outer header, or no address for it.
     DropEncapsulation = 29, Dropped, "drop_encapsulation";
-    /// Handed to the agent until the datagram's first fragment comes; counted again then.
+    /// A later fragment for a VIP that came before the first one: handed to the agent until that has
+    /// come; counted again then.
     HoldFragment = 30, Passed, "hold_fragment";
 }
 

@@ -35,6 +35,8 @@ fn layouts_are_fixed() {
     layout!(FragmentEntry, size 56, align 4, source at 0, destination at 16, backend_id at 32,
         vip_id at 36, seen at 40, flags at 44, source_port at 48, destination_port at 50,
         protocol at 52);
+    layout!(HeldFragment, size 2104, align 8, time_ns at 0, key at 8, ifindex at 48, len at 52,
+        frame at 56);
     layout!(SourceKey, size 24, align 4, prefix_len at 0, addr at 8);
     layout!(SourceEntry, size 4, align 4, verdict at 0);
     layout!(QuicServerKey, size 20, align 4, policy_id at 0, len at 4, id at 5);

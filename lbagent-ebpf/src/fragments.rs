@@ -1,12 +1,17 @@
 //! Fragments: the first one has the ports and is balanced as any packet; the later ones of its
 //! datagram follow it.
 
-use lbagent_common::{Addr, BackendId, FragmentEntry, Outcome, Protocol, VipEntry, VipKey, limits};
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::programs::XdpContext;
+use lbagent_common::{
+    Addr, BackendId, FragmentEntry, FragmentKey, HeldFragment, Outcome, Protocol, VipEntry, VipKey,
+    limits,
+};
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::forward::{self, Target, nat, way};
 use crate::kernel::{Hop, Leg};
-use crate::outcome::{Packed, Stop};
+use crate::outcome::Packed;
 use crate::packet::{self, Context, L3_OFFSET, Packet};
 use crate::{backend, counters, kernel, maps};
 
@@ -31,12 +36,13 @@ pub fn find<C: Context>(
     if !is_looked_up || !packet::may_hold_transport(packet.protocol) {
         return FOREIGN;
     }
-    let Some(found) = lookup(packet) else {
-        return if C::REDIRECTS_BY_XDP || is_for_vip(packet) {
-            Packed::new(Err(Stop::Drop(Outcome::DropFragment)))
-        } else {
-            FOREIGN
-        };
+    let key = packet.fragment_key();
+    let Some(found) = lookup(&key) else {
+        if C::REDIRECTS_BY_XDP {
+            maps::note_held(&key);
+            return Packed::dropped(Outcome::HoldFragment);
+        }
+        return if is_for_vip(packet) { LOST } else { FOREIGN };
     };
     if found.flags & FragmentEntry::FLAG_PASS != 0 {
         return FOREIGN;
@@ -47,13 +53,34 @@ pub fn find<C: Context>(
         UDP_LEN
     };
     if packet.fragment_offset() < header {
-        return Packed::new(Err(Stop::Drop(Outcome::DropFragment)));
+        return LOST;
     }
     packet.protocol = found.protocol;
     packet.source_port = found.source_port;
     packet.destination_port = found.destination_port;
     *entry = Some(found);
     Packed::ONWARDS
+}
+
+/// Hands a frame for which [`find`] said so to the agent, which sends it through this program again
+/// when the first fragment has come. Returns the outcome's index: a fragment that is too long, or
+/// for which the agent's ring has no room, is lost.
+///
+/// Visible from outside of the object, so that the verifier checks it once.
+#[unsafe(no_mangle)]
+pub extern "C" fn lb_hold_fragment(ctx: *mut xdp_md) -> u32 {
+    let ctx = &XdpContext::new(ctx);
+    let len = Context::len(ctx);
+    let is_held = (1..=HeldFragment::LONGEST).contains(&len)
+        && maps::put_held(kernel::now(), ctx.arrival_ifindex(), len, |frame| {
+            kernel::copy_frame(ctx, len, frame)
+        });
+    let outcome = if is_held {
+        Outcome::HoldFragment
+    } else {
+        Outcome::DropFragment
+    };
+    outcome as u32
 }
 
 /// Sends a later fragment to the backend that its first one went to, rewritten alike;
@@ -120,7 +147,7 @@ pub fn send_dsr<C: Context>(ctx: &C, packet: &Packet, entry: &FragmentEntry, hop
     Packed::new(result)
 }
 
-/// VIP or backend are gone since the first fragment.
+/// A later fragment without a first one; or VIP or backend are gone since that came.
 const LOST: Packed = Packed::dropped(Outcome::DropFragment);
 
 /// The datagram's VIP and backend.
@@ -137,8 +164,8 @@ fn target(packet: &Packet, entry: &FragmentEntry) -> Option<Target<'static>> {
 
 /// What the first fragment decided, while that is not too long ago.
 #[inline(always)]
-fn lookup(packet: &Packet) -> Option<&'static FragmentEntry> {
-    maps::fragment(&packet.fragment_key())
+fn lookup(key: &FragmentKey) -> Option<&'static FragmentEntry> {
+    maps::fragment(key)
         .filter(|entry| kernel::tick().wrapping_sub(entry.seen) <= limits::FRAGMENT_TICKS)
 }
 

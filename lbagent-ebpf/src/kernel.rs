@@ -9,14 +9,14 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{
     bpf_csum_diff, bpf_fib_lookup, bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns,
     bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_vlan_pop,
-    bpf_skb_vlan_push, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+    bpf_skb_vlan_push, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lbagent_common::checksum::Difference;
 use lbagent_common::{Addr, BackendEntry};
 
 use crate::outcome::Egress;
-use crate::packet::{Context, Packet};
+use crate::packet::{Context, Packet, opaque};
 
 /// Address families as the kernel numbers them.
 const AF_INET: u8 = 2;
@@ -253,6 +253,17 @@ pub fn move_start(ctx: &XdpContext, by: i32) -> bool {
     // SAFETY: the context is the program's own; every access to the packet computes its pointer
     // anew.
     (unsafe { bpf_xdp_adjust_head(ctx.ctx, by) }) == 0
+}
+
+/// Copies the first `len` bytes of an XDP frame, of 1 to `LEN` of them, to memory outside of it.
+#[inline(always)]
+pub fn copy_frame<const LEN: usize>(ctx: &XdpContext, len: u32, to: *mut [u8; LEN]) -> bool {
+    const { assert!(LEN.is_power_of_two()) };
+    // Masked, because the verifier wants to see that it fits, and hidden from the compiler, which
+    // knows that it does.
+    let len = (opaque(len.wrapping_sub(1)) & (LEN as u32 - 1)) + 1;
+    // SAFETY: the helper writes `len` bytes, which are `LEN` at most; the caller owns them.
+    (unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, to.cast(), len) }) == 0
 }
 
 /// EtherType and content of the VLAN tag that the kernel keeps beside the frame: the first as it lies

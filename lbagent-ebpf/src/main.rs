@@ -52,6 +52,7 @@ pub fn lb_ingress(ctx: XdpContext) -> u32 {
         Ok(Egress::Redirect(ifindex)) => (Outcome::ForwardRedirect, kernel::redirect(ifindex)),
         Ok(Egress::Resolve(_)) => (Outcome::ForwardKernel, xdp_action::XDP_PASS),
         Err(Stop::Pass(outcome)) => (outcome, xdp_action::XDP_PASS),
+        Err(Stop::Drop(Outcome::HoldFragment)) => (hold(&ctx, &mut tags), xdp_action::XDP_DROP),
         Err(Stop::Drop(outcome)) => (outcome, xdp_action::XDP_DROP),
         Err(Stop::Answer(outcome)) => (outcome, xdp_action::XDP_TX),
     };
@@ -60,6 +61,16 @@ pub fn lb_ingress(ctx: XdpContext) -> u32 {
     }
     counters::outcome(outcome, bytes);
     events::ended(outcome, action)
+}
+
+/// Hands a fragment to the agent as it came, tags included.
+#[inline(always)]
+fn hold(ctx: &XdpContext, tags: &mut Tags) -> Outcome {
+    if tags.is_off() && !tags.put_back(ctx) {
+        return Outcome::DropRewrite;
+    }
+    let outcome = Outcome::from_index(fragments::lb_hold_fragment(ctx.ctx));
+    outcome.unwrap_or(Outcome::DropFragment)
 }
 
 /// A packet from the backend side: a reply, a call to a VIP, or foreign traffic.

@@ -8,9 +8,9 @@ use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use lbagent_common::{
     AnswerBudget, BackendEntry, BackendId, ConnBucket, ConnEntry, EventDraft, FlowEvent,
-    FragmentEntry, FragmentKey, NatFlowEntry, NatFlowKey, Outcome, PacketCounter, QuicServerKey,
-    ReturnEntry, ReturnKey, Settings, Slot, SourceEntry, SourceKey, TrafficCounter, VipEntry,
-    VipKey, limits,
+    FragmentEntry, FragmentKey, HeldFragment, NatFlowEntry, NatFlowKey, Outcome, PacketCounter,
+    QuicServerKey, ReturnEntry, ReturnKey, Settings, Slot, SourceEntry, SourceKey, TrafficCounter,
+    VipEntry, VipKey, limits,
 };
 
 use crate::icmp::Work;
@@ -47,6 +47,11 @@ static QUIC_SERVERS: HashMap<QuicServerKey, BackendId> =
 #[map]
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> =
     LruHashMap::with_max_entries(limits::MAX_FRAGMENTS, 0);
+#[map]
+static HELD: RingBuf = RingBuf::with_byte_size(limits::HELD_LEN, 0);
+/// Not pinned: what the stages found out about the fragment that this CPU is about to hold.
+#[map]
+static HELD_KEY: PerCpuArray<FragmentKey> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static ANSWERS: PerCpuArray<AnswerBudget> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -269,6 +274,49 @@ pub fn fragment(key: &FragmentKey) -> Option<&'static FragmentEntry> {
 #[inline(always)]
 pub fn put_fragment(key: &FragmentKey, entry: &FragmentEntry) -> Result<(), i32> {
     FRAGMENTS.insert(key, entry, u64::from(BPF_ANY))
+}
+
+/// Notes whose fragment this CPU is about to hold.
+#[inline(always)]
+pub fn note_held(key: &FragmentKey) {
+    if let Some(noted) = HELD_KEY.get_ptr_mut(0) {
+        // SAFETY: as in `icmp_work`.
+        unsafe { *noted = *key };
+    }
+}
+
+/// Hands a frame to the agent, with the key that was noted last; whether there was room. `fill`
+/// writes the frame and tells whether it could.
+#[inline(always)]
+pub fn put_held(
+    time_ns: u64,
+    ifindex: u32,
+    len: u32,
+    fill: impl FnOnce(*mut [u8; HeldFragment::LONGEST as usize]) -> bool,
+) -> bool {
+    let Some(key) = HELD_KEY.get(0) else {
+        return false;
+    };
+    let Some(mut room) = HELD.reserve::<HeldFragment>(0) else {
+        return false;
+    };
+    let held = room.as_mut_ptr();
+    // SAFETY: the ring reserved as many bytes as the type has, for this program alone, and aligned
+    // to 8; every member is written before the agent sees it, the frame as far as `len` says.
+    let is_whole = unsafe {
+        (&raw mut (*held).time_ns).write(time_ns);
+        (&raw mut (*held).key).write(*key);
+        (&raw mut (*held).ifindex).write(ifindex);
+        (&raw mut (*held).len).write(len);
+        fill(&raw mut (*held).frame)
+    };
+    if is_whole {
+        room.submit(0);
+    } else {
+        // Wakes the agent as well: it is woken only for what it finds next.
+        room.discard(0);
+    }
+    is_whole
 }
 
 /// Takes one answer from this CPU's budget, if there is one left.

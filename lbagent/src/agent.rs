@@ -5,6 +5,7 @@
 //! | drains | desired state, clock | desired state: `Draining` past its deadline becomes `Stopped` |
 //! | reconciler | desired state, host's network, data plane | data plane, its result (watch channel) |
 //! | network | kernel's notifications | wakes the reconciler |
+//! | fragments | fragments that wait for the first one of their datagram | sends them on |
 //! | monitor | sampled packets of the data plane, while somebody watches | which packets are sampled |
 //! | API | everything above | desired state |
 //!
@@ -34,6 +35,7 @@ use crate::dataplane::{
     Changes, InterfaceStatus, KernelDataplane, LoadError, ObjectStatus, OpenOptions,
 };
 use crate::desired::{Desired, DesiredError, document};
+use crate::fragments;
 use crate::monitor::{Monitor, MonitorHandle};
 use crate::plan::GatewaySettings;
 use crate::reconcile::{FillError, Reconciler, ReconcilerHandle, Timing, WakeReason, fill};
@@ -201,6 +203,7 @@ async fn serve(
     let interfaces = dataplane.interfaces();
     let changes = dataplane.network_changes();
     let events = dataplane.events();
+    let held = dataplane.held_fragments()?;
     log_start(&interfaces.borrow(), object.as_ref());
     let (reconciler, handle) = Reconciler::new(
         Box::new(dataplane),
@@ -216,18 +219,19 @@ async fn serve(
     let waking = tokio::spawn(wake_on_changes(changes, handle.clone()));
     let draining = tokio::spawn(drains::run(Arc::clone(&desired)));
     let (stop, stopped) = watch::channel(false);
+    let (fragments, holding) = fragments::start(held, stopped.clone());
     let (monitor, monitoring) = Monitor::start(events, &handle, desired.subscribe(), stopped);
     let context = api_context(
         &config,
         gateway,
         desired,
-        (handle, monitor),
+        (handle, monitor, fragments),
         (interfaces, object),
     )?;
     let served = serve_api(&config.api, context, stop).await;
     // Ends soon by itself, because the API has stopped; with it, so does the sampling.
     let _ = tokio::time::timeout(Duration::from_secs(2), monitoring).await;
-    for task in [reconciling, waking, draining] {
+    for task in [reconciling, waking, draining, holding] {
         task.abort();
     }
     served
@@ -275,7 +279,7 @@ fn api_context(
     config: &Config,
     gateway: GatewaySettings,
     desired: Arc<Desired>,
-    (reconciler, monitor): (ReconcilerHandle, MonitorHandle),
+    (reconciler, monitor, fragments): (ReconcilerHandle, MonitorHandle, Arc<fragments::Counters>),
     (interfaces, object): (watch::Receiver<Vec<InterfaceStatus>>, Option<ObjectStatus>),
 ) -> Result<api::Context, AgentError> {
     let token = config.api.token_file.as_ref().map(|path| {
@@ -293,6 +297,7 @@ fn api_context(
         desired,
         reconciler,
         monitor,
+        fragments,
         interfaces,
         object,
         started_at: OffsetDateTime::now_utc(),

@@ -10,6 +10,7 @@ pub mod config;
 pub mod dataplane;
 pub mod decap;
 pub mod desired;
+pub mod fragments;
 pub mod monitor;
 pub mod observe;
 pub mod plan;

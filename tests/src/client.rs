@@ -182,8 +182,13 @@ impl Answer {
 
 /// Sends a datagram on a connected socket and waits for the answer. Nothing is sent twice.
 pub fn exchange_on(socket: &UdpSocket, payload: &[u8]) -> Result<Answer> {
-    socket.set_read_timeout(Some(ANSWER))?;
     socket.send(payload)?;
+    receive_answer(socket, payload)
+}
+
+/// Waits for the answer to a datagram that left by a connected socket's address.
+pub fn receive_answer(socket: &UdpSocket, payload: &[u8]) -> Result<Answer> {
+    socket.set_read_timeout(Some(ANSWER))?;
     let mut buffer = vec![0; payload.len() + 256];
     let length = socket.recv(&mut buffer)?;
     let end = buffer[..length]

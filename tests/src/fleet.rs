@@ -7,7 +7,6 @@
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -17,7 +16,7 @@ use crate::gateway::PORT;
 use crate::net_link::{Cidr, Netlink};
 use crate::netns::{BpfFs, HostNs, NetNs, set_sysctl};
 use crate::server::Server;
-use crate::syscalls::{Offload, attach_xdp_pass, interface_index, set_offload};
+use crate::syscalls::{Offload, set_offload};
 use crate::topology::{VIPS, add_addresses, make_wire_like};
 
 /// Key of the flow hash, as operators give it to all of their gateways.
@@ -61,8 +60,7 @@ pub struct FleetBackend {
     pub name: String,
     /// The host.
     pub host: HostNs,
-    /// Its IPv4 and its IPv6 address.
-    pub addresses: [Cidr; 2],
+    addresses: [Cidr; 2],
 }
 
 /// Two running gateways. The fields are dropped in this order: the daemons first.
@@ -74,13 +72,11 @@ pub struct Fleet {
     /// The client, on `eth0`.
     pub client: NetNs,
     router: NetNs,
-    gateways: [HostNs; 2],
-    lan: NetNs,
+    _gateways: [HostNs; 2],
+    _lan: NetNs,
     /// The backends.
     pub backends: Vec<FleetBackend>,
     state: Value,
-    /// Programs at the far ends of the gateways' links; see [`attach_xdp_pass`].
-    _peer_programs: Vec<OwnedFd>,
 }
 
 impl Fleet {
@@ -100,10 +96,9 @@ impl Fleet {
         ];
         lan.run(|| Netlink::open()?.add_bridge("br0"))?;
         wire_router(&router, &client, &lan)?;
-        let peer_programs = (0..)
-            .zip(&gateways)
-            .map(|(number, gateway)| wire_gateway(number, gateway, &router, &lan))
-            .collect::<Result<_>>()?;
+        for (number, gateway) in gateways.iter().enumerate() {
+            wire_gateway(number, gateway, &router, &lan)?;
+        }
         let backends: Vec<_> = (1..=backends)
             .map(|number| wire_backend(number, &lan))
             .collect::<Result<_>>()?;
@@ -122,10 +117,9 @@ impl Fleet {
             client,
             router,
             state: document(mode, &backends[..members]),
-            gateways,
-            lan,
+            _gateways: gateways,
+            _lan: lan,
             backends,
-            _peer_programs: peer_programs,
         };
         fleet.apply()?;
         fleet.route([1, 1])?;
@@ -199,16 +193,6 @@ impl Fleet {
         Ok(())
     }
 
-    /// Gives the gateways' links towards the backends another MTU.
-    pub fn set_inner_mtu(&self, mtu: u32) -> Result<()> {
-        for (number, gateway) in self.gateways.iter().enumerate() {
-            gateway.run(|| Netlink::open()?.set_mtu("be0", mtu))?;
-            self.lan
-                .run(|| Netlink::open()?.set_mtu(&gateway_port(number), mtu))?;
-        }
-        Ok(())
-    }
-
     /// Packets from clients that each gateway has sent to backends.
     pub fn forwarded(&self) -> Result<[u64; 2]> {
         let total = |agent: &Agent| -> Result<u64> {
@@ -241,17 +225,10 @@ impl FleetBackend {
             VIPS.iter()
                 .try_for_each(|vip| netlink.add_address("lo", Cidr::host(*vip)))
         })?;
-        self.decap(&[])?;
-        Server::start_for_vips(net, &self.name, PORT, &VIPS)
-    }
-
-    /// `lbagent decap --iface eth0 ARGUMENTS…` on the backend.
-    pub fn decap(&self, arguments: &[&str]) -> Result<()> {
         let mut decap = self.host.command(binary("LBAGENT_BIN", "lbagent"));
-        decap.args(["decap", "--iface", "eth0"]).args(arguments);
-        let ended = Ended::of(&mut decap)?;
+        let ended = Ended::of(decap.args(["decap", "--iface", "eth0"]))?;
         ensure!(ended.code == 0, "{}: decap: {}", self.name, ended.stderr);
-        Ok(())
+        Server::start_for_vips(net, &self.name, PORT, &VIPS)
     }
 
     fn instance(&self) -> Value {
@@ -292,11 +269,6 @@ fn address(cidr: &str) -> IpAddr {
     Cidr::new(cidr).address
 }
 
-/// The far end of a gateway's link: in the router and in the LAN.
-fn gateway_port(number: usize) -> String {
-    format!("gw{}", number + 1)
-}
-
 fn wire_router(router: &NetNs, client: &NetNs, lan: &NetNs) -> Result<()> {
     router.run(|| -> Result<()> {
         for (key, value) in [
@@ -326,15 +298,13 @@ fn wire_router(router: &NetNs, client: &NetNs, lan: &NetNs) -> Result<()> {
     })
 }
 
-fn wire_gateway(number: usize, gateway: &HostNs, router: &NetNs, lan: &NetNs) -> Result<OwnedFd> {
-    let port = gateway_port(number);
-    let program = router.run(|| -> Result<OwnedFd> {
+fn wire_gateway(number: usize, gateway: &HostNs, router: &NetNs, lan: &NetNs) -> Result<()> {
+    let port = format!("gw{}", number + 1);
+    router.run(|| {
         let netlink = Netlink::open()?;
         netlink.add_veth(&port, &gateway.net, "cl0")?;
         add_addresses(&netlink, &port, ROUTER_LINKS[number])?;
-        make_wire_like(&port)?;
-        // What the gateway answers by XDP_TX arrives here only with a program.
-        Ok(attach_xdp_pass(interface_index(&port)?)?)
+        make_wire_like(&port)
     })?;
     gateway.run(|| {
         let netlink = Netlink::open()?;
@@ -347,8 +317,7 @@ fn wire_gateway(number: usize, gateway: &HostNs, router: &NetNs, lan: &NetNs) ->
         Netlink::open()?.add_port("br0", &port)?;
         // Frames that XDP redirects into the link arrive only with this.
         set_offload(&port, Offload::Gro, true).context("switching GRO on")
-    })?;
-    Ok(program)
+    })
 }
 
 fn wire_backend(number: usize, lan: &NetNs) -> Result<FleetBackend> {

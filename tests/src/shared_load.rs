@@ -97,6 +97,9 @@ impl Drop for SharedLoad {
 fn empty(dataplane: &mut KernelDataplane) -> Result<()> {
     dataplane.set_paths(Default::default());
     dataplane.set_sampling(Sampling::OFF)?;
+    if let Some(held) = &mut dataplane.maps_mut().held {
+        while held.pop().is_some() {}
+    }
     for address in dataplane.read(&Default::default())?.host_addresses {
         dataplane.apply(&Step::DeleteHostAddress(address))?;
     }
@@ -134,7 +137,8 @@ fn empty_map(id: u32) -> Result<()> {
             let all = value_size.next_multiple_of(8) as usize * cpus;
             syscalls::zero_entries(map, entries, all)
         }
-        // Nobody reads the events of test runs; a full ring refuses more of them.
+        // Nobody reads the events of test runs; a full ring refuses more of them. What fragments
+        // are held is read above.
         MapType::RingBuf => Ok(()),
         MapType::Hash | MapType::LruHash | MapType::LpmTrie => {
             syscalls::delete_entries(map, info.key_size() as usize)

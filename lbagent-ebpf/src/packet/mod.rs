@@ -183,7 +183,7 @@ pub fn unknown_zero(unknown: u32) -> u32 {
 
 /// The same value, which the compiler does not know to be the same.
 #[inline(always)]
-fn opaque(value: u32) -> u32 {
+pub fn opaque(value: u32) -> u32 {
     #[cfg(target_arch = "bpf")]
     {
         let mut value = u64::from(value);

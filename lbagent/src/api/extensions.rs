@@ -65,7 +65,7 @@ pub(super) async fn table(State(context): State<Shared>) -> Answer {
 pub(super) async fn counters(State(context): State<Shared>) -> Answer {
     let counters = context.reconciler.counters(Vec::new(), Vec::new()).await;
     let counters = counters.map_err(ApiError::Observe)?;
-    let counters = observe::counters(&counters, OffsetDateTime::now_utc());
+    let counters = observe::counters(&counters, &context.fragments, OffsetDateTime::now_utc());
     answer(Envelope::success(CountersData { counters }))
 }
 

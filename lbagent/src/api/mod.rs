@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use crate::dataplane::{InterfaceStatus, ObjectStatus};
 use crate::desired::Desired;
 use crate::desired::validate::Gateway;
+use crate::fragments;
 use crate::monitor::MonitorHandle;
 use crate::plan::GatewaySettings;
 use crate::reconcile::ReconcilerHandle;
@@ -56,6 +57,8 @@ pub struct Context {
     pub reconciler: ReconcilerHandle,
     /// Tells what becomes of packets.
     pub monitor: MonitorHandle,
+    /// What becomes of fragments that came before the first one of their datagram.
+    pub fragments: Arc<fragments::Counters>,
     /// How the programs are attached.
     pub interfaces: watch::Receiver<Vec<InterfaceStatus>>,
     /// Which object is attached.

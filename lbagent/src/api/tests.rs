@@ -105,6 +105,7 @@ impl Server {
             reconciler: handle,
             interfaces: interfaces.subscribe(),
             monitor: crate::monitor::MonitorHandle::closed(),
+            fragments: Arc::default(),
             object: None,
             started_at: OffsetDateTime::now_utc(),
         });

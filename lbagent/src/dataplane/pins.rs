@@ -197,6 +197,7 @@ impl MapShape {
                 limits::MAX_FRAGMENTS,
                 "",
             ),
+            Self::ring(limits::HELD, limits::HELD_LEN),
             Self::of::<u32, AnswerBudget>(limits::ANSWERS, PerCpuArray, 1, ""),
             Self::ring(limits::EVENTS, limits::EVENTS_LEN),
             Self::of::<u32, EventDraft>(limits::EVENT_DRAFTS, PerCpuArray, 1, ""),

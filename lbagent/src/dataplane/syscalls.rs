@@ -1,10 +1,10 @@
 //! System calls that no safe wrapper offers: opening a pinned BPF object without knowing its type,
-//! detaching a link, and sending a frame out of an interface.
+//! detaching a link, sending a frame out of an interface, and having a program handle one.
 
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -12,6 +12,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 /// Commands of `enum bpf_cmd`, `include/uapi/linux/bpf.h`.
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_DETACH: libc::c_int = 34;
 
@@ -96,6 +97,60 @@ pub(super) fn update_link(link: &Path, program: &Path) -> io::Result<()> {
             BPF_LINK_UPDATE,
             &raw const attributes,
             size_of::<LinkUpdate>() as libc::c_uint,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The part of `union bpf_attr` that `BPF_PROG_TEST_RUN` reads.
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    pad: u32,
+}
+
+/// Has an XDP program handle a frame as if it came in now, and does what the program says with it
+/// (Linux 5.18); `context` is a `struct xdp_md`.
+pub(super) fn run_live(program: BorrowedFd<'_>, frame: &[u8], context: &[u8]) -> io::Result<()> {
+    const LIVE_FRAMES: u32 = 1 << 1;
+    let mut attributes = TestRun {
+        prog_fd: program.as_raw_fd() as u32,
+        data_size_in: frame.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        repeat: 1,
+        ctx_size_in: context.len() as u32,
+        ctx_in: context.as_ptr() as u64,
+        flags: LIVE_FRAMES,
+        batch_size: 1,
+        ..TestRun::default()
+    };
+    // SAFETY: the kernel reads and writes `size_of::<TestRun>()` bytes of `attributes`, and reads as
+    // many bytes of `frame` and `context` as it is told; all are alive until the call returns.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_TEST_RUN,
+            &raw mut attributes,
+            size_of::<TestRun>() as libc::c_uint,
         )
     };
     if result == 0 {

@@ -109,6 +109,6 @@ where
     Ok((result.return_value, left))
 }
 
-fn words<const N: usize>(words: [u32; N]) -> Vec<u8> {
+pub(super) fn words<const N: usize>(words: [u32; N]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }

@@ -11,6 +11,7 @@ use lbagent_common::{
 };
 
 use super::events::EventReader;
+use super::held::HeldMaps;
 pub use super::mapped::{Backends, Conns, Slots};
 use super::{Capacity, DataplaneError, batch};
 
@@ -46,6 +47,8 @@ pub struct Maps {
     pub udp_seen: Records<u32>,
     /// Sampled packets, until somebody takes the reader.
     pub events: Option<EventReader>,
+    /// Fragments that wait, until somebody takes them.
+    pub held: Option<HeldMaps>,
 }
 
 impl Maps {
@@ -67,6 +70,7 @@ impl Maps {
             backend_counters: Counters::take(ebpf, limits::BACKEND_COUNTERS)?,
             udp_seen: Records::take(ebpf, limits::UDP_SEEN)?,
             events: Some(EventReader::take(ebpf)?),
+            held: Some(HeldMaps::take(ebpf)?),
         })
     }
 }
@@ -79,7 +83,11 @@ pub struct Table<K: Pod, V: Pod> {
 }
 
 impl<K: Pod, V: Pod> Table<K, V> {
-    fn take(ebpf: &mut Ebpf, name: &'static str, capacity: u32) -> Result<Self, DataplaneError> {
+    pub(super) fn take(
+        ebpf: &mut Ebpf,
+        name: &'static str,
+        capacity: u32,
+    ) -> Result<Self, DataplaneError> {
         let map = HashMap::try_from(take_map(ebpf, name)?).map_err(failed(name, "open"))?;
         Ok(Self {
             name,

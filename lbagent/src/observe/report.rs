@@ -1,13 +1,16 @@
 //! Conditions, outcomes and fill of the maps, in the API's words.
 
+use std::sync::atomic::Ordering;
+
 use lbagent_api::status::{
-    self, Counters, MapStatus, ObjectKind, OutcomeCounter, Severity, Verdict,
+    self, Counters, HeldFragments, MapStatus, ObjectKind, OutcomeCounter, Severity, Verdict,
 };
 use lbagent_common::{Outcome, limits};
 use time::OffsetDateTime;
 
 use crate::dataplane::{ActualState, CounterSnapshot};
 use crate::desired::DesiredState;
+use crate::fragments;
 use crate::plan::{Condition, Object, Reason, named_regions};
 
 /// A condition under the name that its object has for operators.
@@ -59,7 +62,11 @@ const fn severity(reason: &Reason) -> Severity {
 }
 
 /// Packets by outcome, those without any included.
-pub fn counters(snapshot: &CounterSnapshot, taken_at: OffsetDateTime) -> Counters {
+pub fn counters(
+    snapshot: &CounterSnapshot,
+    fragments: &fragments::Counters,
+    taken_at: OffsetDateTime,
+) -> Counters {
     let outcomes = Outcome::ALL.iter().enumerate().map(|(index, outcome)| {
         let counter = snapshot.outcomes.get(index).copied().unwrap_or_default();
         OutcomeCounter {
@@ -72,6 +79,26 @@ pub fn counters(snapshot: &CounterSnapshot, taken_at: OffsetDateTime) -> Counter
     Counters {
         taken_at,
         outcomes: outcomes.collect(),
+        fragments: held(fragments),
+    }
+}
+
+fn held(counters: &fragments::Counters) -> HeldFragments {
+    let fragments::Counters {
+        waiting,
+        released,
+        expired,
+        displaced,
+        failed,
+    } = counters;
+    let [waiting, released, expired, displaced, failed] =
+        [waiting, released, expired, displaced, failed].map(|count| count.load(Ordering::Relaxed));
+    HeldFragments {
+        waiting,
+        released,
+        expired,
+        displaced,
+        failed,
     }
 }
 
@@ -154,7 +181,11 @@ mod tests {
             outcomes,
             ..CounterSnapshot::default()
         };
-        let counters = counters(&snapshot, OffsetDateTime::UNIX_EPOCH);
+        let counters = counters(
+            &snapshot,
+            &fragments::Counters::default(),
+            OffsetDateTime::UNIX_EPOCH,
+        );
         assert_eq!(counters.outcomes.len(), Outcome::ALL.len());
         let found: Vec<_> = counters.outcomes.iter().filter(|c| c.packets > 0).collect();
         let [found] = &found[..] else {

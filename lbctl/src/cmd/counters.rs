@@ -2,7 +2,7 @@
 
 use clap::Args;
 use lbagent_api::paths;
-use lbagent_api::status::{Counters, CountersData};
+use lbagent_api::status::{Counters, CountersData, HeldFragments};
 
 use crate::client::Client;
 use crate::error::CtlError;
@@ -57,7 +57,27 @@ fn render(counters: &Counters, all: bool) -> String {
         .sum();
     let bytes = counters.outcomes.iter().map(|counter| counter.bytes).sum();
     rows.push(row("total", "", packets, bytes));
-    table(&columns, &rows)
+    let mut text = table(&columns, &rows);
+    let held = &counters.fragments;
+    if all || *held != HeldFragments::default() {
+        text.push_str(&render_held(held));
+    }
+    text
+}
+
+/// One line below the table: these are no packets of their own.
+fn render_held(held: &HeldFragments) -> String {
+    let HeldFragments {
+        waiting,
+        released,
+        expired,
+        displaced,
+        failed,
+    } = held;
+    format!(
+        "\n\nheld fragments: {waiting} waiting, {released} released, {expired} expired, \
+         {displaced} displaced, {failed} failed"
+    )
 }
 
 #[cfg(test)]
@@ -75,13 +95,14 @@ mod tests {
             packets,
             bytes: packets * 100,
         };
-        let counters = Counters {
+        let mut counters = Counters {
             taken_at: OffsetDateTime::UNIX_EPOCH,
             outcomes: vec![
                 counter("forward_tx", Verdict::Forwarded, 1200),
                 counter("pass_not_vip", Verdict::Passed, 0),
                 counter("drop_no_backend", Verdict::Dropped, 7),
             ],
+            fragments: HeldFragments::default(),
         };
         let expected = "\
 OUTCOME          VERDICT    PACKETS   BYTES
@@ -90,5 +111,9 @@ drop_no_backend  dropped          7     700
 total                          1207  120700";
         assert_eq!(render(&counters, false), expected);
         assert!(render(&counters, true).contains("pass_not_vip     passed           0       0"));
+        counters.fragments.released = 3;
+        assert!(render(&counters, false).ends_with(
+            "120700\n\nheld fragments: 0 waiting, 3 released, 0 expired, 0 displaced, 0 failed"
+        ));
     }
 }

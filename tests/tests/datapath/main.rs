@@ -4,6 +4,7 @@ mod corpus;
 mod decap;
 mod foreign;
 mod fragments;
+mod held_fragments;
 mod icmp_damage;
 mod icmp_echo;
 mod icmp_errors;

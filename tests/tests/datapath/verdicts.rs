@@ -254,7 +254,7 @@ fn everything_else_has_its_reason() {
         drop(
             "later fragment",
             as_fragment(syn(5432), 100, false),
-            Outcome::DropFragment,
+            Outcome::HoldFragment,
         ),
         pass("unpublished port", syn(5433), Outcome::PassNotVip),
         pass(
