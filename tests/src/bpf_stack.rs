@@ -68,7 +68,8 @@ pub fn deepest_chains(object: &[u8]) -> Result<Vec<Chain>> {
             Some((section, from.wrapping_add_signed(8 * (steps + 1))))
         });
         let function = Function {
-            name: symbol.name()?.to_owned(),
+            // Without the hash of its crate.
+            name: format!("{:#}", rustc_demangle::demangle(symbol.name()?)),
             frame: frame(code),
             calls: calls.collect(),
         };

@@ -75,6 +75,18 @@ pub fn tcp(
     frame
 }
 
+/// A SYN with these bytes as options, a multiple of 4, and right checksums.
+pub fn syn(source: SocketAddr, destination: SocketAddr, options: &[u8], payload: &[u8]) -> Vec<u8> {
+    let step = ip(source, destination).tcp(source.port(), destination.port(), 1_000, 65_535);
+    let step = step
+        .syn()
+        .options_raw(options)
+        .expect("options of a TCP header");
+    let mut frame = Vec::with_capacity(step.size(payload.len()));
+    step.write(&mut frame, payload).expect("writing to memory");
+    frame
+}
+
 /// A UDP frame with right checksums.
 pub fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u8> {
     let step = ip(source, destination).udp(source.port(), destination.port());

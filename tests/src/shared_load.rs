@@ -13,6 +13,7 @@ use aya::maps::{MapInfo, MapType};
 use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramInfo, XdpMode};
 use lbagent::dataplane::{Capacity, Dataplane, KernelDataplane, Sampling, Step};
+use lbagent_common::limits;
 
 use crate::syscalls;
 
@@ -48,6 +49,18 @@ impl SharedLoad {
             dataplane: Some(dataplane),
             link: None,
         })
+    }
+
+    /// Makes the programs forget every flow that they have seen.
+    pub fn forget_flows(&mut self) -> Result<()> {
+        const FLOWS: [&str; 3] = [limits::CONNS, limits::REFUSALS, limits::UDP_SEEN];
+        for id in maps_of(&self.ingress_program()?.info()?)? {
+            let info = MapInfo::from_id(id)?;
+            if FLOWS.contains(&info.name_as_str().unwrap_or_default()) {
+                empty_map(id)?;
+            }
+        }
+        Ok(())
     }
 
     /// Attaches the program of the client side to an interface, as long as the rig lives.

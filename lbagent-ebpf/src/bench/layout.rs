@@ -13,9 +13,10 @@ pub const FLOW_MASK: usize = 2;
 pub const FLOW_SHIFT: usize = 3;
 /// First word of the frame's headers.
 pub const FRAME: usize = 4;
-/// Words of headers in an IPv4 frame: Ethernet 14, IPv4 20, TCP 20 bytes, and two more.
-pub const FRAME_WORDS_V4: usize = 7;
-/// Words of headers in an IPv6 frame: Ethernet 14, IPv6 40, TCP 20 bytes, and six more.
+/// Words of headers in an IPv4 frame: Ethernet 14, IPv4 20, TCP 20 bytes, and ten more, where a SYN
+/// has its MSS.
+pub const FRAME_WORDS_V4: usize = 8;
+/// Words of headers in an IPv6 frame: Ethernet 14, IPv6 40, TCP 20 bytes, and six more, likewise.
 pub const FRAME_WORDS_V6: usize = 10;
 
 /// Entries of `TARGETS`, the programs that can be measured.

@@ -48,8 +48,22 @@ pub struct Restore<'a> {
     pub target: Target,
     /// The frame.
     pub frame: &'a [u8],
-    /// Flows to choose among: a power of two, or `None` for a new one each time.
-    pub flows: Option<u32>,
+    /// Which flow each packet is of.
+    pub flows: Flows,
+}
+
+/// How the harness picks the flow of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flows {
+    /// At random among so many, a power of two.
+    Among(u32),
+    /// Each of so many once before one comes again; a power of two.
+    InTurn(u32),
+}
+
+impl Flows {
+    /// No flow comes twice within 2^32 packets.
+    pub const DISTINCT: Self = Self::InTurn(0);
 }
 
 /// The loaded object.
@@ -119,13 +133,13 @@ impl Floors {
         let mut case = [0_u64; layout::CASE_WORDS];
         case[layout::TARGET] = u64::from(restore.target.index());
         case[layout::LENGTH] = restore.frame.len() as u64;
-        match restore.flows {
-            Some(flows) => {
-                case[layout::FLOW_MASK] = u64::from(flows - 1);
-                case[layout::FLOW_SHIFT] = 32;
-            }
-            None => case[layout::FLOW_MASK] = u64::from(u32::MAX),
-        }
+        let (Flows::Among(flows) | Flows::InTurn(flows)) = restore.flows;
+        // The number of `DISTINCT` is 2^32, which wraps to 0.
+        case[layout::FLOW_MASK] = u64::from(flows.wrapping_sub(1));
+        case[layout::FLOW_SHIFT] = match restore.flows {
+            Flows::Among(_) => 32,
+            Flows::InTurn(_) => 0,
+        };
         for (word, bytes) in case[layout::FRAME..]
             .iter_mut()
             .zip(restore.frame.chunks_exact(8))

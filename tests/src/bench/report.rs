@@ -16,30 +16,39 @@ pub struct Figure {
     pub family: &'static str,
     /// `tcp` or `udp`.
     pub proto: &'static str,
-    /// Forwarding mode; `none` for floor programs.
+    /// Forwarding mode; `none` for floor programs and for what is not forwarded.
     pub mode: &'static str,
     /// Nanoseconds per packet, the best round.
     pub min_ns: u64,
     /// Nanoseconds per packet, the median round.
     pub median_ns: u64,
-    /// Median over the rounds of this case's time by the reference's time in the same round.
-    pub ratio: f64,
+    /// The best round against the best rounds of others.
+    pub ratios: Vec<Ratio>,
 }
 
-/// The most that a case may cost, in units of the reference.
-#[derive(Clone, Copy, Debug)]
-pub struct Goal {
-    /// The case, whatever its family.
-    pub case: &'static str,
-    /// Its transport protocol.
-    pub proto: &'static str,
-    /// The largest ratio that meets the goal.
+/// What a case costs in units of another one.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Ratio {
+    /// The other one.
+    pub to: &'static str,
+    /// How many times as much this one costs.
     pub ratio: f64,
+    /// The largest ratio that meets the goal, where there is one.
+    pub goal: Option<f64>,
 }
 
-impl Goal {
-    fn is_of(&self, figure: &Figure) -> bool {
-        self.case == figure.case && self.proto == figure.proto
+impl Ratio {
+    /// Rounded to three places.
+    pub fn new(to: &'static str, ratio: f64, goal: Option<f64>) -> Self {
+        Self {
+            to,
+            ratio: (ratio * 1000.0).round() / 1000.0,
+            goal,
+        }
+    }
+
+    fn is_missed(&self) -> bool {
+        self.goal.is_some_and(|goal| self.ratio > goal)
     }
 }
 
@@ -51,24 +60,13 @@ pub fn median(values: &mut [f64]) -> Option<f64> {
     Some((upper + lower) / 2.0)
 }
 
-/// The figures as a table, with the goal where there is one.
-pub fn table(figures: &[Figure], goals: &[Goal]) -> String {
+/// The figures as a table, with goals where there are any.
+pub fn table(figures: &[Figure]) -> String {
     let mut text = format!(
-        "{:<18} {:<6} {:<5} {:<5} {:>7} {:>7} {:>7}  {}\n",
-        "case", "family", "proto", "mode", "min ns", "median", "× ref", "goal"
+        "{:<18} {:<6} {:<5} {:<5} {:>7} {:>7}  {}\n",
+        "case", "family", "proto", "mode", "min ns", "median", "ratios"
     );
     for figure in figures {
-        let goal = goals
-            .iter()
-            .find(|goal| goal.is_of(figure))
-            .map_or(String::new(), |goal| {
-                let verdict = if figure.ratio <= goal.ratio {
-                    "met"
-                } else {
-                    "MISSED"
-                };
-                format!("≤ {:.1} {verdict}", goal.ratio)
-            });
         let Figure {
             case,
             family,
@@ -76,16 +74,28 @@ pub fn table(figures: &[Figure], goals: &[Goal]) -> String {
             mode,
             min_ns,
             median_ns,
-            ratio,
+            ratios,
         } = figure;
+        let ratios: Vec<String> = ratios.iter().map(describe).collect();
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "{case:<18} {family:<6} {proto:<5} {mode:<5} {min_ns:>7} {median_ns:>7} {ratio:>7.2}  \
-             {goal}"
+            "{case:<18} {family:<6} {proto:<5} {mode:<5} {min_ns:>7} {median_ns:>7}  {}",
+            ratios.join(", ")
         );
     }
     text
+}
+
+fn describe(ratio: &Ratio) -> String {
+    let Ratio {
+        to, ratio: value, ..
+    } = ratio;
+    let verdict = if ratio.is_missed() { "MISSED" } else { "met" };
+    match ratio.goal {
+        Some(goal) => format!("{value:.2} × {to} (≤ {goal:.2} {verdict})"),
+        None => format!("{value:.2} × {to}"),
+    }
 }
 
 /// Writes one JSON object a line.
@@ -99,77 +109,62 @@ pub fn write_json(figures: &[Figure], path: &Path) -> Result<()> {
     file.flush().with_context(describe)
 }
 
-/// One line that names every missed goal and by how much; `None` when all are met.
-pub fn missed(figures: &[Figure], goals: &[Goal]) -> Option<String> {
-    let mut misses = Vec::new();
-    for goal in goals {
-        let mut measured = figures
-            .iter()
-            .filter(|figure| goal.is_of(figure))
-            .peekable();
-        if measured.peek().is_none() {
-            misses.push(format!("{} was not measured", goal.case));
-        }
-        misses.extend(
-            measured
-                .filter(|figure| figure.ratio > goal.ratio)
-                .map(|figure| {
-                    let Figure {
-                        case,
-                        family,
-                        proto,
-                        ratio,
-                        ..
-                    } = figure;
-                    let excess = (ratio / goal.ratio - 1.0) * 100.0;
-                    format!(
-                        "{case} {family} {proto} {ratio:.2} > {:.2} (+{excess:.0} %)",
-                        goal.ratio
-                    )
-                }),
-        );
-    }
-    (!misses.is_empty()).then(|| format!("goals missed: {}", misses.join("; ")))
+/// Every missed goal, and by how much.
+pub fn missed(figures: &[Figure]) -> Vec<String> {
+    let ratios = figures
+        .iter()
+        .flat_map(|figure| figure.ratios.iter().map(move |ratio| (figure, ratio)));
+    ratios
+        .filter(|(_, ratio)| ratio.is_missed())
+        .filter_map(|(figure, ratio)| {
+            let goal = ratio.goal?;
+            let Figure {
+                case,
+                family,
+                proto,
+                mode,
+                ..
+            } = figure;
+            let excess = (ratio.ratio / goal - 1.0) * 100.0;
+            Some(format!(
+                "{case} {family} {proto} {mode} {:.2} × {} > {goal:.2} (+{excess:.0} %)",
+                ratio.ratio, ratio.to
+            ))
+        })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const GOALS: &[Goal] = &[Goal {
-        case: "foreign",
-        proto: "tcp",
-        ratio: 1.5,
-    }];
-
-    fn figure(case: &'static str, ratio: f64) -> Figure {
+    fn figure(ratio: f64, goal: Option<f64>) -> Figure {
         Figure {
-            case,
+            case: "foreign",
             family: "ipv4",
             proto: "tcp",
-            mode: "nat",
+            mode: "none",
             min_ns: 1,
             median_ns: 1,
-            ratio,
+            ratios: vec![Ratio::new("ref", ratio, goal)],
         }
     }
 
     #[track_caller]
-    fn check(figures: &[Figure], expected: Option<&str>) {
-        assert_eq!(missed(figures, GOALS).as_deref(), expected);
+    fn check(ratio: f64, goal: Option<f64>, expected: &[&str]) {
+        assert_eq!(missed(&[figure(ratio, goal)]), expected);
+        let is_missed = table(&[figure(ratio, goal)]).contains("MISSED");
+        assert_eq!(is_missed, !expected.is_empty());
     }
 
     #[test]
     fn misses_are_named() {
-        check(&[figure("foreign", 1.5)], None);
-        check(&[figure("foreign", 1.5), figure("other", 9.0)], None);
+        check(1.5, Some(1.5), &[]);
+        check(9.0, None, &[]);
         check(
-            &[figure("other", 1.0)],
-            Some("goals missed: foreign was not measured"),
-        );
-        check(
-            &[figure("foreign", 1.0), figure("foreign", 3.0)],
-            Some("goals missed: foreign ipv4 tcp 3.00 > 1.50 (+100 %)"),
+            3.0,
+            Some(1.5),
+            &["foreign ipv4 tcp none 3.00 × ref > 1.50 (+100 %)"],
         );
     }
 

@@ -7,7 +7,9 @@ use etherparse::IpNumber;
 use lbagent::desired::{ForwardingMode, Transport};
 use lbagent_common::Outcome;
 use lbagent_tests::outer::{Peeled, peel};
-use lbagent_tests::packet_builder::{Segment, describe, tcp, udp, with_ipv4_options, with_ttl};
+use lbagent_tests::packet_builder::{
+    Segment, describe, syn, tcp, udp, with_ipv4_options, with_ttl,
+};
 use lbagent_tests::prog_run::{
     Action, CLIENT_V4, CLIENT_V6, GATEWAY_V4, GATEWAY_V6, Rig, Side, VIP_V4, VIP_V6, backend_mac,
 };
@@ -329,23 +331,6 @@ fn without_an_address_of_its_own_the_gateway_encapsulates_nothing() {
     }
 }
 
-/// A SYN with these bytes as options, a multiple of 4.
-fn syn(client: &str, vip: &str, options: &[u8]) -> Vec<u8> {
-    use etherparse::PacketBuilder;
-    let (client, vip) = (at(client), at(vip));
-    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-    let ip = match (client.ip(), vip.ip()) {
-        (IpAddr::V4(client), IpAddr::V4(vip)) => ethernet.ipv4(client.octets(), vip.octets(), 64),
-        (IpAddr::V6(client), IpAddr::V6(vip)) => ethernet.ipv6(client.octets(), vip.octets(), 64),
-        _ => unreachable!("a packet has one family"),
-    };
-    let step = ip.tcp(client.port(), vip.port(), 1, 1000).syn();
-    let step = step.options_raw(options).expect("options of a SYN");
-    let mut frame = Vec::new();
-    step.write(&mut frame, &[]).expect("writing to memory");
-    frame
-}
-
 #[test]
 fn the_mss_of_a_syn_is_what_fits_inside() {
     require_root!();
@@ -384,7 +369,7 @@ fn the_mss_of_a_syn_is_what_fits_inside() {
                     let mut options = before.to_vec();
                     options.extend(mss(value));
                     options.resize(options.len().next_multiple_of(4), 0);
-                    let frame = syn(&client, &vip, &options);
+                    let frame = syn(at(&client), at(&vip), &options, b"");
                     let ran = rig.run(side, &frame).unwrap();
                     let peeled = peel(&ran.frame).unwrap();
                     // With right checksums, which `describe` computes in full.
@@ -416,12 +401,12 @@ fn damaged_options_are_left_alone() {
         vec![1; 40],
         vec![],
     ] {
-        let frame = syn(&client, &vip, &options);
+        let frame = syn(at(&client), at(&vip), &options, b"");
         let ran = rig.run(Side::Client, &frame).unwrap();
         assert_eq!(peel(&ran.frame).unwrap().inner, frame[14..], "{options:?}");
     }
     // A header that ends before its options do.
-    let mut frame = syn(&client, &vip, &[]);
+    let mut frame = syn(at(&client), at(&vip), &[], b"");
     frame[46] = 0xf0;
     let ran = rig.run(Side::Client, &frame).unwrap();
     assert_eq!(peel(&ran.frame).unwrap().inner, frame[14..]);
