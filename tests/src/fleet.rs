@@ -7,6 +7,7 @@
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use crate::gateway::PORT;
 use crate::net_link::{Cidr, Netlink};
 use crate::netns::{BpfFs, HostNs, NetNs, set_sysctl};
 use crate::server::Server;
-use crate::syscalls::{Offload, set_offload};
+use crate::syscalls::{Offload, attach_xdp_pass, interface_index, set_offload};
 use crate::topology::{VIPS, add_addresses, make_wire_like};
 
 /// Key of the flow hash, as operators give it to all of their gateways.
@@ -60,7 +61,8 @@ pub struct FleetBackend {
     pub name: String,
     /// The host.
     pub host: HostNs,
-    addresses: [Cidr; 2],
+    /// Its IPv4 and its IPv6 address.
+    pub addresses: [Cidr; 2],
 }
 
 /// Two running gateways. The fields are dropped in this order: the daemons first.
@@ -72,11 +74,13 @@ pub struct Fleet {
     /// The client, on `eth0`.
     pub client: NetNs,
     router: NetNs,
-    _gateways: [HostNs; 2],
-    _lan: NetNs,
+    gateways: [HostNs; 2],
+    lan: NetNs,
     /// The backends.
     pub backends: Vec<FleetBackend>,
     state: Value,
+    /// Programs at the far ends of the gateways' links; see [`attach_xdp_pass`].
+    _peer_programs: Vec<OwnedFd>,
 }
 
 impl Fleet {
@@ -96,9 +100,10 @@ impl Fleet {
         ];
         lan.run(|| Netlink::open()?.add_bridge("br0"))?;
         wire_router(&router, &client, &lan)?;
-        for (number, gateway) in gateways.iter().enumerate() {
-            wire_gateway(number, gateway, &router, &lan)?;
-        }
+        let peer_programs = (0..)
+            .zip(&gateways)
+            .map(|(number, gateway)| wire_gateway(number, gateway, &router, &lan))
+            .collect::<Result<_>>()?;
         let backends: Vec<_> = (1..=backends)
             .map(|number| wire_backend(number, &lan))
             .collect::<Result<_>>()?;
@@ -117,9 +122,10 @@ impl Fleet {
             client,
             router,
             state: document(mode, &backends[..members]),
-            _gateways: gateways,
-            _lan: lan,
+            gateways,
+            lan,
             backends,
+            _peer_programs: peer_programs,
         };
         fleet.apply()?;
         fleet.route([1, 1])?;
@@ -193,6 +199,16 @@ impl Fleet {
         Ok(())
     }
 
+    /// Gives the gateways' links towards the backends another MTU.
+    pub fn set_inner_mtu(&self, mtu: u32) -> Result<()> {
+        for (number, gateway) in self.gateways.iter().enumerate() {
+            gateway.run(|| Netlink::open()?.set_mtu("be0", mtu))?;
+            self.lan
+                .run(|| Netlink::open()?.set_mtu(&gateway_port(number), mtu))?;
+        }
+        Ok(())
+    }
+
     /// Packets from clients that each gateway has sent to backends.
     pub fn forwarded(&self) -> Result<[u64; 2]> {
         let total = |agent: &Agent| -> Result<u64> {
@@ -225,10 +241,17 @@ impl FleetBackend {
             VIPS.iter()
                 .try_for_each(|vip| netlink.add_address("lo", Cidr::host(*vip)))
         })?;
-        let mut decap = self.host.command(binary("LBAGENT_BIN", "lbagent"));
-        let ended = Ended::of(decap.args(["decap", "--iface", "eth0"]))?;
-        ensure!(ended.code == 0, "{}: decap: {}", self.name, ended.stderr);
+        self.decap(&[])?;
         Server::start_for_vips(net, &self.name, PORT, &VIPS)
+    }
+
+    /// `lbagent decap --iface eth0 ARGUMENTS…` on the backend.
+    pub fn decap(&self, arguments: &[&str]) -> Result<()> {
+        let mut decap = self.host.command(binary("LBAGENT_BIN", "lbagent"));
+        decap.args(["decap", "--iface", "eth0"]).args(arguments);
+        let ended = Ended::of(&mut decap)?;
+        ensure!(ended.code == 0, "{}: decap: {}", self.name, ended.stderr);
+        Ok(())
     }
 
     fn instance(&self) -> Value {
@@ -269,6 +292,11 @@ fn address(cidr: &str) -> IpAddr {
     Cidr::new(cidr).address
 }
 
+/// The far end of a gateway's link: in the router and in the LAN.
+fn gateway_port(number: usize) -> String {
+    format!("gw{}", number + 1)
+}
+
 fn wire_router(router: &NetNs, client: &NetNs, lan: &NetNs) -> Result<()> {
     router.run(|| -> Result<()> {
         for (key, value) in [
@@ -298,13 +326,15 @@ fn wire_router(router: &NetNs, client: &NetNs, lan: &NetNs) -> Result<()> {
     })
 }
 
-fn wire_gateway(number: usize, gateway: &HostNs, router: &NetNs, lan: &NetNs) -> Result<()> {
-    let port = format!("gw{}", number + 1);
-    router.run(|| {
+fn wire_gateway(number: usize, gateway: &HostNs, router: &NetNs, lan: &NetNs) -> Result<OwnedFd> {
+    let port = gateway_port(number);
+    let program = router.run(|| -> Result<OwnedFd> {
         let netlink = Netlink::open()?;
         netlink.add_veth(&port, &gateway.net, "cl0")?;
         add_addresses(&netlink, &port, ROUTER_LINKS[number])?;
-        make_wire_like(&port)
+        make_wire_like(&port)?;
+        // What the gateway answers by XDP_TX arrives here only with a program.
+        Ok(attach_xdp_pass(interface_index(&port)?)?)
     })?;
     gateway.run(|| {
         let netlink = Netlink::open()?;
@@ -317,7 +347,8 @@ fn wire_gateway(number: usize, gateway: &HostNs, router: &NetNs, lan: &NetNs) ->
         Netlink::open()?.add_port("br0", &port)?;
         // Frames that XDP redirects into the link arrive only with this.
         set_offload(&port, Offload::Gro, true).context("switching GRO on")
-    })
+    })?;
+    Ok(program)
 }
 
 fn wire_backend(number: usize, lan: &NetNs) -> Result<FleetBackend> {

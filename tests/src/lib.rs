@@ -17,6 +17,7 @@ pub mod object_file;
 pub mod observe;
 pub mod outer;
 pub mod packet_builder;
+pub mod path_mtu;
 pub mod pattern;
 pub mod ping;
 pub mod poll;

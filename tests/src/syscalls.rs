@@ -398,6 +398,26 @@ pub fn link_address(name: &str) -> io::Result<[u8; 6]> {
     found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no interface {name}")))
 }
 
+/// Sets an option of a socket that is a C `int`.
+pub fn set_int_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let size = size_of::<libc::c_int>() as libc::socklen_t;
+    let pointer = (&raw const value).cast();
+    // SAFETY: `pointer` leads to a live `int`, which is as long as `size` says.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, pointer, size) })?;
+    Ok(())
+}
+
+/// Reads an option of a socket that is a C `int`.
+pub fn int_option(socket: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
+    let mut value: libc::c_int = 0;
+    let mut size = size_of::<libc::c_int>() as libc::socklen_t;
+    let pointer = (&raw mut value).cast();
+    // SAFETY: `pointer` leads to a live `int`, which is as long as `size` says; the kernel writes no
+    // more, and how much it wrote to `size`.
+    check(unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, pointer, &raw mut size) })?;
+    Ok(value)
+}
+
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 {
         Err(io::Error::last_os_error())

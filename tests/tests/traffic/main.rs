@@ -6,6 +6,7 @@ mod bulk;
 mod decap;
 mod detach;
 mod drain;
+mod dsr;
 mod failures;
 mod foreign;
 mod fragments;
