@@ -93,7 +93,9 @@ pub struct NatFlowKey {
     /// Transport protocol.
     pub protocol: Protocol,
     #[doc(hidden)]
-    pub pad: [u8; 3],
+    pub pad: u8,
+    /// Zero.
+    pub pad_end: u16,
 }
 
 impl NatFlowKey {
@@ -112,7 +114,8 @@ impl NatFlowKey {
             backend_port,
             peer_port,
             protocol,
-            pad: [0; 3],
+            pad: 0,
+            pad_end: 0,
         }
     }
 }

@@ -15,7 +15,9 @@ pub struct FragmentKey {
     /// Protocol of the datagram; in IPv6 the fragment header's next header.
     pub protocol: Protocol,
     #[doc(hidden)]
-    pub pad: [u8; 3],
+    pub pad: u8,
+    /// Zero.
+    pub pad_end: u16,
 }
 
 /// What the first fragment decided. Size 60, alignment 4.
@@ -41,7 +43,9 @@ pub struct FragmentEntry {
     /// Its transport protocol: what the key has may be an extension header.
     pub protocol: Protocol,
     #[doc(hidden)]
-    pub pad: [u8; 3],
+    pub pad: u8,
+    /// Zero.
+    pub pad_end: u16,
 }
 
 impl FragmentEntry {

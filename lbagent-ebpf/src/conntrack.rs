@@ -7,7 +7,7 @@ use lbagent_common::{
 use crate::maglev::Owners;
 use crate::outcome::Stop;
 use crate::packet::Packet;
-use crate::{kernel, maps};
+use crate::{apart, kernel, maps};
 
 /// Whether the packet starts a flow: a SYN, or a UDP packet after a silence.
 ///
@@ -51,10 +51,10 @@ pub fn select_owner(
             vip_id: vip.vip_id,
             group_tag: vip.group_tag,
             idle_ticks: settings.conn_idle_ticks,
-            owners,
-            is_new,
+            current: owners.current,
+            previous: owners.previous,
         };
-        select_changed(&flow)
+        apart::select_changed(&flow, u32::from(is_new))
     };
     if owner == 0 {
         return Err(Stop::Drop(Outcome::DropNoBackend));
@@ -74,14 +74,14 @@ pub fn lookup_owner(settings: &Settings, vip: &VipEntry, hash: u64, owners: Owne
         vip_id: vip.vip_id,
         group_tag: vip.group_tag,
         idle_ticks: settings.conn_idle_ticks,
-        owners,
-        is_new: false,
+        current: owners.current,
+        previous: owners.previous,
     };
-    lookup_changed(&flow)
+    apart::lookup_changed(&flow)
 }
 
-#[inline(never)]
-fn lookup_changed(flow: &ChangedFlow) -> BackendId {
+#[inline(always)]
+pub fn lookup_changed(flow: &ChangedFlow) -> BackendId {
     if let Some(bucket) = maps::conn_bucket(flow.tag as u32 & flow.conn_mask) {
         let now = kernel::tick();
         let mut way = 0;
@@ -98,22 +98,22 @@ fn lookup_changed(flow: &ChangedFlow) -> BackendId {
             way += 1;
         }
     }
-    if is_usable(flow, flow.owners.previous) {
-        flow.owners.previous
+    if is_usable(flow, flow.previous) {
+        flow.previous
     } else {
-        flow.owners.current
+        flow.current
     }
 }
 
 /// A flow of a slot that changed hands.
-struct ChangedFlow {
+pub struct ChangedFlow {
     tag: u64,
     conn_mask: u32,
     vip_id: u32,
     group_tag: u32,
     idle_ticks: u32,
-    owners: Owners,
-    is_new: bool,
+    current: BackendId,
+    previous: BackendId,
 }
 
 /// The owner of a flow whose slot changed hands: the stored one, else the current owner for a new
@@ -126,12 +126,13 @@ struct ChangedFlow {
 ///
 /// An entry that was not used for `idle_ticks` counts for nothing: its slot may have settled and
 /// changed again since.
-#[inline(never)]
-fn select_changed(flow: &ChangedFlow) -> BackendId {
-    let previous = if is_usable(flow, flow.owners.previous) {
-        flow.owners.previous
+#[inline(always)]
+pub fn select_changed(flow: &ChangedFlow, is_new: u32) -> BackendId {
+    let is_new = is_new != 0;
+    let previous = if is_usable(flow, flow.previous) {
+        flow.previous
     } else {
-        flow.owners.current
+        flow.current
     };
     let Some(bucket) = maps::conn_bucket(flow.tag as u32 & flow.conn_mask) else {
         return previous;
@@ -144,7 +145,7 @@ fn select_changed(flow: &ChangedFlow) -> BackendId {
     while way < ways && way < CONN_WAYS {
         let entry = bucket.entry(way);
         if entry.tag() == flow.tag && entry.backend != 0 {
-            if !flow.is_new && !is_idle(flow, &entry, now) && is_usable(flow, entry.backend) {
+            if !is_new && !is_idle(flow, &entry, now) && is_usable(flow, entry.backend) {
                 let last_seen = now | ConnEntry::ESTABLISHED;
                 if entry.last_seen != last_seen {
                     bucket.set_last_seen(way, last_seen);
@@ -159,11 +160,7 @@ fn select_changed(flow: &ChangedFlow) -> BackendId {
         }
         way += 1;
     }
-    let owner = if flow.is_new {
-        flow.owners.current
-    } else {
-        previous
-    };
+    let owner = if is_new { flow.current } else { previous };
     if owner == 0 {
         return 0;
     }

@@ -9,8 +9,7 @@ use lbagent_common::{
 };
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
-use crate::forward::{self, Target, nat, way};
-use crate::kernel::{Hop, Leg};
+use crate::forward::{Target, nat};
 use crate::outcome::Packed;
 use crate::packet::{self, Context, L3_OFFSET, Packet};
 use crate::{backend, counters, kernel, maps};
@@ -83,68 +82,30 @@ pub extern "C" fn lb_hold_fragment(ctx: *mut xdp_md) -> u32 {
     outcome as u32
 }
 
-/// Sends a later fragment to the backend that its first one went to, rewritten alike;
-/// [`Packed::NOTHING`] where the backend gets it as it is, in another packet perhaps.
-#[inline(never)]
+/// Sends a later fragment to the backend that its first one went to.
+#[inline(always)]
 pub fn send<C: Context>(ctx: &C, packet: &Packet, entry: &FragmentEntry) -> Packed {
     let Some(target) = target(packet, entry) else {
         return LOST;
     };
-    if target.vip.forwarding_mode != VipEntry::MODE_NAT {
-        return Packed::NOTHING;
-    }
-    let result = nat::send_later(ctx, packet, &target, entry);
-    if result.is_ok() {
+    let sent = if target.vip.forwarding_mode == VipEntry::MODE_NAT {
+        send_nat(ctx, packet, entry)
+    } else {
+        ctx.send_around_nat(packet, target.vip, target.backend, packet)
+    };
+    if sent.is_sent() {
         counters::forwarded(entry.vip_id, entry.backend_id, false, ctx.len());
     }
-    Packed::new(result)
+    sent
 }
 
-/// After [`send`] did nothing: finds the way to the backend; [`Packed::ONWARDS`] when there is one.
+/// A stack frame of its own, because the other modes need as much at the same place.
 #[inline(never)]
-pub fn find_dsr_way<C: Context>(
-    ctx: &C,
-    packet: &Packet,
-    entry: &FragmentEntry,
-    hop: &mut Hop,
-) -> Packed {
-    let Some(Target {
-        settings,
-        vip,
-        backend,
-        ..
-    }) = target(packet, entry)
-    else {
-        return LOST;
-    };
-    let overhead = match forward::dsr_overhead(packet, vip, backend) {
-        Ok(overhead) => overhead as u16,
-        Err(stop) => return Packed::new(Err(stop)),
-    };
-    let leg = Leg {
-        source: &backend.source,
-        destination: &backend.addr,
-        overhead,
-    };
-    match way::to_backend(ctx, packet, settings, backend, &leg, hop) {
-        Ok(()) => Packed::ONWARDS,
-        Err(stop) => Packed::new(Err(stop)),
+fn send_nat<C: Context>(ctx: &C, packet: &Packet, entry: &FragmentEntry) -> Packed {
+    match target(packet, entry) {
+        Some(target) => Packed::new(nat::send_later(ctx, packet, &target, entry)),
+        None => LOST,
     }
-}
-
-/// After [`find_dsr_way`]: sends the fragment.
-#[inline(never)]
-pub fn send_dsr<C: Context>(ctx: &C, packet: &Packet, entry: &FragmentEntry, hop: &Hop) -> Packed {
-    let Some(target) = target(packet, entry) else {
-        return LOST;
-    };
-    // Of the first fragment's ports: all fragments go one way.
-    let entropy = forward::entropy(target.settings, packet);
-    let result = forward::send_dsr(ctx, packet, &target, entropy, hop);
-    if result.is_ok() {
-        counters::forwarded(entry.vip_id, entry.backend_id, false, ctx.len());
-    }
-    Packed::new(result)
 }
 
 /// A later fragment without a first one; or VIP or backend are gone since that came.
@@ -175,7 +136,7 @@ fn is_for_vip(packet: &Packet) -> bool {
 }
 
 /// Notes where a first fragment went that was just sent to its backend.
-#[inline(never)]
+#[inline(always)]
 pub fn remember<C: Context>(ctx: &C, packet: &Packet, vip: &VipEntry, id: BackendId) -> u32 {
     let mut entry = entry_of(packet);
     entry.backend_id = id;
@@ -211,7 +172,7 @@ fn read_addresses<C: Context>(
 
 /// Notes that the datagram of a first fragment passes, if it is for a VIP address: its later
 /// fragments must not wait for an entry.
-#[inline(never)]
+#[inline(always)]
 pub fn let_pass(packet: &Packet) -> u32 {
     if !is_for_vip(packet) {
         return 0;
@@ -234,7 +195,8 @@ pub fn entry_of(packet: &Packet) -> FragmentEntry {
         source_port: packet.source_port,
         destination_port: packet.destination_port,
         protocol: packet.protocol,
-        pad: [0; 3],
+        pad: 0,
+        pad_end: 0,
     }
 }
 

@@ -15,14 +15,16 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use lbagent_common::checksum::Difference;
 use lbagent_common::{Addr, BackendEntry};
 
+use crate::apart::Scalar;
 use crate::outcome::Egress;
-use crate::packet::{Context, Packet, opaque};
+use crate::packet::{Context, Packet, opaque, unknown_zero};
 
 /// Address families as the kernel numbers them.
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
 /// What the routing table says.
+#[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// Through an interface: the hop is filled.
@@ -33,6 +35,28 @@ pub enum Route {
     TooBig,
     /// Nowhere: no route, or forwarding is off.
     None,
+}
+
+impl Scalar for Route {
+    const NONE: Self = Self::None;
+
+    #[inline(always)]
+    fn number(self) -> u64 {
+        self as u64
+    }
+
+    #[inline(always)]
+    fn from_number(number: u64) -> Self {
+        const OUT: u64 = Route::Out as u64;
+        const LOCAL: u64 = Route::Local as u64;
+        const TOO_BIG: u64 = Route::TooBig as u64;
+        match number {
+            OUT => Self::Out,
+            LOCAL => Self::Local,
+            TOO_BIG => Self::TooBig,
+            _ => Self::None,
+        }
+    }
 }
 
 /// The way out.
@@ -47,16 +71,22 @@ pub struct Hop {
     /// Largest IP packet on the way, 0 when unknown. The routing table tells it only for lengths
     /// that it was asked about.
     pub mtu: u32,
+    /// How many bytes longer the packet leaves than it came.
+    pub overhead: u32,
 }
 
 impl Hop {
-    /// To be filled.
-    pub const NONE: Self = Self {
-        ifindex: 0,
-        link: [0; 3],
-        is_direct: 0,
-        mtu: 0,
-    };
+    /// To be filled, for a packet that leaves that much longer than it came.
+    #[inline(always)]
+    pub const fn unknown(overhead: u32) -> Self {
+        Self {
+            ifindex: 0,
+            link: [0; 3],
+            is_direct: 0,
+            mtu: 0,
+            overhead,
+        }
+    }
 
     /// How a packet takes this way.
     #[inline(always)]
@@ -71,37 +101,34 @@ impl Hop {
     }
 }
 
-/// A packet as it will leave.
-pub struct Leg<'a> {
-    /// Its source address.
-    pub source: &'a Addr,
-    /// Its destination address.
-    pub destination: &'a Addr,
-    /// How many bytes longer it is than it came.
-    pub overhead: u16,
-}
-
-/// Asks the kernel's routing table how a packet would go.
-///
-/// A function of its own because its parameters take much of the 512 bytes of stack.
-#[inline(never)]
-pub fn route<C: Context>(ctx: &C, packet: &Packet, leg: &Leg<'_>, hop: &mut Hop) -> Route {
+/// Asks the kernel's routing table how a packet would go that leaves with these addresses.
+#[inline(always)]
+pub fn route<C: Context>(
+    ctx: &C,
+    packet: &Packet,
+    source: &Addr,
+    destination: &Addr,
+    hop: &mut Hop,
+) -> Route {
+    // Of a zero that it knows the compiler would make a call of `memset`, byte by byte.
+    let zero = u64::from(unknown_zero(hop.overhead));
     // SAFETY: all-zero is a valid value of this struct of integers and unions of integers.
-    let mut params: FibParams = unsafe { core::mem::zeroed() };
+    let mut params: FibParams =
+        unsafe { core::mem::transmute([zero; size_of::<FibParams>() / size_of::<u64>()]) };
     params.l4_protocol = packet.protocol.0;
     params.ifindex = ctx.arrival_ifindex();
     params.__bindgen_anon_1.tot_len = match ctx.mtu_len(packet) {
         0 => 0,
-        len => len.saturating_add(leg.overhead),
+        len => len.saturating_add(hop.overhead as u16),
     };
-    if leg.destination.is_v4() {
+    if destination.is_v4() {
         params.family = AF_INET;
-        params.__bindgen_anon_3.ipv4_src = leg.source.wire_v4();
-        params.__bindgen_anon_4.ipv4_dst = leg.destination.wire_v4();
+        params.__bindgen_anon_3.ipv4_src = source.wire_v4();
+        params.__bindgen_anon_4.ipv4_dst = destination.wire_v4();
     } else {
         params.family = AF_INET6;
-        params.__bindgen_anon_3.ipv6_src = leg.source.wire();
-        params.__bindgen_anon_4.ipv6_dst = leg.destination.wire();
+        params.__bindgen_anon_3.ipv6_src = source.wire();
+        params.__bindgen_anon_4.ipv6_dst = destination.wire();
     }
     // SAFETY: `params` is as large as said, and the context is the program's own.
     let result =

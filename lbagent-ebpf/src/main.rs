@@ -13,6 +13,7 @@
 )]
 
 mod answer;
+mod apart;
 mod backend;
 mod conntrack;
 mod counters;

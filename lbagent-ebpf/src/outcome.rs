@@ -2,6 +2,8 @@
 
 use lbagent_common::Outcome;
 
+use crate::apart::Scalar;
+
 /// A packet that goes no further; the reason is what gets counted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
@@ -35,11 +37,34 @@ impl Packed {
     pub const ONWARDS: Self = Self(0);
     /// The stage has nothing to do with the packet.
     pub const NOTHING: Self = Self(u64::MAX);
+    const RETURNING: u64 = 1 << 63;
 
     /// Whether this is [`NOTHING`](Self::NOTHING).
     #[inline(always)]
     pub fn is_nothing(self) -> bool {
         self.0 == Self::NOTHING.0
+    }
+
+    /// Of a packet on its way back to a client.
+    #[inline(always)]
+    pub fn returning(self) -> Self {
+        Self(self.0 | Self::RETURNING)
+    }
+
+    /// Which way it went.
+    #[inline(always)]
+    pub fn direction(self) -> Direction {
+        if self.0 & Self::RETURNING != 0 {
+            Direction::Return
+        } else {
+            Direction::Forward
+        }
+    }
+
+    /// Whether the packet was sent.
+    #[inline(always)]
+    pub fn is_sent(self) -> bool {
+        matches!(self.result(), Some(Ok(_)))
     }
 
     /// Ended with a packet that passes.
@@ -80,7 +105,7 @@ impl Packed {
     pub fn result(self) -> Option<Result<Egress, Stop>> {
         let value = self.0 as u32;
         let outcome = || Outcome::from_index(value).unwrap_or(Outcome::DropNotConfigured);
-        Some(match self.0 >> 32 {
+        Some(match self.0 >> 32 & 0xff {
             0 => return None,
             1 => Ok(Egress::Transmit),
             2 => Ok(Egress::Redirect(value)),
@@ -89,6 +114,20 @@ impl Packed {
             6 => Err(Stop::Answer(outcome())),
             _ => Err(Stop::Drop(outcome())),
         })
+    }
+}
+
+impl Scalar for Packed {
+    const NONE: Self = Self::dropped(Outcome::DropNotConfigured);
+
+    #[inline(always)]
+    fn number(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn from_number(number: u64) -> Self {
+        Self(number)
     }
 }
 

@@ -3,11 +3,10 @@
 use lbagent_common::{BackendId, FragmentEntry, Outcome, VipEntry};
 
 use crate::forward::Target;
-use crate::kernel::Hop;
 use crate::outcome::{Direction, Egress, Packed, Stop};
 use crate::packet::{self, Context, Packet};
 use crate::{
-    backend, conntrack, counters, forward, fragments, icmp, maglev, maps, policy, quic, restore,
+    apart, backend, conntrack, counters, forward, fragments, maglev, maps, policy, quic, restore,
     vip,
 };
 
@@ -17,8 +16,8 @@ pub fn from_client<C: Context>(ctx: &C, vlan: u32) -> Result<Egress, Stop> {
     let mut packet = Packet::unread(vlan);
     match read(ctx, &mut packet) {
         Ok(()) => {}
-        Err(LATER) => return follow(ctx, &mut packet).map(|(_, egress)| egress),
-        Err(FOREIGN) => return icmp::to_vip(ctx, vlan).result().unwrap_or(Err(FOREIGN)),
+        Err(LATER) => return ctx.follow(&mut packet).result().unwrap_or(Err(LATER)),
+        Err(FOREIGN) => return ctx.icmp_to_vip(vlan).result().unwrap_or(Err(FOREIGN)),
         Err(stop) => return Err(stop),
     }
     balance(ctx, &packet)
@@ -42,10 +41,10 @@ fn read<C: Context>(ctx: &C, packet: &mut Packet) -> Result<(), Stop> {
 /// ICMP from the backend side: for a VIP, or about a packet that a VIP's client sent.
 #[inline(always)]
 fn icmp_from_backend<C: Context>(ctx: &C, vlan: u32) -> Result<(Direction, Egress), Stop> {
-    if let Some(result) = icmp::to_vip(ctx, vlan).result() {
+    if let Some(result) = ctx.icmp_to_vip(vlan).result() {
         return result.map(|egress| (Direction::Forward, egress));
     }
-    let result = icmp::to_client(ctx).result().unwrap_or(Err(FOREIGN));
+    let result = ctx.icmp_to_client().result().unwrap_or(Err(FOREIGN));
     result.map(|egress| (Direction::Return, egress))
 }
 
@@ -55,7 +54,11 @@ pub fn from_backend<C: Context>(ctx: &C, vlan: u32) -> Result<(Direction, Egress
     let mut packet = Packet::unread(vlan);
     match read(ctx, &mut packet) {
         Ok(()) => {}
-        Err(LATER) => return follow(ctx, &mut packet),
+        Err(LATER) => {
+            let sent = ctx.follow(&mut packet);
+            let result = sent.result().unwrap_or(Err(LATER));
+            return result.map(|egress| (sent.direction(), egress));
+        }
         Err(FOREIGN) => return icmp_from_backend(ctx, vlan),
         Err(stop) => return Err(stop),
     }
@@ -64,7 +67,7 @@ pub fn from_backend<C: Context>(ctx: &C, vlan: u32) -> Result<(Direction, Egress
             if result.is_ok() {
                 restore::remember(&packet);
             } else {
-                fragments::let_pass(&packet);
+                apart::let_fragments_pass(&packet);
             }
         }
         return result.map(|egress| (Direction::Return, egress));
@@ -78,37 +81,22 @@ pub fn from_backend<C: Context>(ctx: &C, vlan: u32) -> Result<(Direction, Egress
 
 /// Sends a later fragment after its first one.
 #[inline(always)]
-fn follow<C: Context>(ctx: &C, packet: &mut Packet) -> Result<(Direction, Egress), Stop> {
-    const LOST: Stop = Stop::Drop(Outcome::DropFragment);
+pub fn follow<C: Context>(ctx: &C, packet: &mut Packet) -> Packed {
+    const LOST: Packed = Packed::dropped(Outcome::DropFragment);
     let mut entry = None;
-    if let Some(Err(stop)) = fragments::find(ctx, packet, &mut entry).result() {
-        return Err(stop);
-    }
-    let entry: &FragmentEntry = entry.ok_or(LOST)?;
-    // Nothing that comes from clients is a reply.
-    let (direction, packed) =
-        if !C::REDIRECTS_BY_XDP && entry.flags & FragmentEntry::FLAG_REPLY != 0 {
-            (Direction::Return, restore::send_later(ctx, packet, entry))
-        } else {
-            (Direction::Forward, follow_forward(ctx, packet, entry))
-        };
-    let result = packed.result().unwrap_or(Err(LOST));
-    result.map(|egress| (direction, egress))
-}
-
-/// In steps, because each needs much of the stack.
-#[inline(always)]
-fn follow_forward<C: Context>(ctx: &C, packet: &Packet, entry: &FragmentEntry) -> Packed {
-    let rewritten = fragments::send(ctx, packet, entry);
-    if !rewritten.is_nothing() {
-        return rewritten;
-    }
-    let mut hop = Hop::NONE;
-    let found = fragments::find_dsr_way(ctx, packet, entry, &mut hop);
+    let found = fragments::find(ctx, packet, &mut entry);
     if found.result().is_some() {
         return found;
     }
-    fragments::send_dsr(ctx, packet, entry, &hop)
+    let Some(entry): Option<&FragmentEntry> = entry else {
+        return LOST;
+    };
+    // Nothing that comes from clients is a reply.
+    if !C::REDIRECTS_BY_XDP && entry.flags & FragmentEntry::FLAG_REPLY != 0 {
+        restore::send_later(ctx, packet, entry).returning()
+    } else {
+        fragments::send(ctx, packet, entry)
+    }
 }
 
 /// Sends a packet for a VIP to the backend that owns its flow.
@@ -116,7 +104,7 @@ fn follow_forward<C: Context>(ctx: &C, packet: &Packet, entry: &FragmentEntry) -
 fn balance<C: Context>(ctx: &C, packet: &Packet) -> Result<Egress, Stop> {
     let result = balance_whole(ctx, packet);
     if packet.is_first_fragment() && matches!(result, Err(Stop::Pass(_))) {
-        fragments::let_pass(packet);
+        apart::let_fragments_pass(packet);
     }
     result
 }
@@ -143,7 +131,7 @@ fn balance_whole<C: Context>(ctx: &C, packet: &Packet) -> Result<Egress, Stop> {
     };
     let egress = forward::send(ctx, packet, &target)?;
     if packet.is_first_fragment() {
-        fragments::remember(ctx, packet, target.vip, id);
+        ctx.remember_fragment(packet, target.vip, id);
     }
     counters::forwarded(target.vip.vip_id, id, is_new, ctx.len());
     Ok(egress)

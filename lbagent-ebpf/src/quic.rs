@@ -29,13 +29,14 @@ pub fn select_server<C: Context>(ctx: &C, packet: &Packet, vip: &VipEntry) -> Ba
     if vip.quic_server_id_len == 0 || packet.protocol != Protocol::UDP {
         return 0;
     }
-    lookup_server(ctx, packet.l4_offset, vip)
+    ctx.quic_server(packet, vip)
 }
 
-#[inline(never)]
-fn lookup_server<C: Context>(ctx: &C, l4_offset: usize, vip: &VipEntry) -> BackendId {
+/// [`select_server`] of a group with server ids.
+#[inline(always)]
+pub fn server<C: Context>(ctx: &C, packet: &Packet, vip: &VipEntry) -> BackendId {
     let len = vip.quic_server_id_len;
-    match server_id(ctx, l4_offset, len, vip.quic_config_rotation) {
+    match server_id(ctx, packet.l4_offset(), len, vip.quic_config_rotation) {
         Some(id) => {
             let key = QuicServerKey {
                 policy_id: vip.policy_id,

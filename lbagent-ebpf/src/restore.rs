@@ -3,7 +3,7 @@
 use lbagent_common::{BackendId, FragmentEntry, NatFlowKey, Outcome, ReturnEntry, ReturnKey};
 
 use crate::forward::rewrite::{self, Rewrite};
-use crate::kernel::{self, Hop, Leg, Route};
+use crate::kernel::{Hop, Route};
 use crate::outcome::{Egress, Packed, Stop};
 use crate::packet::{Context, Packet};
 use crate::{counters, fragments, maps};
@@ -124,13 +124,8 @@ fn restore_later<C: Context>(
     if packet.ttl <= 1 {
         return Err(Stop::Pass(Outcome::PassTtl));
     }
-    let leg = Leg {
-        source: &entry.source,
-        destination: &entry.destination,
-        overhead: 0,
-    };
-    let mut hop = Hop::NONE;
-    match kernel::route(ctx, packet, &leg, &mut hop) {
+    let mut hop = Hop::unknown(0);
+    match ctx.route(packet, &entry.source, &entry.destination, &mut hop) {
         Route::Out => {}
         Route::Local => return Err(Stop::Pass(Outcome::PassLocal)),
         Route::TooBig => return Err(Stop::Pass(Outcome::PassTooBig)),
@@ -146,13 +141,8 @@ fn restore<C: Context>(ctx: &C, packet: &Packet, reply: &Reply) -> Result<Egress
     if packet.ttl <= 1 {
         return Err(Stop::Pass(Outcome::PassTtl));
     }
-    let leg = Leg {
-        source: &reply.to.source,
-        destination: &reply.to.destination,
-        overhead: 0,
-    };
-    let mut hop = Hop::NONE;
-    match kernel::route(ctx, packet, &leg, &mut hop) {
+    let mut hop = Hop::unknown(0);
+    match ctx.route(packet, &reply.to.source, &reply.to.destination, &mut hop) {
         Route::Out => {}
         Route::Local => return Err(Stop::Pass(Outcome::PassLocal)),
         Route::TooBig => return Err(Stop::Pass(Outcome::PassTooBig)),

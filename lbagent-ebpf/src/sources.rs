@@ -14,7 +14,7 @@ use crate::forward::Target;
 use crate::forward::rewrite::Rewrite;
 use crate::outcome::{Packed, Stop};
 use crate::packet::Packet;
-use crate::{kernel, maps};
+use crate::{apart, kernel, maps};
 
 /// How many ports are tried for a rewritten source.
 const ATTEMPTS: u32 = limits::SOURCE_PORT_ATTEMPTS;
@@ -34,7 +34,7 @@ pub fn select(packet: &Packet, target: &Target<'_>, to: &mut Rewrite) -> Result<
     if !backend.answers_directly(&packet.source) && vip.flags & VipEntry::FLAG_TRACK_RETURN == 0 {
         return Ok(());
     }
-    match claim(packet, vip, id, backend, to).result() {
+    match apart::claim_source(packet, vip, id, backend, to).result() {
         Some(Err(stop)) => Err(stop),
         _ => Ok(()),
     }
@@ -52,6 +52,8 @@ pub fn find(packet: &Packet, target: &Target<'_>, key: &mut NatFlowKey) -> bool 
     } = *target;
     let must_rewrite = backend.answers_directly(&packet.source);
     if !must_rewrite && vip.flags & VipEntry::FLAG_TRACK_RETURN == 0 {
+        key.peer = packet.source;
+        key.peer_port = packet.source_port;
         return true;
     }
     let candidates = Candidates {
@@ -62,7 +64,7 @@ pub fn find(packet: &Packet, target: &Target<'_>, key: &mut NatFlowKey) -> bool 
     find_stored(packet, &candidates, u32::from(must_rewrite), key) != 0 || !must_rewrite
 }
 
-#[inline(never)]
+#[inline(always)]
 fn find_stored(packet: &Packet, of: &Candidates<'_>, first: u32, key: &mut NatFlowKey) -> u32 {
     // As in `claim`.
     let last = core::hint::black_box(ATTEMPTS);
@@ -96,8 +98,8 @@ enum Place {
 
 /// Finds the flow's entry or makes one. The candidates follow from the flow alone, so that no
 /// second map is needed to find the entry from the client's side.
-#[inline(never)]
-fn claim(
+#[inline(always)]
+pub fn claim(
     packet: &Packet,
     vip: &VipEntry,
     id: BackendId,
@@ -126,7 +128,7 @@ fn claim(
     // more stack than BPF has, and the verifier walks each of them.
     let last = core::hint::black_box(if can_rewrite { ATTEMPTS } else { 0 });
     let mut attempt = u32::from(backend.answers_directly(&packet.source));
-    while attempt <= last {
+    while attempt <= last && attempt <= ATTEMPTS {
         set_candidate(packet, &candidates, attempt, &mut key);
         match place(packet, &key, now) {
             Place::Ours => {
@@ -143,21 +145,27 @@ fn claim(
         return Packed::new(Err(Stop::Drop(Outcome::DropNoSource)));
     }
     set_candidate(packet, &candidates, free, &mut key);
-    let entry = NatFlowEntry {
-        client: packet.source,
-        vip: packet.destination,
-        client_port: packet.source_port,
-        vip_port: packet.destination_port,
-        vip_id: vip.vip_id,
-        backend_id: id,
-        last_seen: now,
-    };
-    if maps::put_nat_flow(&key, &entry).is_err() {
+    if store(packet, vip.vip_id, id, &key) == 0 {
         return Packed::new(Err(Stop::Drop(Outcome::DropMapFull)));
     }
     to.source = key.peer;
     to.source_port = key.peer_port;
     Packed::ONWARDS
+}
+
+/// Stores the flow's entry; 0 when there is no room. A stack frame of its own, for the entry.
+#[inline(never)]
+fn store(packet: &Packet, vip_id: u32, id: BackendId, key: &NatFlowKey) -> u32 {
+    let entry = NatFlowEntry {
+        client: packet.source,
+        vip: packet.destination,
+        client_port: packet.source_port,
+        vip_port: packet.destination_port,
+        vip_id,
+        backend_id: id,
+        last_seen: kernel::tick(),
+    };
+    u32::from(maps::put_nat_flow(key, &entry).is_ok())
 }
 
 /// What candidates follow from, besides the packet.

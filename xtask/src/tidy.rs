@@ -19,6 +19,10 @@ const UNSAFE_HOMES: &[(&str, &str)] = &[
     ),
     ("lbagent-ebpf/src/kernel.rs", "calls of BPF helpers"),
     (
+        "lbagent-ebpf/src/apart.rs",
+        "pointers between functions that the verifier checks apart",
+    ),
+    (
         "lbagent-ebpf/src/decap/packet.rs",
         "packet pointers of the decapsulating programs",
     ),

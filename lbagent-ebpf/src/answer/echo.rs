@@ -45,7 +45,7 @@ fn is_answerable<C: Context>(ctx: &C, packet: &Packet) -> bool {
     let Some([to, _, _, from, _, _]) = ctx.load::<[u16; 6]>(0) else {
         return false;
     };
-    packet.l4_offset == L3_OFFSET + header_len
+    packet.l4_offset() == L3_OFFSET + header_len
         && (to | from) & GROUP == 0
         && is_host(&packet.source)
 }

@@ -5,14 +5,12 @@
 //! of the least MTU holds. All packets that are answered are longer than that, so quotes have a
 //! fixed length, which the verifier wants for checksums.
 
-use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::programs::XdpContext;
 use lbagent_common::checksum::Difference;
 use lbagent_common::{Outcome, Protocol};
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use super::turn_around;
-use crate::outcome::Stop;
+use crate::outcome::{Packed, Stop};
 use crate::packet::{Context, ETHERTYPE_IPV4, ETHERTYPE_IPV6, L3_OFFSET, Packet, is_host};
 use crate::{kernel, maps};
 
@@ -41,18 +39,14 @@ const TTL: u32 = 64;
 const ADDRESSES_V4: usize = core::mem::offset_of!(Ipv4Hdr, src_addr);
 const ADDRESSES_V6: usize = core::mem::offset_of!(Ipv6Hdr, src_addr);
 
-/// Answers a packet that is larger than the way to its backend allows, if the program can: in TC the
-/// packets are those of backends, whose super-packets devices cut up.
+/// Answers a packet that is larger than the way to its backend allows (XDP only).
 #[inline(always)]
-pub fn stop<C: Context>(ctx: &C, packet: &Packet, mtu: u32) -> Stop {
-    if !C::REDIRECTS_BY_XDP {
-        return Stop::Drop(Outcome::DropTooBig);
-    }
-    match answer(ctx, packet, mtu) {
+pub fn answer<C: Context>(ctx: &C, packet: &Packet, mtu: u32) -> Packed {
+    Packed::new(Err(match write(ctx, packet, mtu) {
         Answer::Written => Stop::Answer(Outcome::AnswerTooBig),
         Answer::OverLimit => Stop::Drop(Outcome::DropAnswerLimit),
         Answer::None => Stop::Drop(Outcome::DropTooBig),
-    }
+    }))
 }
 
 /// What became of a packet that is too large.
@@ -61,12 +55,13 @@ enum Answer {
     Written,
     /// This CPU answered enough in this tick.
     OverLimit,
-    /// The source is no host's address, or the size is not what is wrong with the packet.
+    /// The source is no host's address, the size is not what is wrong with the packet, or there is
+    /// not as much of it as is quoted.
     None,
 }
 
-#[inline(never)]
-fn answer<C: Context>(ctx: &C, packet: &Packet, mtu: u32) -> Answer {
+#[inline(always)]
+fn write<C: Context>(ctx: &C, packet: &Packet, mtu: u32) -> Answer {
     let is_v4 = packet.destination.is_v4();
     let is_useful = if is_v4 {
         packet.ip_len > MIN_MTU_V4
@@ -82,25 +77,12 @@ fn answer<C: Context>(ctx: &C, packet: &Packet, mtu: u32) -> Answer {
     if !maps::take_answer(kernel::tick(), per_tick) {
         return Answer::OverLimit;
     }
-    match ctx.answer_too_big(is_v4, mtu) {
-        0 => Answer::None,
-        _ => Answer::Written,
-    }
-}
-
-/// Makes a packet its answer; 0 when there is not as much of it as is quoted.
-///
-/// Visible from outside of the object: so the verifier checks it once, and not for all that its
-/// callers may have done before. That is also why the addresses are read again.
-#[unsafe(no_mangle)]
-pub extern "C" fn lb_answer_too_big(ctx: *mut xdp_md, is_v4: u32, mtu: u32) -> u32 {
-    let ctx = &XdpContext::new(ctx);
-    let written = if is_v4 != 0 {
+    let written = if is_v4 {
         ipv4(ctx, mtu)
     } else {
         ipv6(ctx, mtu)
     };
-    u32::from(written.is_some())
+    written.map_or(Answer::None, |()| Answer::Written)
 }
 
 /// Leaves the Ethernet header and the quote, and makes room in front of them.

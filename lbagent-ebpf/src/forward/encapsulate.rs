@@ -11,11 +11,15 @@ use super::{gue, ipip};
 use crate::kernel::Hop;
 use crate::outcome::{Egress, Stop};
 use crate::packet::{Context, ETHERTYPE_IPV4, ETHERTYPE_IPV6, L3_OFFSET, Packet};
+use crate::{maglev, maps};
 
 /// TTL or hop limit of outer headers.
 const OUTER_TTL: u32 = 64;
 /// Don't fragment (RFC 791, section 3.1), identification 0: with it a packet needs none (RFC 6864).
 const DONT_FRAGMENT: u32 = 0x4000;
+
+/// No outer headers are longer; for the verifier.
+const OVERHEAD_MASK: usize = 0x3f;
 
 /// There is no room for an outer header, or no address.
 const NO_HEADER: Stop = Stop::Drop(Outcome::DropEncapsulation);
@@ -31,11 +35,12 @@ pub fn overhead_of(backend: &BackendEntry, is_udp: bool) -> Result<u32, Stop> {
 
 /// Puts a packet into another one for its backend and sends it.
 #[inline(always)]
-pub fn send<C: Context, const IS_UDP: bool>(
+pub fn send<C: Context>(
     ctx: &C,
     packet: &Packet,
     backend: &BackendEntry,
-    entropy: u32,
+    is_udp: bool,
+    flow: &Packet,
     hop: &Hop,
 ) -> Result<Egress, Stop> {
     let is_outer_v4 = backend.addr.is_v4();
@@ -45,39 +50,16 @@ pub fn send<C: Context, const IS_UDP: bool>(
         return Err(Stop::Drop(Outcome::DropNoSource));
     }
     if hop.mtu != 0 && packet.starts_connection() {
-        let headers = overhead(is_outer_v4, IS_UDP) + inner_headers(packet);
-        ctx.lower_mss(packet.l4_offset as u32, hop.mtu.saturating_sub(headers));
+        let headers = hop.overhead + inner_headers(packet);
+        ctx.lower_mss(packet.l4_offset() as u32, hop.mtu.saturating_sub(headers));
     }
-    let written = if IS_UDP {
-        write_gue(ctx, packet, backend, entropy, hop)
+    let written = if is_udp {
+        write::<C, true>(ctx, packet, backend, flow, hop)
     } else {
-        write_ipip(ctx, packet, backend, entropy, hop)
+        write::<C, false>(ctx, packet, backend, flow, hop)
     };
     written.ok_or(NO_HEADER)?;
     Ok(hop.egress(ctx))
-}
-
-/// A stack frame of its own, as for [`super::way::around_nat`].
-#[inline(never)]
-fn write_ipip<C: Context>(
-    ctx: &C,
-    packet: &Packet,
-    backend: &BackendEntry,
-    entropy: u32,
-    hop: &Hop,
-) -> Option<()> {
-    write::<C, false>(ctx, packet, backend, entropy, hop)
-}
-
-#[inline(never)]
-fn write_gue<C: Context>(
-    ctx: &C,
-    packet: &Packet,
-    backend: &BackendEntry,
-    entropy: u32,
-    hop: &Hop,
-) -> Option<()> {
-    write::<C, true>(ctx, packet, backend, entropy, hop)
 }
 
 /// Bytes that the outer headers add.
@@ -103,35 +85,40 @@ fn inner_headers(packet: &Packet) -> u32 {
 }
 
 /// Writes the outer headers and the link addresses; `None` when there is no room, the packet being
-/// unchanged.
-#[inline(always)]
+/// unchanged. A stack frame of its own, given to the routing table before.
+#[inline(never)]
 fn write<C: Context, const IS_UDP: bool>(
     ctx: &C,
     packet: &Packet,
     backend: &BackendEntry,
-    entropy: u32,
+    flow: &Packet,
     hop: &Hop,
 ) -> Option<()> {
+    let is_outer_v4 = backend.addr.is_v4();
+    ctx.insert_headers(packet, is_outer_v4, IS_UDP)?;
+    let overhead = hop.overhead as usize & OVERHEAD_MASK;
+    if hop.is_direct != 0 {
+        ctx.store_link_addresses(hop.link)?;
+    } else {
+        ctx.keep_link_addresses(overhead)?;
+    }
     let is_inner_v4 = packet.destination.is_v4();
-    let first = u32::from_be(ctx.load(L3_OFFSET)?);
+    let first = u32::from_be(ctx.load(L3_OFFSET + overhead)?);
     // Type of service or traffic class, congestion bits included (RFC 6040, section 4.1).
     let class = first >> if is_inner_v4 { 16 } else { 20 } & 0xff;
-    let link = if hop.is_direct != 0 {
-        hop.link
-    } else {
-        ctx.load(0)?
-    };
     let protocol = if IS_UDP {
         Protocol::UDP
     } else {
         ipip::protocol(is_inner_v4)
     };
-    let is_outer_v4 = backend.addr.is_v4();
-    ctx.insert_headers(packet, is_outer_v4, IS_UDP)?;
-    ctx.store_link_addresses(link)?;
+    let entropy = if IS_UDP || !is_outer_v4 {
+        entropy(flow)
+    } else {
+        0
+    };
     let l4_offset = if is_outer_v4 {
         ctx.store(L3_OFFSET - 2, ETHERTYPE_IPV4.to_be())?;
-        let len = packet.ip_len.wrapping_add(overhead(true, IS_UDP) as u16);
+        let len = packet.ip_len.wrapping_add(overhead as u16);
         let (source, destination) = (backend.source.wire_v4(), backend.addr.wire_v4());
         let words = ipv4(class, len, protocol, [source, destination]);
         ctx.store(L3_OFFSET, words)?;
@@ -153,6 +140,12 @@ fn write<C: Context, const IS_UDP: bool>(
         ctx.store(l4_offset, gue::header(entropy, packet.ip_len))?;
     }
     Some(())
+}
+
+/// Bits of a flow's hash, for headers that have to differ between flows.
+#[inline(never)]
+fn entropy(flow: &Packet) -> u32 {
+    maps::settings().map_or(0, |settings| maglev::hash(settings, flow) as u32)
 }
 
 /// An IPv4 header as words of the wire; the addresses are source and destination.

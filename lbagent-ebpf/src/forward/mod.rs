@@ -12,8 +12,8 @@ pub mod way;
 use lbagent_common::{BackendEntry, BackendId, Outcome, Settings, VipEntry};
 
 use crate::kernel::Hop;
-use crate::maglev;
-use crate::outcome::{Egress, Stop};
+use crate::maps;
+use crate::outcome::{Egress, Packed, Stop};
 use crate::packet::{Context, Packet};
 
 /// Where a packet goes, and by which rules.
@@ -34,47 +34,51 @@ pub fn send<C: Context>(ctx: &C, packet: &Packet, target: &Target<'_>) -> Result
     if target.vip.forwarding_mode == VipEntry::MODE_NAT {
         return nat::send(ctx, packet, target);
     }
-    let overhead = dsr_overhead(packet, target.vip, target.backend)?;
-    let mut hop = Hop::NONE;
-    way::around_nat(ctx, packet, target.backend, overhead, &mut hop).onwards()?;
-    send_dsr(ctx, packet, target, entropy(target.settings, packet), &hop)
+    let sent = ctx.send_around_nat(packet, target.vip, target.backend, packet);
+    sent.result().unwrap_or(Err(NOT_CONFIGURED))
 }
 
-/// In the modes in which the backend answers the client directly: how many bytes longer the packet
-/// leaves, if it can be sent.
+const NOT_CONFIGURED: Stop = Stop::Drop(Outcome::DropNotConfigured);
+
+/// Sends a packet in one of the modes in which the backend answers the client directly: whatever
+/// header leaves in front, it comes from the gateway itself. `flow` is the packet's own, unless the
+/// packet is about another one's: all packets of a flow take one way.
 #[inline(always)]
-pub fn dsr_overhead(packet: &Packet, vip: &VipEntry, backend: &BackendEntry) -> Result<u32, Stop> {
+pub fn send_around_nat<C: Context>(
+    ctx: &C,
+    packet: &Packet,
+    vip: &VipEntry,
+    backend: &BackendEntry,
+    flow: &Packet,
+) -> Packed {
+    Packed::new(send_dsr(ctx, packet, vip, backend, flow))
+}
+
+#[inline(always)]
+fn send_dsr<C: Context>(
+    ctx: &C,
+    packet: &Packet,
+    vip: &VipEntry,
+    backend: &BackendEntry,
+    flow: &Packet,
+) -> Result<Egress, Stop> {
+    let settings = maps::settings().ok_or(NOT_CONFIGURED)?;
+    let mut hop = Hop::unknown(overhead(packet, vip, backend)?);
+    way::to_backend(ctx, packet, settings, backend, &backend.source, &mut hop)?;
+    if vip.forwarding_mode == VipEntry::MODE_DSR_L2 {
+        return l2::send(ctx, &hop);
+    }
+    let is_udp = vip.forwarding_mode == VipEntry::MODE_DSR_GUE;
+    encapsulate::send(ctx, packet, backend, is_udp, flow, &hop)
+}
+
+/// How many bytes longer the packet leaves, if it can be sent.
+#[inline(always)]
+fn overhead(packet: &Packet, vip: &VipEntry, backend: &BackendEntry) -> Result<u32, Stop> {
     match vip.forwarding_mode {
         VipEntry::MODE_DSR_L2 => l2::check(packet, backend),
         VipEntry::MODE_DSR_IPIP => encapsulate::overhead_of(backend, false),
         VipEntry::MODE_DSR_GUE => encapsulate::overhead_of(backend, true),
-        _ => Err(Stop::Drop(Outcome::DropNotConfigured)),
-    }
-}
-
-/// Bits of a flow's hash, for outer headers that have to differ between flows. Computed again,
-/// because the stages that chose the backend have given their stack back.
-#[inline(always)]
-pub fn entropy(settings: &Settings, flow: &Packet) -> u32 {
-    maglev::hash(settings, flow) as u32
-}
-
-/// Sends a packet in one of these modes, once the way is known.
-#[inline(always)]
-pub fn send_dsr<C: Context>(
-    ctx: &C,
-    packet: &Packet,
-    target: &Target<'_>,
-    entropy: u32,
-    hop: &Hop,
-) -> Result<Egress, Stop> {
-    let Target { vip, backend, .. } = *target;
-    match vip.forwarding_mode {
-        VipEntry::MODE_DSR_L2 => l2::send(ctx, hop),
-        VipEntry::MODE_DSR_IPIP => {
-            encapsulate::send::<C, false>(ctx, packet, backend, entropy, hop)
-        }
-        VipEntry::MODE_DSR_GUE => encapsulate::send::<C, true>(ctx, packet, backend, entropy, hop),
-        _ => Err(Stop::Drop(Outcome::DropNotConfigured)),
+        _ => Err(NOT_CONFIGURED),
     }
 }

@@ -4,8 +4,6 @@
 //! do. What bounds the client's segments is the MSS of the SYN-ACK, which does not pass the gateway:
 //! `lbagent decap` lowers that one at the backend.
 
-use aya_ebpf::bindings::{__sk_buff, xdp_md};
-use aya_ebpf::programs::{TcContext, XdpContext};
 use lbagent_common::checksum::Difference;
 
 use crate::packet::Context;
@@ -23,23 +21,15 @@ const OPTION_NOTHING: u8 = 1;
 const OPTION_MSS: u8 = 2;
 const OPTION_MSS_LEN: u8 = 4;
 
-/// [`lower`] for XDP. Visible from outside of the object: so the verifier checks the loop once, and
-/// not for all that its callers may have done before.
-#[unsafe(no_mangle)]
-pub extern "C" fn lb_lower_mss_xdp(ctx: *mut xdp_md, tcp: u32, limit: u32) -> u32 {
-    u32::from(lower(&XdpContext::new(ctx), tcp, limit).is_some())
-}
-
-/// [`lower`] for TC.
-#[unsafe(no_mangle)]
-pub extern "C" fn lb_lower_mss_tc(ctx: *mut __sk_buff, tcp: u32, limit: u32) -> u32 {
-    u32::from(lower(&TcContext::new(ctx), tcp, limit).is_some())
-}
-
 /// Lowers the MSS option of a SYN, whose TCP header lies at `tcp`, to `limit`, if it has one that
-/// is larger.
+/// is larger; 0 where nothing was changed.
 #[inline(always)]
-fn lower<C: Context>(ctx: &C, tcp: u32, limit: u32) -> Option<()> {
+pub fn lower<C: Context>(ctx: &C, tcp: u32, limit: u32) -> u32 {
+    u32::from(lower_option(ctx, tcp, limit).is_some())
+}
+
+#[inline(always)]
+fn lower_option<C: Context>(ctx: &C, tcp: u32, limit: u32) -> Option<()> {
     // Masked, because Linux 6.1 forgets what a comparison told about a value that lies on the stack;
     // and hidden from the compiler, which would mask one half of the register and use the other.
     let tcp = core::hint::black_box(tcp as usize) & OFFSET_MASK;

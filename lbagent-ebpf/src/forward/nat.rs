@@ -5,7 +5,7 @@ use lbagent_common::{Addr, FragmentEntry, Outcome};
 use super::Target;
 use super::rewrite::{self, Rewrite};
 use super::way;
-use crate::kernel::{Hop, Leg};
+use crate::kernel::Hop;
 use crate::outcome::{Egress, Stop};
 use crate::packet::{Context, Packet};
 use crate::sources;
@@ -28,7 +28,7 @@ pub fn send<C: Context>(ctx: &C, packet: &Packet, target: &Target<'_>) -> Result
         destination_port: target.vip.destination_port,
     };
     sources::select(packet, target, &mut to)?;
-    let mut hop = Hop::NONE;
+    let mut hop = Hop::unknown(0);
     find_way(ctx, packet, target, &to.source, &mut hop)?;
     rewrite::write(ctx, packet, &to, &hop).ok_or(Stop::Drop(Outcome::DropRewrite))?;
     Ok(hop.egress(ctx))
@@ -45,7 +45,7 @@ pub fn send_later<C: Context>(
     if packet.ttl <= 1 {
         return Err(Stop::Pass(Outcome::PassTtl));
     }
-    let mut hop = Hop::NONE;
+    let mut hop = Hop::unknown(0);
     find_way(ctx, packet, target, &entry.source, &mut hop)?;
     rewrite::write_addresses(ctx, packet, entry, &hop).ok_or(Stop::Drop(Outcome::DropRewrite))?;
     Ok(hop.egress(ctx))
@@ -60,12 +60,7 @@ fn find_way<C: Context>(
     source: &Addr,
     hop: &mut Hop,
 ) -> Result<(), Stop> {
-    let leg = Leg {
-        source,
-        destination: &target.backend.addr,
-        overhead: 0,
-    };
-    way::to_backend(ctx, packet, target.settings, target.backend, &leg, hop)?;
+    way::to_backend(ctx, packet, target.settings, target.backend, source, hop)?;
     // The kernel would refuse to forward an IPv4 packet whose source is the gateway's own address:
     // fib_validate_source() in net/ipv4/fib_frontend.c. IPv6 has no such check.
     if C::REDIRECTS_BY_XDP

@@ -77,6 +77,6 @@ fn write_here<C: Context>(ctx: &C, packet: &Packet, to: &Rewrite, hop: &Hop) -> 
     let ports = Difference::NONE
         .half(packet.source_port.wire(), to.source_port.wire())
         .half(packet.destination_port.wire(), to.destination_port.wire());
-    ctx.store_ports(packet.l4_offset, to.source_port, to.destination_port)?;
+    ctx.store_ports(packet.l4_offset(), to.source_port, to.destination_port)?;
     ctx.update_l4_checksum(packet, addresses, ports)
 }

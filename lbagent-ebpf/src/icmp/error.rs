@@ -6,9 +6,9 @@
 use lbagent_common::{NatFlowKey, Outcome, VipEntry, VipKey};
 
 use super::{Work, rewrite};
+use crate::forward::Target;
 use crate::forward::way;
-use crate::forward::{self, Target};
-use crate::kernel::{self, Leg, Route};
+use crate::kernel::{Hop, Route};
 use crate::outcome::{Egress, Packed, Stop};
 use crate::packet::{Context, is_host};
 use crate::restore::Reply;
@@ -129,15 +129,17 @@ fn find_way<C: Context>(ctx: &C, work: &mut Work) -> Packed {
     let Some(target) = target(work) else {
         return Packed::new(Err(UNKNOWN));
     };
-    let leg = Leg {
-        source: &work.source,
-        destination: &work.destination,
-        overhead: 0,
-    };
     let Target {
         settings, backend, ..
     } = target;
-    match way::to_backend(ctx, &work.message, settings, backend, &leg, &mut work.hop) {
+    work.hop = Hop::unknown(0);
+    let Work {
+        message,
+        source,
+        hop,
+        ..
+    } = work;
+    match way::to_backend(ctx, message, settings, backend, source, hop) {
         Ok(()) => Packed::ONWARDS,
         Err(stop) => Packed::new(Err(stop)),
     }
@@ -145,54 +147,20 @@ fn find_way<C: Context>(ctx: &C, work: &mut Work) -> Packed {
 
 /// To a backend that has the VIP: the message goes as it is, the way that the flow's packets go.
 #[inline(always)]
-fn send_dsr<C: Context>(ctx: &C, work: &mut Work) -> Packed {
-    let found = find_dsr_way(ctx, work);
-    if found.result().is_some() {
-        return found;
-    }
-    send_dsr_there(ctx, work)
-}
-
-/// The way to such a backend; [`Packed::ONWARDS`] when there is one.
-#[inline(never)]
-fn find_dsr_way<C: Context>(ctx: &C, work: &mut Work) -> Packed {
+fn send_dsr<C: Context>(ctx: &C, work: &Work) -> Packed {
     let Some(target) = target(work) else {
         return Packed::new(Err(UNKNOWN));
     };
-    let overhead = match forward::dsr_overhead(&work.message, target.vip, target.backend) {
-        Ok(overhead) => overhead as u16,
-        Err(stop) => return Packed::new(Err(stop)),
-    };
-    let Target {
-        settings, backend, ..
-    } = target;
-    let leg = Leg {
-        source: &backend.source,
-        destination: &backend.addr,
-        overhead,
-    };
-    match way::to_backend(ctx, &work.message, settings, backend, &leg, &mut work.hop) {
-        Ok(()) => Packed::ONWARDS,
-        Err(stop) => Packed::new(Err(stop)),
-    }
-}
-
-#[inline(never)]
-fn send_dsr_there<C: Context>(ctx: &C, work: &Work) -> Packed {
-    let Some(target) = target(work) else {
-        return Packed::new(Err(UNKNOWN));
-    };
-    let entropy = forward::entropy(target.settings, &work.flow);
-    let result = forward::send_dsr(ctx, &work.message, &target, entropy, &work.hop);
-    if result.is_ok() {
+    let sent = ctx.send_around_nat(&work.message, target.vip, target.backend, &work.flow);
+    if sent.is_sent() {
         counters::forwarded(work.vip_id, work.backend, false, ctx.len());
     }
-    Packed::new(result)
+    sent
 }
 
 /// Sends an error about a client's packet to the client: from a backend, or from a router on the way
 /// to it. After [`super::to_vip`]; [`Packed::ONWARDS`] for what is not such an error.
-#[inline(never)]
+#[inline(always)]
 pub fn to_client<C: Context>(ctx: &C) -> Packed {
     let Some(work) = maps::icmp_work() else {
         return Packed::ONWARDS;
@@ -244,12 +212,13 @@ fn restore<C: Context>(ctx: &C, work: &mut Work) -> Result<Egress, Stop> {
     if work.message.ttl <= 1 {
         return Err(Stop::Pass(Outcome::PassTtl));
     }
-    let leg = Leg {
-        source: &work.source,
-        destination: &work.destination,
-        overhead: 0,
-    };
-    match kernel::route(ctx, &work.message, &leg, &mut work.hop) {
+    work.hop = Hop::unknown(0);
+    match ctx.route(
+        &work.message,
+        &work.source,
+        &work.destination,
+        &mut work.hop,
+    ) {
         Route::Out => {}
         Route::Local => return Err(Stop::Pass(Outcome::PassLocal)),
         Route::TooBig => return Err(Stop::Drop(Outcome::DropTooBig)),

@@ -72,7 +72,7 @@ fn read_here<C: Context>(ctx: &C, work: &mut Work) -> Option<Message> {
         }
         _ => return None,
     };
-    message.l4_offset = offset;
+    message.set_l4_offset(offset);
     let end = L3_OFFSET + usize::from(message.ip_len);
     if offset + ICMP_LEN > end || end > ctx.len() as usize {
         return None;

@@ -52,7 +52,7 @@ pub struct Work {
 
 /// Handles what is for a VIP's address: errors about its replies go to the backend that sent them.
 /// [`Packed::ONWARDS`] for everything else, which is untouched then. `vlan` as [`Packet::vlan`].
-#[inline(never)]
+#[inline(always)]
 pub fn to_vip<C: Context>(ctx: &C, vlan: u32) -> Packed {
     const PASS: Stop = Stop::Pass(Outcome::PassIcmp);
     let Some(work) = maps::icmp_work() else {
@@ -90,7 +90,7 @@ fn is_vip_address(work: &Work) -> u32 {
 impl Work {
     #[inline(always)]
     fn icmp_offset(&self) -> usize {
-        self.message.l4_offset & 0x7f
+        self.message.l4_offset() & 0x7f
     }
 
     #[inline(always)]

@@ -80,7 +80,7 @@ pub fn walk<C: Context>(ctx: &C, packet: &mut Packet) -> Packed {
         count += 1;
     }
     packet.protocol = Protocol(next);
-    packet.l4_offset = offset + unknown_zero(ctx.len()) as usize;
+    packet.raw_l4_offset = offset as u32 + unknown_zero(ctx.len());
     Packed::ONWARDS
 }
 

@@ -23,8 +23,7 @@ use network_types::udp::UdpHdr;
 pub use self::extensions::may_hold_transport;
 pub use self::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, parse_ip, parse_transport};
 pub use self::vlan::Tags;
-use crate::answer::too_big;
-use crate::forward::mss;
+use crate::apart::Stages;
 use crate::kernel;
 
 /// Offset of the IP header: VLAN tags are taken off before the stages and put back after them.
@@ -32,7 +31,7 @@ pub const L3_OFFSET: usize = EthHdr::LEN;
 
 /// What XDP and TC have in common. Offsets count from the Ethernet header; stores return `None`
 /// when the packet is too short.
-pub trait Context {
+pub trait Context: Stages {
     /// Whether another interface gets the packet by XDP, which not every interface can.
     const REDIRECTS_BY_XDP: bool;
     /// Whether the stages may share one stack frame: a program has 512 bytes of stack over all its
@@ -58,9 +57,13 @@ pub trait Context {
     /// (GSO of TCP).
     fn segment_len(&self, packet: &Packet) -> u32;
     /// Makes room for outer headers in front of the IP header: an IP header, and a UDP header behind
-    /// it if wanted. The Ethernet header, moved to the new front, is to be written again. `None` when
-    /// there is no room; the packet is then as it was.
+    /// it if wanted. The Ethernet header is then to be written again: see
+    /// [`keep_link_addresses`](Self::keep_link_addresses). `None` when there is no room; the packet is
+    /// then as it was.
     fn insert_headers(&self, packet: &Packet, is_outer_v4: bool, has_udp: bool) -> Option<()>;
+    /// After [`insert_headers`](Self::insert_headers) of so many bytes: puts the link addresses that the
+    /// frame came with at its front.
+    fn keep_link_addresses(&self, inserted: usize) -> Option<()>;
     /// Updates the transport checksum: `addresses` is in the pseudo-header, `ports` is not.
     fn update_l4_checksum(
         &self,
@@ -71,11 +74,6 @@ pub trait Context {
 
     /// Updates the checksum of the TCP header at an offset, for a change within the segment.
     fn update_tcp_checksum(&self, l4_offset: usize, difference: Difference) -> Option<()>;
-    /// Lowers the MSS option of the SYN at an offset to `limit`.
-    fn lower_mss(&self, l4_offset: u32, limit: u32);
-    /// Makes the packet the answer that `mtu` bytes are the most for it; 0 when it can't be, and is
-    /// to be dropped.
-    fn answer_too_big(&self, is_v4: bool, mtu: u32) -> u32;
 
     /// A pointer to a `T` at an offset, if it lies within the packet.
     #[inline(always)]
@@ -335,13 +333,20 @@ impl Context for XdpContext {
     }
 
     #[inline(always)]
+    fn keep_link_addresses(&self, inserted: usize) -> Option<()> {
+        let link: [u32; 3] = self.load(inserted)?;
+        // Of a plain copy the compiler would make a call of `memmove`, byte by byte.
+        self.store_link_addresses(link.map(opaque))
+    }
+
+    #[inline(always)]
     fn update_l4_checksum(
         &self,
         packet: &Packet,
         addresses: Difference,
         ports: Difference,
     ) -> Option<()> {
-        let offset = packet.l4_offset + l4_checksum_offset(packet.protocol);
+        let offset = packet.l4_offset() + l4_checksum_offset(packet.protocol);
         let check: u16 = self.load(offset)?;
         let is_udp = packet.protocol == Protocol::UDP;
         // RFC 768: a UDP checksum of 0 means that there is none, and one that computes to 0 is
@@ -365,15 +370,5 @@ impl Context for XdpContext {
         let offset = l4_offset + core::mem::offset_of!(TcpHdr, check);
         let check: u16 = self.load(offset)?;
         self.store(offset, difference.apply(check))
-    }
-
-    #[inline(always)]
-    fn lower_mss(&self, l4_offset: u32, limit: u32) {
-        mss::lb_lower_mss_xdp(self.ctx, l4_offset, limit);
-    }
-
-    #[inline(always)]
-    fn answer_too_big(&self, is_v4: bool, mtu: u32) -> u32 {
-        too_big::lb_answer_too_big(self.ctx, u32::from(is_v4), mtu)
     }
 }

@@ -7,7 +7,7 @@ use network_types::eth::EthHdr;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::udp::UdpHdr;
 
-use super::{Context, L3_OFFSET, extensions, unknown_zero};
+use super::{Context, L3_OFFSET, extensions, opaque, unknown_zero};
 use crate::outcome::Stop;
 
 /// EtherTypes in host order.
@@ -44,8 +44,8 @@ pub struct Packet {
     pub ttl: u8,
     /// Length of the IP packet, header included.
     pub ip_len: u16,
-    /// Offset of the transport header from the Ethernet header.
-    pub l4_offset: usize,
+    /// As [`l4_offset`](Self::l4_offset), without its bound.
+    pub(super) raw_l4_offset: u32,
     /// VLAN of a frame with exactly one tag; 0 for all others.
     pub vlan: u32,
     /// The lower half as in IPv4: flags and offset. The upper half holds the identification in
@@ -54,6 +54,7 @@ pub struct Packet {
     /// Identification in IPv6, as it lies in the packet.
     pub(super) identification: u32,
     tcp_flags: u8,
+    _pad: [u8; 3],
 }
 
 impl Packet {
@@ -68,12 +69,26 @@ impl Packet {
             protocol: Protocol::ANY,
             ttl: 0,
             ip_len: 0,
-            l4_offset: 0,
+            raw_l4_offset: 0,
             vlan,
             fragment: 0,
             identification: 0,
             tcp_flags: 0,
+            _pad: [0; 3],
         }
+    }
+
+    /// Offset of the transport header from the Ethernet header, bounded anew, because the verifier
+    /// forgets the bounds of what other functions may have changed.
+    #[inline(always)]
+    pub fn l4_offset(&self) -> usize {
+        opaque(self.raw_l4_offset) as usize & L4_OFFSET_MASK
+    }
+
+    /// Notes where the transport header lies.
+    #[inline(always)]
+    pub fn set_l4_offset(&mut self, offset: usize) {
+        self.raw_l4_offset = offset as u32;
     }
 
     /// A SYN that is no SYN-ACK.
@@ -120,7 +135,8 @@ impl Packet {
             destination: self.destination,
             identification,
             protocol,
-            pad: [0; 3],
+            pad: 0,
+            pad_end: 0,
         }
     }
 }
@@ -148,8 +164,6 @@ pub fn parse_ip<C: Context>(ctx: &C, packet: &mut Packet) -> Result<(), Stop> {
         }
         _ => return Err(Stop::Pass(Outcome::PassNotIp)),
     }
-    // The verifier wants a limit, and the walk's result comes through memory.
-    packet.l4_offset &= L4_OFFSET_MASK;
     Ok(())
 }
 
@@ -157,19 +171,17 @@ pub fn parse_ip<C: Context>(ctx: &C, packet: &mut Packet) -> Result<(), Stop> {
 #[inline(always)]
 pub fn parse_transport<C: Context>(ctx: &C, packet: &mut Packet) -> Result<(), Stop> {
     const TRUNCATED: Stop = Stop::Pass(Outcome::PassTruncated);
+    let offset = packet.l4_offset();
     let [source, destination]: [u16; 2] = match packet.protocol {
         Protocol::TCP => {
-            packet.tcp_flags = ctx
-                .load(packet.l4_offset + TCP_FLAGS_OFFSET)
-                .ok_or(TRUNCATED)?;
+            packet.tcp_flags = ctx.load(offset + TCP_FLAGS_OFFSET).ok_or(TRUNCATED)?;
             // The checksum field lies behind the flags: its presence is what a rewrite needs.
-            ctx.at::<[u8; 20]>(packet.l4_offset).ok_or(TRUNCATED)?;
-            ctx.load(packet.l4_offset).ok_or(TRUNCATED)?
+            ctx.at::<[u8; 20]>(offset).ok_or(TRUNCATED)?;
+            ctx.load(offset).ok_or(TRUNCATED)?
         }
         Protocol::UDP => {
-            ctx.at::<[u8; UdpHdr::LEN]>(packet.l4_offset)
-                .ok_or(TRUNCATED)?;
-            ctx.load(packet.l4_offset).ok_or(TRUNCATED)?
+            ctx.at::<[u8; UdpHdr::LEN]>(offset).ok_or(TRUNCATED)?;
+            ctx.load(offset).ok_or(TRUNCATED)?
         }
         _ if packet.is_first_fragment() => return Err(Stop::Pass(Outcome::PassFragment)),
         _ => return Err(Stop::Pass(Outcome::PassProtocol)),
@@ -194,7 +206,7 @@ fn ipv4<C: Context>(ctx: &C, packet: &mut Packet) -> Option<()> {
     packet.protocol = Protocol((third >> 16) as u8);
     packet.ttl = (third >> 24) as u8;
     packet.ip_len = first as u16;
-    packet.l4_offset = L3_OFFSET + header_len;
+    packet.raw_l4_offset = (L3_OFFSET + header_len) as u32;
     packet.fragment = second;
     Some(())
 }
@@ -211,7 +223,7 @@ fn ipv6<C: Context>(ctx: &C, packet: &mut Packet) -> Option<()> {
     packet.protocol = Protocol((second >> 8) as u8);
     packet.ttl = second as u8;
     packet.ip_len = ((second >> 16) as u16).saturating_add(Ipv6Hdr::LEN as u16);
-    packet.l4_offset = L3_OFFSET + Ipv6Hdr::LEN + none as usize;
+    packet.raw_l4_offset = (L3_OFFSET + Ipv6Hdr::LEN) as u32 + none;
     packet.fragment = none;
     packet.identification = none;
     Some(())

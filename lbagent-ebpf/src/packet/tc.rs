@@ -10,7 +10,6 @@ use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 
 use super::{Context, L3_OFFSET, Packet, l4_checksum_offset, outer_len, pointer};
-use crate::forward::mss;
 use crate::kernel;
 
 impl Context for TcContext {
@@ -74,7 +73,7 @@ impl Context for TcContext {
         } else if packet.protocol == Protocol::TCP {
             0
         } else {
-            payload + (packet.l4_offset - L3_OFFSET + UdpHdr::LEN) as u32
+            payload + (packet.l4_offset() - L3_OFFSET + UdpHdr::LEN) as u32
         }
     }
 
@@ -86,13 +85,19 @@ impl Context for TcContext {
     }
 
     #[inline(always)]
+    fn keep_link_addresses(&self, _inserted: usize) -> Option<()> {
+        // The room was made behind them.
+        Some(())
+    }
+
+    #[inline(always)]
     fn update_l4_checksum(
         &self,
         packet: &Packet,
         addresses: Difference,
         ports: Difference,
     ) -> Option<()> {
-        let offset = packet.l4_offset + l4_checksum_offset(packet.protocol);
+        let offset = packet.l4_offset() + l4_checksum_offset(packet.protocol);
         let is_udp = packet.protocol == Protocol::UDP;
         // Ports first: a partial checksum (CHECKSUM_PARTIAL) covers the pseudo-header only, and
         // the helper knows which of the two differences it must leave alone.
@@ -104,15 +109,5 @@ impl Context for TcContext {
     fn update_tcp_checksum(&self, l4_offset: usize, difference: Difference) -> Option<()> {
         let offset = l4_offset + core::mem::offset_of!(TcpHdr, check);
         kernel::replace_l4_checksum(self, offset, difference, false, false)
-    }
-
-    #[inline(always)]
-    fn lower_mss(&self, l4_offset: u32, limit: u32) {
-        mss::lb_lower_mss_tc(self.skb.skb, l4_offset, limit);
-    }
-
-    #[inline(always)]
-    fn answer_too_big(&self, _is_v4: bool, _mtu: u32) -> u32 {
-        0
     }
 }
