@@ -73,8 +73,10 @@ pub struct Fleet {
     _servers: Vec<Server>,
     /// The client, on `eth0`.
     pub client: NetNs,
-    router: NetNs,
-    gateways: [HostNs; 2],
+    /// The router.
+    pub router: NetNs,
+    /// The gateways.
+    pub gateways: [HostNs; 2],
     lan: NetNs,
     /// The backends.
     pub backends: Vec<FleetBackend>,
@@ -167,18 +169,21 @@ impl Fleet {
 
     /// Sends the VIPs' packets to the gateways by these weights; 0 sends none.
     pub fn route(&self, weights: [u8; 2]) -> Result<()> {
-        self.router.run(|| {
-            let netlink = Netlink::open()?;
-            for (family, vip) in VIPS.into_iter().enumerate() {
-                let way = |number: usize| (address(GATEWAY_LINKS[number][family]), weights[number]);
-                let ways: Vec<_> = [way(0), way(1)]
-                    .into_iter()
-                    .filter(|(_, weight)| *weight > 0)
-                    .collect();
-                netlink.replace_route(Cidr::host(vip), &ways)?;
-            }
-            Ok(())
-        })
+        let route = |family: usize| {
+            let stations = GATEWAY_LINKS.map(|link| address(link[family]));
+            let ways = stations.into_iter().zip(weights);
+            let ways: Vec<_> = ways.filter(|(_, weight)| *weight > 0).collect();
+            self.route_vip(family, &ways)
+        };
+        route(0)?;
+        route(1)
+    }
+
+    /// Sends the packets of the IPv4 VIP (0) or the IPv6 VIP (1) to these addresses.
+    pub fn route_vip(&self, family: usize, ways: &[(IpAddr, u8)]) -> Result<()> {
+        let vip = Cidr::host(VIPS[family]);
+        self.router
+            .run(|| Netlink::open()?.replace_route(vip, ways))
     }
 
     /// Sends the backends' packets to clients this way.

@@ -10,6 +10,7 @@ pub mod ctl;
 pub mod fleet;
 pub mod gateway;
 pub mod http;
+pub mod ip;
 pub mod load;
 pub mod net_link;
 pub mod netns;

@@ -15,6 +15,9 @@ use std::time::Duration;
 pub enum Offload {
     /// `ethtool -K IF tx`: off, packets leave with complete checksums, as they do on a wire.
     TxChecksum = 0x17,
+    /// `ethtool -K IF txvlan`: off, frames leave with their tags in them, as they do on a wire. The
+    /// command sets `rxvlan`, `rxhash`, `ntuple` and `lro` as well, and all of them off.
+    TxVlan = 0x26,
     /// `ethtool -K IF gro`: on, a veth accepts frames that XDP redirects to its peer.
     Gro = 0x2c,
 }

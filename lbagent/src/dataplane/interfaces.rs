@@ -88,6 +88,20 @@ impl Interfaces {
         self.get(name).map(|interface| interface.index)
     }
 
+    /// Those of these interfaces that are there, and the VLAN devices on them: by one of those the
+    /// kernel takes a tagged frame to come in.
+    pub(super) fn with_vlans<'a>(&'a self, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+        let named = names.filter_map(|name| self.by_name.get_key_value(name));
+        let mut found: Vec<_> = named.collect();
+        let mut done = 0;
+        while let Some((_, Interface { index, .. })) = found.get(done) {
+            let is_on_it = |(_, upper): &(_, &Interface)| matches!(upper.kind, Kind::Vlan { below, .. } if below == *index);
+            found.extend(self.by_name.iter().filter(is_on_it));
+            done += 1;
+        }
+        found.into_iter().map(|(name, _)| name.as_str()).collect()
+    }
+
     /// How an XDP program is attached to an interface.
     pub(super) fn xdp(&self, name: &str) -> Option<XdpAttached> {
         self.get(name).and_then(|interface| interface.xdp)
@@ -184,5 +198,31 @@ fn vlan_kind(vlan: &[InfoVlan], below: Option<u32>) -> Kind {
     match (id, below) {
         (Some(id), Some(below)) if is_customer_tag => Kind::Vlan { id, below },
         _ => Kind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vlan_devices_count_with_what_they_are_on() {
+        let vlan = |below| Kind::Vlan { id: 7, below };
+        let interfaces: Interfaces = [
+            ("eth0", 2, Kind::Plain),
+            ("eth0.7", 3, vlan(2)),
+            ("eth0.7.9", 4, vlan(3)),
+            ("eth1", 5, Kind::Plain),
+            ("eth1.7", 6, vlan(5)),
+            ("br0", 7, Kind::Other),
+        ]
+        .map(|(name, index, kind)| {
+            let interface = Interface::for_test(index, [0; 6], kind, 1500);
+            (name.to_owned(), interface)
+        })
+        .into_iter()
+        .collect();
+        let found = interfaces.with_vlans(["eth0", "gone"].into_iter());
+        assert_eq!(found, ["eth0", "eth0.7", "eth0.7.9"]);
     }
 }

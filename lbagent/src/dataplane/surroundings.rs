@@ -238,12 +238,9 @@ impl Host {
         let Attachments {
             clients, backends, ..
         } = &self.attachments;
-        let present = clients
-            .iter()
-            .chain(backends)
-            .map(String::as_str)
-            .filter(|name| interfaces.get(name).is_some());
-        sysctl::ensure_forwarding(present, &mut self.journal)
+        let named = clients.iter().chain(backends).map(String::as_str);
+        let forwarding = interfaces.with_vlans(named);
+        sysctl::ensure_forwarding(forwarding.into_iter(), &mut self.journal)
     }
 
     fn publish(&self, status: Vec<InterfaceStatus>) {

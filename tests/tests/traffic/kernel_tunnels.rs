@@ -2,10 +2,10 @@
 //! have such devices as modules; `cargo xtask vm` loads them.
 
 use std::net::SocketAddr;
-use std::process::Command;
 
 use lbagent_tests::agent::{Ended, binary};
 use lbagent_tests::client::Connection;
+use lbagent_tests::ip::{ip, missing_device};
 use lbagent_tests::net_link::{Cidr, Netlink};
 use lbagent_tests::netns::{BpfFs, HostNs, NetNs, set_sysctl};
 use lbagent_tests::server::Server;
@@ -18,19 +18,6 @@ const GATEWAY: [[&str; 2]; 2] = [["10.78.0.9", "fd78::9"], ["10.79.0.9", "fd79::
 const BACKEND: [&str; 2] = ["10.79.0.2", "fd79::2"];
 const VIPS: [&str; 2] = ["192.0.2.10", "2001:db8:a::10"];
 const PORT: u16 = 7000;
-
-/// `ip ARGUMENTS…` in a namespace.
-fn ip(ns: &NetNs, arguments: &str) -> Ended {
-    let mut command: Command = ns.command("ip");
-    command.args(arguments.split_whitespace());
-    Ended::of(&mut command).unwrap()
-}
-
-#[track_caller]
-fn ip_ok(ns: &NetNs, arguments: &str) {
-    let ended = ip(ns, arguments);
-    assert_eq!(ended.code, 0, "ip {arguments}: {}", ended.stderr);
-}
 
 /// A router between a client and a backend that has the VIPs on its loopback interface.
 struct Lab {
@@ -113,24 +100,14 @@ fn add_addresses(netlink: &Netlink, interface: &str, addresses: [&str; 2]) {
     }
 }
 
-/// Why the kernel can't make these devices, or nothing.
-fn missing_device() -> Option<String> {
-    let ns = NetNs::new("tunnel-try").unwrap();
-    ["ipip", "sit", "ip6tnl"].into_iter().find_map(|kind| {
-        let ended = ip(&ns, &format!("link add try type {kind}"));
-        let unknown = ended.stderr.contains("Unknown device type");
-        unknown.then(|| format!("this kernel has no {kind} devices"))
-    })
-}
-
 #[test]
 fn decap_takes_off_what_the_kernel_puts_on() {
     #[track_caller]
     fn check(lab: &Lab, device: &str, vip: &str, counter: &str) {
         let family = if vip.contains(':') { "-6" } else { "-4" };
-        ip_ok(&lab.gateway, &format!("link add tun9 {device}"));
-        ip_ok(&lab.gateway, "link set tun9 up");
-        ip_ok(&lab.gateway, &format!("{family} route add {vip} dev tun9"));
+        ip(&lab.gateway, &format!("link add tun9 {device}")).unwrap();
+        ip(&lab.gateway, "link set tun9 up").unwrap();
+        ip(&lab.gateway, &format!("{family} route add {vip} dev tun9")).unwrap();
         let before = lab.outcomes();
         let talked = lab.talk(vip);
         let after = lab.outcomes();
@@ -139,10 +116,10 @@ fn decap_takes_off_what_the_kernel_puts_on() {
         // SYN, ACK, command and text at least.
         let taken_off = count(&after) - count(&before);
         assert!(taken_off >= 4, "{device} {vip}: {counter} {taken_off}");
-        ip_ok(&lab.gateway, "link del tun9");
+        ip(&lab.gateway, "link del tun9").unwrap();
     }
     require_root!();
-    if let Some(reason) = missing_device() {
+    if let Some(reason) = missing_device(&["ipip", "sit", "ip6tnl"]).unwrap() {
         skip!("{reason}");
     }
     let lab = Lab::new();

@@ -14,6 +14,7 @@ mod gateways;
 mod harness;
 mod icmp;
 mod interfaces;
+mod kernel_devices;
 mod kernel_tunnels;
 mod local_clients;
 mod membership;
