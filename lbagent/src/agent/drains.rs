@@ -8,7 +8,8 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tracing::{info, warn};
 
-use crate::desired::{Desired, InstanceState};
+use crate::desired::Desired;
+use crate::plan::drain::Deadlines;
 
 /// Longest sleep: an `Instant` may not reach a far deadline, and the wall clock may jump.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -16,9 +17,11 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Runs until the agent stops.
 pub(super) async fn run(desired: Arc<Desired>) {
     let mut changes = desired.subscribe();
+    let mut deadlines = Deadlines::default();
     loop {
-        changes.borrow_and_update();
-        let wait = match next_deadline(&desired) {
+        let state = changes.borrow_and_update().clone();
+        deadlines.follow(&state);
+        let wait = match deadlines.first() {
             None => LONGEST,
             Some(deadline) => match Duration::try_from(deadline - OffsetDateTime::now_utc()) {
                 Ok(wait) if !wait.is_zero() => wait.min(LONGEST),
@@ -34,20 +37,6 @@ pub(super) async fn run(desired: Arc<Desired>) {
             () = tokio::time::sleep(wait) => {}
         }
     }
-}
-
-/// The earliest deadline, past ones included.
-fn next_deadline(desired: &Desired) -> Option<OffsetDateTime> {
-    let deadline = |state: &InstanceState| match state {
-        InstanceState::Draining { deadline, .. } => Some(*deadline),
-        InstanceState::Running | InstanceState::Stopped => None,
-    };
-    desired
-        .current()
-        .instances
-        .values()
-        .filter_map(|instance| deadline(&instance.state))
-        .min()
 }
 
 async fn expire(desired: &Arc<Desired>) {

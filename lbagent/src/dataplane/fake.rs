@@ -13,8 +13,8 @@ use lbagent_common::{
 };
 
 use super::{
-    ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, FlowMaps, Path, Region,
-    RuleKey, Sampling, Step, StoredFlows,
+    ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, FlowMaps, Glimpse,
+    HostState, Path, Region, RuleKey, Sampling, Step, StoredFlows,
 };
 use crate::plan::{named_regions, previous_region, table_region};
 
@@ -209,12 +209,32 @@ impl Dataplane for FakeDataplane {
             self.failing_reads -= 1;
             return Err(refused(limits::VIPS, "read", "asked to fail"));
         }
-        let mut actual = self.actual();
-        let known = addresses
-            .iter()
-            .filter_map(|address| self.paths.get_key_value(address));
-        actual.paths = known.map(|(address, path)| (*address, *path)).collect();
-        Ok(actual)
+        Ok(ActualState {
+            paths: self.surroundings(addresses)?.paths,
+            ..self.actual()
+        })
+    }
+
+    fn surroundings(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<HostState, DataplaneError> {
+        let path = |address: &IpAddr| Some((*address, *self.paths.get(address)?));
+        Ok(HostState {
+            addresses: self.host_addresses.clone(),
+            paths: addresses.iter().filter_map(path).collect(),
+        })
+    }
+
+    fn glimpse(
+        &mut self,
+        regions: &BTreeSet<Region>,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Result<Glimpse, DataplaneError> {
+        let paths = self.surroundings(addresses)?.paths;
+        let table = |region: &Region| Some((*region, self.region(*region)?.to_vec()));
+        Ok(Glimpse {
+            tables: regions.iter().filter_map(table).collect(),
+            paths,
+            tick: self.tick,
+        })
     }
 
     fn stored_flows(

@@ -14,14 +14,14 @@ use super::attach::{InterfaceStatus, XdpMode};
 use super::host::VipMode;
 use super::load::{self, Loaded};
 use super::object::Object;
-use super::read::{read_maps, tick};
+use super::read::{read_maps, read_tables, tick};
 use super::staging::Staged;
 use super::surroundings::Host;
 use super::typed_maps::Maps;
 use super::watch::Changes;
 use super::{
     ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, EventReader, FlowMaps,
-    LoadError, Path, RuleKey, Sampling, Step, StoredFlows,
+    Glimpse, HostState, LoadError, Path, Region, RuleKey, Sampling, Step, StoredFlows,
 };
 
 /// How long the programs go on using next hops without hearing from the agent, in ticks of 2^30 ns:
@@ -221,25 +221,59 @@ impl KernelDataplane {
     }
 }
 
+/// The paths to those of the addresses that have one.
+fn known_paths(
+    paths: &BTreeMap<IpAddr, Path>,
+    addresses: &BTreeSet<IpAddr>,
+) -> BTreeMap<IpAddr, Path> {
+    let known = |ip: &IpAddr| Some((*ip, *paths.get(ip)?));
+    addresses.iter().filter_map(known).collect()
+}
+
 impl Dataplane for KernelDataplane {
     fn read(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<ActualState, DataplaneError> {
-        let (host_addresses, paths) = match &mut self.surroundings {
-            Surroundings::Host(host) => host.pass(&mut self.loaded, addresses)?,
+        let host = self.surroundings(addresses)?;
+        Ok(ActualState {
+            capacity: self.capacity,
+            host_addresses: host.addresses,
+            paths: host.paths,
+            tick: tick(),
+            ..read_maps(&self.loaded.maps)?
+        })
+    }
+
+    fn surroundings(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<HostState, DataplaneError> {
+        match &mut self.surroundings {
+            Surroundings::Host(host) => host.pass(&mut self.loaded, addresses),
             Surroundings::Memory {
                 addresses: present,
                 paths,
-            } => {
-                let mut paths = paths.clone();
-                paths.retain(|ip, _| addresses.contains(ip));
-                (present.clone(), paths)
-            }
-        };
-        Ok(ActualState {
-            capacity: self.capacity,
-            host_addresses,
-            paths,
+            } => Ok(HostState {
+                addresses: present.clone(),
+                paths: known_paths(paths, addresses),
+            }),
+        }
+    }
+
+    fn is_current(&self) -> bool {
+        match &self.surroundings {
+            Surroundings::Host(host) => host.is_current(),
+            Surroundings::Memory { .. } => true,
+        }
+    }
+
+    fn glimpse(
+        &mut self,
+        regions: &BTreeSet<Region>,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Result<Glimpse, DataplaneError> {
+        Ok(Glimpse {
+            tables: read_tables(&self.loaded.maps, regions.iter().copied())?,
+            paths: match &mut self.surroundings {
+                Surroundings::Host(host) => host.glimpse(&mut self.loaded, addresses)?,
+                Surroundings::Memory { paths, .. } => known_paths(paths, addresses),
+            },
             tick: tick(),
-            ..read_maps(&self.loaded.maps)?
         })
     }
 

@@ -91,6 +91,26 @@ pub struct ActualState {
     pub stored: Option<StoredFlows>,
 }
 
+/// What lies around the maps; a part of [`ActualState`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostState {
+    /// VIP addresses that the agent made the host answer for.
+    pub addresses: BTreeSet<IpAddr>,
+    /// How the host reaches each address asked about; absent when there is no route.
+    pub paths: BTreeMap<IpAddr, Path>,
+}
+
+/// What a pass over some groups reads; the rest of [`ActualState`] it knows from the passes before.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Glimpse {
+    /// Contents of the tables asked for; one that lies outside of the map is absent.
+    pub tables: BTreeMap<Region, Vec<Slot>>,
+    /// How the host reaches each address asked about; absent when there is no route.
+    pub paths: BTreeMap<IpAddr, Path>,
+    /// The data plane's clock.
+    pub tick: u32,
+}
+
 /// The flows of changed slots that sent lately.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredFlows {
@@ -283,6 +303,19 @@ pub enum DataplaneError {
 pub trait Dataplane: Send {
     /// Reads everything back; `addresses` are the backend addresses whose [`Path`] is wanted.
     fn read(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<ActualState, DataplaneError>;
+    /// Reads what [`read`](Self::read) does of the host, but nothing of the maps.
+    fn surroundings(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<HostState, DataplaneError>;
+    /// Whether the host's network is as [`read`](Self::read) or
+    /// [`surroundings`](Self::surroundings) last found it, as far as the kernel tells.
+    fn is_current(&self) -> bool {
+        true
+    }
+    /// Reads some tables and ways, the latter as the host's network was when it was last read.
+    fn glimpse(
+        &mut self,
+        regions: &BTreeSet<Region>,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Result<Glimpse, DataplaneError>;
     /// Reads which flows of changed slots sent within the last `idle_ticks`. Where flows of all
     /// `vips` found no room within that time, the flows are not looked at.
     fn stored_flows(

@@ -1,8 +1,9 @@
 //! What the agent wrote, read back from the maps.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-use lbagent_common::VipEntry;
+use lbagent_common::{Slot, VipEntry};
 
 use super::kernel::Running;
 use super::typed_maps::Maps;
@@ -11,26 +12,31 @@ use super::{ActualState, DataplaneError, Region, RuleKey};
 /// What the agent wrote into the maps.
 pub(super) fn read_maps(maps: &Maps) -> Result<ActualState, DataplaneError> {
     let vips: BTreeMap<_, _> = maps.vips.entries()?.into_iter().collect();
-    let mut tables = BTreeMap::new();
-    for region in vips.values().flat_map(regions) {
-        // Only damage names slots that are not there. The plan does without such a table and
-        // writes a new one; an error here would keep it from ever doing so.
-        if !maps.slots.holds(region) {
-            continue;
-        }
-        if let std::collections::btree_map::Entry::Vacant(vacant) = tables.entry(region) {
-            vacant.insert(maps.slots.read(region)?);
-        }
-    }
     Ok(ActualState {
         settings: Running::default().within(&maps.settings.get(0)?),
+        tables: read_tables(maps, vips.values().flat_map(regions))?,
         vips,
-        tables,
         backends: maps.backends.used().collect(),
         returns: maps.returns.entries()?.into_iter().collect(),
         rules: rules(maps)?,
         ..ActualState::default()
     })
+}
+
+/// The tables in these regions.
+pub(super) fn read_tables(
+    maps: &Maps,
+    regions: impl Iterator<Item = Region>,
+) -> Result<BTreeMap<Region, Vec<Slot>>, DataplaneError> {
+    let mut tables = BTreeMap::new();
+    // Only damage names slots that are not there. The plan does without such a table and writes a
+    // new one; an error here would keep it from ever doing so.
+    for region in regions.filter(|region| maps.slots.holds(*region)) {
+        if let Entry::Vacant(vacant) = tables.entry(region) {
+            vacant.insert(maps.slots.read(region)?);
+        }
+    }
+    Ok(tables)
 }
 
 /// The rules of all policies.

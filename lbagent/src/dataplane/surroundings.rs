@@ -1,6 +1,7 @@
 //! What one pass does outside of the maps: keep the programs attached and forwarding on, find the
 //! ways to backends.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::net::IpAddr;
@@ -19,7 +20,7 @@ use super::netlink::Netlink;
 use super::next_hops::{self, Neighbourhood};
 use super::watch::Changes;
 use super::xdp_features::XdpFeatures;
-use super::{DataplaneError, LoadError, Path, sysctl};
+use super::{DataplaneError, HostState, LoadError, Path, sysctl};
 
 /// The host is looked at as a whole this often at least, although the kernel tells of changes: not
 /// of a sysctl or a TC program, and not of what a link's far end lets XDP send.
@@ -100,7 +101,7 @@ impl Host {
         &mut self,
         loaded: &mut Loaded,
         wanted: &BTreeSet<IpAddr>,
-    ) -> Result<(BTreeSet<IpAddr>, BTreeMap<IpAddr, Path>), DataplaneError> {
+    ) -> Result<HostState, DataplaneError> {
         // What changes from here on leads to another pass.
         let now = *self.changes.borrow();
         let former = self
@@ -116,10 +117,35 @@ impl Host {
             view.seen = now;
         }
         self.find_ways(&mut view, wanted)?;
-        let paths = self.paths(&mut view);
-        let answered = view.answered.clone();
+        self.forget_ways(&mut view, wanted);
+        let paths = self.paths(&mut view, wanted);
+        let addresses = view.answered.clone();
         self.view = Some(view);
-        Ok((answered, paths))
+        Ok(HostState { addresses, paths })
+    }
+
+    /// How the host reaches some addresses, with its network as the last pass saw it. Nothing is
+    /// put right, and no neighbour let go.
+    pub(super) fn glimpse(
+        &mut self,
+        loaded: &mut Loaded,
+        wanted: &BTreeSet<IpAddr>,
+    ) -> Result<BTreeMap<IpAddr, Path>, DataplaneError> {
+        let now = *self.changes.borrow();
+        let mut view = match self.view.take() {
+            Some(view) => view,
+            None => self.look(loaded, now)?,
+        };
+        self.find_ways(&mut view, wanted)?;
+        let paths = self.paths(&mut view, wanted);
+        self.view = Some(view);
+        Ok(paths)
+    }
+
+    /// Whether the kernel has told of nothing since the last pass.
+    pub(super) fn is_current(&self) -> bool {
+        let view = self.view.as_ref();
+        view.is_some_and(|view| view.seen == *self.changes.borrow())
     }
 
     /// Whether the ways and link addresses of the last pass still hold, or a change has been told
@@ -166,32 +192,31 @@ impl Host {
         }
     }
 
-    /// Asks for the ways that are not known yet, forgets those that nobody wants any more.
+    /// Asks for the ways that are not known yet.
     fn find_ways(
         &mut self,
         view: &mut View,
         wanted: &BTreeSet<IpAddr>,
     ) -> Result<(), DataplaneError> {
-        let known = view.ways.len();
-        view.ways.retain(|ip, _| wanted.contains(ip));
-        let mut has_changed = view.ways.len() != known;
         for ip in wanted {
-            if view.ways.contains_key(ip) {
-                continue;
+            if let Entry::Vacant(vacant) = view.ways.entry(*ip) {
+                let way = neighbours::way(&mut self.netlink, *ip, &view.present)
+                    .map_err(host::failed("look up the route to", ip))?;
+                vacant.insert(way);
             }
-            let way = neighbours::way(&mut self.netlink, *ip, &view.present)
-                .map_err(host::failed("look up the route to", ip))?;
-            view.ways.insert(*ip, way);
-            has_changed = true;
-        }
-        if has_changed {
-            let ways = view.ways.values().flatten();
-            self.neighbours.release_others(&mut self.netlink, ways);
         }
         Ok(())
     }
 
-    fn paths(&self, view: &mut View) -> BTreeMap<IpAddr, Path> {
+    /// Forgets the ways that nobody wants any more, and the neighbours that none leads through.
+    fn forget_ways(&mut self, view: &mut View, wanted: &BTreeSet<IpAddr>) {
+        view.ways.retain(|ip, _| wanted.contains(ip));
+        let ways = view.ways.values().flatten();
+        self.neighbours.release_others(&mut self.netlink, ways);
+    }
+
+    /// Those of the wanted addresses that the host reaches.
+    fn paths(&self, view: &mut View, wanted: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, Path> {
         let View {
             interfaces,
             neighbourhood,
@@ -204,9 +229,10 @@ impl Host {
                 .entry(ifindex)
                 .or_insert_with(|| self.xdp_features.sends(ifindex))
         };
-        ways.iter()
-            .filter_map(|(ip, way)| {
-                let way = way.as_ref()?;
+        wanted
+            .iter()
+            .filter_map(|ip| {
+                let way = ways.get(ip)?.as_ref()?;
                 let path = next_hops::complete(way, interfaces, neighbourhood, &mut takes_xdp);
                 Some((*ip, path))
             })

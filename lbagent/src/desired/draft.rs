@@ -7,7 +7,7 @@ use lbagent_api::Selector;
 use uuid::Uuid;
 
 use super::stored::DesiredError;
-use super::{DesiredState, Instance, ServiceGroup, keys};
+use super::{DesiredState, Instance, ServiceGroup, SharedMap, keys};
 use crate::store::{Compare, KeyValue, Op, Range, Transaction};
 
 /// The store's content at one revision.
@@ -16,9 +16,9 @@ pub(super) struct Snapshot {
     pub(super) state: Arc<DesiredState>,
     pub(super) hash_seed: Option<u64>,
     /// Owners of names, domains and ports.
-    claims: BTreeMap<String, Uuid>,
+    claims: SharedMap<String, Uuid>,
     /// `mod_revision` of every key.
-    revisions: BTreeMap<String, u64>,
+    revisions: SharedMap<String, u64>,
 }
 
 impl Snapshot {

@@ -11,12 +11,12 @@ mod keys;
 mod names;
 mod policy;
 mod service_group;
+mod shared_map;
 mod stored;
 #[cfg(test)]
 mod tests;
 pub mod validate;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -33,6 +33,7 @@ pub use lbagent_api::policy::{
 pub use instance::{ChangeInstanceError, CreateInstanceError, StateChange, StopRequest};
 pub use policy::{PolicyConflict, SetPolicyError, group_remarks, instance_remarks};
 pub use service_group::{CreateServiceGroupError, DeleteServiceGroupError};
+pub use shared_map::SharedMap;
 pub use stored::{Desired, DesiredError, Written};
 
 /// Everything that was asked for, at one generation.
@@ -42,9 +43,9 @@ pub struct DesiredState {
     /// Revision of the store that this state was read at; rises with every write.
     pub generation: u64,
     /// By UUID.
-    pub service_groups: BTreeMap<Uuid, ServiceGroup>,
+    pub service_groups: SharedMap<Uuid, ServiceGroup>,
     /// By UUID.
-    pub instances: BTreeMap<Uuid, Instance>,
+    pub instances: SharedMap<Uuid, Instance>,
 }
 
 /// Published ports and the policy for the instances behind them.

@@ -88,6 +88,16 @@ impl<'a> Members<'a> {
             .collect()
     }
 
+    /// How many of them take new flows.
+    pub(super) fn active(&self, group: Uuid, family: Family) -> usize {
+        let mode = self.mode(group);
+        let instances = self.instances(group).iter();
+        let is_active = |(instance, duty): &&(&Instance, Duty)| {
+            takes_flows(instance, *duty) && serving_address(instance, family, mode).is_some()
+        };
+        instances.filter(is_active).count()
+    }
+
     /// How the group's packets reach its instances.
     pub(super) fn mode(&self, group: Uuid) -> ForwardingMode {
         let group = self.desired.service_groups.get(&group);
@@ -106,7 +116,7 @@ impl<'a> Members<'a> {
         Member {
             instance: instance.uuid,
             address,
-            is_active: duty == Duty::Active && instance.policy.weight > 0,
+            is_active: takes_flows(instance, duty),
             known_id,
             was_alive: known_id
                 .and_then(|id| self.actual.backends.get(&id))
@@ -124,6 +134,11 @@ impl<'a> Members<'a> {
             .filter(move |((_, owner, _), _)| *owner == tag)
             .map(|(_, id)| *id)
     }
+}
+
+/// Whether an instance takes new flows.
+fn takes_flows(instance: &Instance, duty: Duty) -> bool {
+    duty == Duty::Active && instance.policy.weight > 0
 }
 
 /// The address that an instance serves VIPs of a family with: one of that family, or, where packets

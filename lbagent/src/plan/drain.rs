@@ -1,8 +1,12 @@
 //! What an instance's state means for its traffic at one moment.
 
-use time::OffsetDateTime;
+use std::collections::BTreeSet;
+use std::ops::Bound;
 
-use crate::desired::{DesiredState, InstanceState};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::desired::{DesiredState, Instance, InstanceState, SharedMap};
 
 /// What an instance does for its group now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +36,45 @@ impl Duty {
     }
 }
 
-/// The next moment at which a plan for the same desired state differs.
-pub fn next_deadline(desired: &DesiredState, now: OffsetDateTime) -> Option<OffsetDateTime> {
-    desired
-        .instances
-        .values()
-        .filter_map(|instance| match instance.state {
-            InstanceState::Draining { deadline, .. } if deadline > now => Some(deadline),
-            _ => None,
-        })
-        .min()
+/// When drains end: kept up with the desired state, from one to the next.
+#[derive(Clone, Debug, Default)]
+pub struct Deadlines {
+    instances: SharedMap<Uuid, Instance>,
+    ends: BTreeSet<(OffsetDateTime, Uuid)>,
+}
+
+impl Deadlines {
+    /// Takes up another desired state, at the cost of what differs.
+    pub fn follow(&mut self, desired: &DesiredState) {
+        let end = |instance: &Instance| match instance.state {
+            InstanceState::Draining { deadline, .. } => Some((deadline, instance.uuid)),
+            InstanceState::Running | InstanceState::Stopped => None,
+        };
+        for uuid in self.instances.changed_keys(&desired.instances) {
+            if let Some(former) = self.instances.get(&uuid).and_then(end) {
+                self.ends.remove(&former);
+            }
+            self.ends.extend(desired.instances.get(&uuid).and_then(end));
+        }
+        self.instances = desired.instances.clone();
+    }
+
+    /// The earliest deadline, past ones included.
+    pub fn first(&self) -> Option<OffsetDateTime> {
+        self.ends.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// The next moment at which a plan for the same desired state differs.
+    pub fn after(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        let later = (Bound::Excluded((now, Uuid::max())), Bound::Unbounded);
+        self.ends.range(later).next().map(|(deadline, _)| *deadline)
+    }
+
+    /// The instances whose deadline came after one moment and not after another.
+    pub fn between(&self, from: OffsetDateTime, to: OffsetDateTime) -> impl Iterator<Item = Uuid> {
+        let later = (Bound::Excluded((from, Uuid::max())), Bound::Unbounded);
+        let ends = self.ends.range(later);
+        ends.take_while(move |(deadline, _)| *deadline <= to)
+            .map(|(_, instance)| *instance)
+    }
 }

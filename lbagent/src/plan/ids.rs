@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::in_use::Uses;
+
 /// Where the search for free ids goes on. Ids are handed out in a circle, so that a freed one
 /// rests as long as possible: flows stored for its former owner must not find the next one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,29 +18,33 @@ pub struct IdCursor {
 
 /// Ids of one map: above 0, below its capacity.
 #[derive(Clone, Debug)]
-pub(super) struct Ids {
-    taken: BTreeSet<u32>,
+pub(super) struct Ids<'a> {
+    /// Those in use before the plan.
+    taken: &'a Uses<u32>,
+    /// Those that the plan has handed out.
+    new: BTreeSet<u32>,
     capacity: u32,
     free: u32,
     last: u32,
 }
 
-impl Ids {
-    /// `actual` are the ids in use before the plan: none of them is handed out, even if its owner
+impl<'a> Ids<'a> {
+    /// `taken` are the ids in use before the plan: none of them is handed out, even if its owner
     /// is about to go. After a restart, without a cursor, the search begins behind the highest.
-    pub(super) fn new(actual: impl Iterator<Item = u32>, capacity: u32, cursor: u32) -> Self {
-        let taken: BTreeSet<u32> = actual.collect();
-        let last = if cursor == 0 {
-            taken.last().copied().unwrap_or(0)
+    pub(super) fn new(taken: &'a Uses<u32>, capacity: u32, cursor: u32) -> Self {
+        let highest = taken.last().unwrap_or(0);
+        let last = if cursor == 0 { highest } else { cursor };
+        let used = if highest < capacity {
+            taken.len() - usize::from(taken.contains(&0))
         } else {
-            cursor
+            taken.iter().filter(|id| (1..capacity).contains(id)).count()
         };
-        let used = taken.range(1..capacity.max(1)).count();
         let free = capacity
             .saturating_sub(1)
             .saturating_sub(u32::try_from(used).unwrap_or(u32::MAX));
         Self {
             taken,
+            new: BTreeSet::new(),
             capacity,
             free,
             last,
@@ -54,8 +60,8 @@ impl Ids {
     pub(super) fn allocate(&mut self) -> Option<u32> {
         let next = (self.last.saturating_add(1)..self.capacity)
             .chain(1..self.capacity.min(self.last.saturating_add(1)))
-            .find(|id| !self.taken.contains(id))?;
-        self.taken.insert(next);
+            .find(|id| !self.taken.contains(id) && !self.new.contains(id))?;
+        self.new.insert(next);
         self.free -= 1;
         self.last = next;
         Some(next)
@@ -63,7 +69,7 @@ impl Ids {
 
     /// Takes back what [`allocate`](Self::allocate) handed out in this plan.
     pub(super) fn release(&mut self, id: u32) {
-        if self.taken.remove(&id) {
+        if self.new.remove(&id) {
             self.free += 1;
         }
     }
@@ -80,7 +86,8 @@ mod tests {
 
     #[track_caller]
     fn check(actual: &[u32], capacity: u32, cursor: u32, want: &[u32]) {
-        let mut ids = Ids::new(actual.iter().copied(), capacity, cursor);
+        let taken = actual.iter().copied().collect();
+        let mut ids = Ids::new(&taken, capacity, cursor);
         assert_eq!(ids.free() as usize, want.len());
         let got: Vec<u32> = std::iter::from_fn(|| ids.allocate()).collect();
         assert_eq!(got, want);

@@ -11,6 +11,8 @@ mod diff;
 pub mod drain;
 mod groups;
 mod ids;
+mod in_use;
+mod links;
 pub mod maglev;
 mod publish;
 mod regions;
@@ -35,6 +37,8 @@ use crate::desired::{DesiredState, Transport};
 
 pub use condition::{Condition, Object, Reason};
 pub use ids::IdCursor;
+pub use in_use::InUse;
+pub use links::{Link, links};
 pub use regions::{named_regions, previous_region, table_region};
 
 /// The part of the agent's configuration that the data plane needs.
@@ -206,8 +210,17 @@ pub fn backend_addresses(desired: &DesiredState) -> BTreeSet<IpAddr> {
 
 /// Plans the way from the actual to the desired state.
 pub fn plan(input: &PlanInput<'_>) -> Plan {
+    plan_part(input, &InUse::of(input.actual))
+}
+
+/// Plans some groups: what a plan of everything would say about them, provided that
+///
+/// * `desired` and `actual` hold all that is of these groups, and the entries of the VIP addresses;
+/// * no other group shares a [`Link`] with them, and none needs a change;
+/// * `in_use` is of everything, these groups included.
+pub fn plan_part(input: &PlanInput<'_>, in_use: &InUse) -> Plan {
     let published = publish::publish(input.desired, input.gateway);
-    let target = groups::build_target(input, &published);
+    let target = groups::build_target(input, in_use, &published);
     let steps = diff::steps(input.actual, &target);
     let frees = !input.retired.is_empty() || steps.iter().any(diff::is_deletion);
     let awaits_room = frees

@@ -54,14 +54,14 @@ pub(super) fn publish(desired: &DesiredState, gateway: &GatewaySettings) -> Publ
     published
 }
 
-fn vips_of(service: &Service, gateway: &GatewaySettings) -> Vec<IpAddr> {
+pub(super) fn vips_of(service: &Service, gateway: &GatewaySettings) -> Vec<IpAddr> {
     match service.ip {
         Some(vip) => vec![vip],
         None => gateway.vips.iter().copied().collect(),
     }
 }
 
-fn vip_key(vip: IpAddr, service: &Service) -> VipKey {
+pub(super) fn vip_key(vip: IpAddr, service: &Service) -> VipKey {
     VipKey::new(
         vip.into(),
         Port::new(service.port),

@@ -40,10 +40,11 @@ pub(super) struct Regions {
 
 impl Regions {
     /// `used` may overlap and reach beyond the capacity: actual state is not trusted.
-    pub(super) fn new(capacity: u32, used: &BTreeSet<Region>) -> Self {
+    pub(super) fn new(capacity: u32, used: impl Iterator<Item = Region>) -> Self {
         let mut gaps = Vec::new();
         let mut free_from = 0;
-        // A set of regions is ordered by offset.
+        let mut used: Vec<Region> = used.collect();
+        used.sort_unstable();
         for region in used {
             let end = region.offset.saturating_add(region.len).min(capacity);
             if region.offset.min(capacity) > free_from {
@@ -100,7 +101,7 @@ mod tests {
 
     #[track_caller]
     fn check(capacity: u32, used: &[Region], wanted: u32, want: Option<Region>) {
-        let mut regions = Regions::new(capacity, &used.iter().copied().collect());
+        let mut regions = Regions::new(capacity, used.iter().copied());
         assert_eq!(regions.allocate(wanted), want);
     }
 
@@ -133,7 +134,7 @@ mod tests {
 
     #[test]
     fn allocated_regions_are_disjoint() {
-        let mut regions = Regions::new(100, &[region(30, 5)].into());
+        let mut regions = Regions::new(100, [region(30, 5)].into_iter());
         assert_eq!(regions.free(), 95);
         let taken: Vec<_> = std::iter::from_fn(|| regions.allocate(15)).collect();
         assert_eq!(

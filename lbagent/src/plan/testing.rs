@@ -1,5 +1,7 @@
 //! A desired state and a data plane in memory, for the tests of several modules.
 
+pub(crate) mod changes;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -104,11 +106,9 @@ impl World {
             domains: Vec::new(),
             policy: GroupPolicy::default(),
         };
-        self.desired
-            .service_groups
-            .entry(uuid)
-            .insert_entry(group)
-            .into_mut()
+        let groups = &mut self.desired.service_groups;
+        groups.insert(uuid, group);
+        groups.get_mut(&uuid).expect("just inserted")
     }
 
     /// Adds a running instance, with a path to it.

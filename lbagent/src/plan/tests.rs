@@ -8,7 +8,7 @@ use lbagent_common::{BackendEntry, Port, Protocol, ReturnEntry, ReturnKey, VipEn
 use super::testing::{World, draining, group_uuid, instance_uuid, v4, v6};
 use super::*;
 use crate::dataplane::Capacity;
-use crate::desired::{Instance, InstanceState};
+use crate::desired::{Instance, InstanceState, SharedMap};
 
 mod flows;
 mod histories;
@@ -168,10 +168,10 @@ fn draining_ends_with_its_deadline() {
         world.dataplane.backends[&id].flags,
         BackendEntry::FLAG_ALIVE | BackendEntry::FLAG_DRAINING
     );
-    assert_eq!(
-        drain::next_deadline(&world.desired, world.now),
-        Some(testing::START + Duration::from_secs(60))
-    );
+    let mut deadlines = drain::Deadlines::default();
+    deadlines.follow(&world.desired);
+    let end = testing::START + Duration::from_secs(60);
+    assert_eq!(deadlines.after(world.now), Some(end));
     world.now += Duration::from_secs(60);
     world.converge();
     assert!(!world.dataplane.backends.contains_key(&id));
@@ -180,7 +180,9 @@ fn draining_ends_with_its_deadline() {
             .iter()
             .all(|slot| slot.current != id && slot.previous() != id)
     );
-    assert_eq!(drain::next_deadline(&world.desired, world.now), None);
+    assert_eq!(deadlines.after(world.now), None);
+    assert_eq!(deadlines.between(testing::START, end).count(), 1);
+    assert_eq!(deadlines.between(end, world.now).count(), 0);
 }
 
 /// The current owners' slots, by instance number.
@@ -301,7 +303,7 @@ fn an_instance_that_moves_gets_another_id() {
 fn a_port_that_changes_owner_gets_another_id() {
     let mut world = one_group(1);
     world.converge();
-    world.desired.service_groups.clear();
+    world.desired.service_groups = SharedMap::new();
     world.add_group(2, &[(80, 80)]);
     world.converge();
     let entry = world.dataplane.vips[&key(v4(250), 80)];

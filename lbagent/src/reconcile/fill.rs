@@ -1,13 +1,14 @@
 //! The pass before the first: fills maps that no attached program uses yet.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::grace::Grace;
-use super::{Pass, chain};
+use time::OffsetDateTime;
+
+use super::chain;
+use super::pass::{Done, Memory, Pass, Scope};
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::desired::DesiredState;
-use crate::plan::{GatewaySettings, IdCursor, Reason};
+use crate::plan::{GatewaySettings, Reason};
 
 /// Why maps could not be filled. Nothing that carries packets has changed.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +37,12 @@ pub fn fill(
         desired,
         gateway: Arc::new(gateway),
         // No packet reads these maps, so no region has to be left alone.
-        grace: Grace::new(Duration::ZERO),
-        cursor: IdCursor::default(),
+        memory: Memory::default(),
+        scope: Scope::Everything,
+        now: OffsetDateTime::now_utc(),
     };
     let (_, outcome) = pass.run(dataplane);
-    let (plan, report) = outcome.map_err(FillError::Read)?;
+    let Done { plan, report, .. } = outcome.map_err(FillError::Read)?;
     let mut reasons = plan.conditions.into_iter().map(|found| found.reason);
     if let Some(full) = reasons.find(|reason| matches!(reason, Reason::MapFull { .. })) {
         return Err(FillError::Full(full));

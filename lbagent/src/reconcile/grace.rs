@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::dataplane::{ActualState, Region};
-use crate::plan::named_regions;
+use lbagent_common::VipEntry;
 
-/// Regions that a VIP named not long ago.
-#[derive(Debug, Default)]
+use crate::dataplane::{ActualState, Region, Step};
+use crate::plan::{InUse, Plan, previous_region, table_region};
+
+/// Regions that a VIP was switched away from not long ago.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Grace {
     period: Duration,
-    last_named: BTreeMap<Region, Instant>,
+    left: BTreeMap<Region, Instant>,
 }
 
 impl Grace {
@@ -18,30 +20,28 @@ impl Grace {
     pub(super) fn new(period: Duration) -> Self {
         Self {
             period,
-            last_named: BTreeMap::new(),
+            left: BTreeMap::new(),
         }
     }
 
-    /// Regions that the coming pass must not fill, beside those that are named in `actual`.
-    pub(super) fn retired(&mut self, actual: &ActualState, now: Instant) -> BTreeSet<Region> {
+    /// Regions that the coming pass must not fill, beside those that VIPs name.
+    pub(super) fn retired(&mut self, in_use: &InUse, now: Instant) -> BTreeSet<Region> {
         let period = self.period;
-        self.last_named
-            .retain(|_, named| now.duration_since(*named) < period);
-        let named = named_regions(actual);
-        self.last_named
-            .keys()
-            .filter(|region| !named.contains(region))
-            .copied()
-            .collect()
+        self.left
+            .retain(|_, left| now.duration_since(*left) < period);
+        let regions = self.left.keys().copied();
+        regions.filter(|region| !in_use.is_named(region)).collect()
     }
 
-    /// The pass that began with `actual` has ended: whatever was named then may just have been
-    /// switched away from.
-    pub(super) fn switched(&mut self, actual: &ActualState, now: Instant) {
-        self.last_named.extend(
-            named_regions(actual)
-                .into_iter()
-                .map(|region| (region, now)),
-        );
+    /// A plan that began with `actual` has been applied: whatever the VIPs that it is about named
+    /// then may just have been switched away from.
+    pub(super) fn switched(&mut self, actual: &ActualState, plan: &Plan, now: Instant) {
+        let switched = plan.steps.iter().filter_map(|step| match step {
+            Step::PutVip(key, _) | Step::DeleteVip(key, _) => actual.vips.get(key),
+            _ => None,
+        });
+        let regions = |entry: &VipEntry| [table_region(entry), previous_region(entry)];
+        let left = switched.flat_map(regions).flatten();
+        self.left.extend(left.map(|region| (region, now)));
     }
 }

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
 use super::owner::DataplaneOwner;
+use super::pass::Scope;
 use crate::dataplane::{
     ActualState, CounterSnapshot, Dataplane, DataplaneError, FlowMaps, Sampling,
 };
@@ -31,6 +32,17 @@ pub enum WakeReason {
     Retry,
     /// Somebody asked for it.
     Requested,
+}
+
+impl WakeReason {
+    /// What the pass has to look at.
+    pub(super) const fn scope(self) -> Scope {
+        match self {
+            Self::DesiredChanged | Self::DrainDeadline => Scope::Changes,
+            Self::NetworkChanged => Scope::Network,
+            Self::Start | Self::Periodic | Self::Retry | Self::Requested => Scope::Everything,
+        }
+    }
 }
 
 /// What the last pass left behind.

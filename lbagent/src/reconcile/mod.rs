@@ -1,14 +1,19 @@
 //! The loop that keeps the data plane equal to the desired state.
 //!
-//! Level-triggered: every pass works on whole snapshots, so a wake-up that was missed or came
-//! twice does no harm. Inputs: the desired state, changes of the host's network, the next drain
-//! deadline, a timer, a retry after failures. Output: one [`ReconcileResult`] a pass.
+//! Level-triggered: every pass works on whole snapshots of the desired state, so a wake-up that was
+//! missed or came twice does no harm. A pass looks at everything, or, after a change of the desired
+//! state or of the host's network, at the groups that differ from what the last one left
+//! ([`known`]). Inputs: the desired state, changes of the host's network, the next drain deadline, a
+//! timer, a retry after failures. Output: one [`ReconcileResult`] a pass.
 
 mod apply;
+mod claims;
 mod fill;
 mod grace;
 mod handle;
+mod known;
 mod owner;
+mod pass;
 #[cfg(test)]
 mod tests;
 
@@ -20,21 +25,25 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::dataplane::{ActualState, Dataplane, DataplaneError};
+use crate::dataplane::{Dataplane, DataplaneError};
 use crate::desired::DesiredState;
-use crate::plan::{self, GatewaySettings, IdCursor, Plan, PlanInput, drain, settle};
-use apply::Report;
+use crate::plan::GatewaySettings;
 pub use fill::{FillError, fill};
 use grace::Grace;
 pub use handle::{
     Observation, ObserveError, ReconcileResult, ReconcilerHandle, WaitError, WakeReason,
 };
 use owner::DataplaneOwner;
+use pass::{Done, Memory, Pass};
+
+/// A pass over everything on the loop's own account takes one part in so many of the time at most,
+/// because changes wait for it: it may take a second where there are many thousands of groups.
+const WHOLE_SHARE: u32 = 50;
 
 /// How often the loop runs on its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// A full pass when nothing else happens.
+    /// A pass over everything; less often where it takes long.
     pub periodic: Duration,
     /// Wait before the first retry; doubled up to [`retry_max`](Self::retry_max).
     pub retry_min: Duration,
@@ -68,8 +77,9 @@ pub struct Reconciler {
     results: watch::Sender<Arc<ReconcileResult>>,
     owner: DataplaneOwner,
     timing: Timing,
-    grace: Grace,
-    cursor: IdCursor,
+    memory: Memory,
+    /// When everything is looked at next.
+    whole_due: Instant,
     failures: u32,
     /// The last pass did all that it planned.
     is_complete: bool,
@@ -106,9 +116,12 @@ impl Reconciler {
             wakes,
             results,
             owner,
-            grace: Grace::new(timing.grace),
+            memory: Memory {
+                grace: Grace::new(timing.grace),
+                ..Memory::default()
+            },
+            whole_due: Instant::now(),
             timing,
-            cursor: IdCursor::default(),
             failures: 0,
             is_complete: false,
         };
@@ -137,34 +150,35 @@ impl Reconciler {
         let job = Pass {
             desired: desired.clone(),
             gateway: self.gateway.clone(),
-            grace: std::mem::take(&mut self.grace),
-            cursor: self.cursor,
+            memory: std::mem::take(&mut self.memory),
+            scope: reason.scope(),
+            now: OffsetDateTime::now_utc(),
         };
-        let (grace, outcome) = self.owner.run(move |dataplane| job.run(dataplane)).await?;
-        self.grace = grace;
-        let is_complete = |report: &Report| report.failures.is_empty();
-        self.is_complete = matches!(&outcome, Ok((_, report)) if is_complete(report));
-        let wants_retry = match &outcome {
-            Ok((plan, _)) => {
-                self.cursor = plan.cursor;
-                plan.awaits_room || !self.is_complete
-            }
-            Err(_) => true,
-        };
-        self.publish(&desired, reason, started, outcome);
-        Some(self.next_due(&desired, wants_retry))
+        let (memory, outcome) = self.owner.run(move |dataplane| job.run(dataplane)).await?;
+        self.memory = memory;
+        let is_complete = |done: &Done| done.report.failures.is_empty();
+        self.is_complete = outcome.as_ref().is_ok_and(is_complete);
+        let wants_retry = outcome
+            .as_ref()
+            .map_or(true, |done| done.plan.awaits_room || !is_complete(done));
+        if !matches!(&outcome, Ok(done) if !done.is_whole) {
+            let rest = started.elapsed() * WHOLE_SHARE;
+            self.whole_due = Instant::now() + rest.max(self.timing.periodic);
+        }
+        self.publish(desired.generation, reason, started, outcome);
+        Some(self.next_due(wants_retry))
     }
 
     fn publish(
         &self,
-        desired: &DesiredState,
+        generation: u64,
         reason: WakeReason,
         started: Instant,
-        outcome: Result<(Plan, Report), DataplaneError>,
+        outcome: Result<Done, DataplaneError>,
     ) {
         let previous = self.results.borrow().clone();
         let (steps, conditions, error) = match outcome {
-            Ok((plan, report)) => {
+            Ok(Done { plan, report, .. }) => {
                 let mut conditions = plan.conditions;
                 conditions.extend(report.conditions());
                 conditions.sort();
@@ -176,7 +190,7 @@ impl Reconciler {
         };
         for condition in conditions
             .iter()
-            .filter(|known| !previous.conditions.contains(known))
+            .filter(|found| previous.conditions.binary_search(found).is_err())
         {
             warn!(object = ?condition.object, "{}", condition.reason);
         }
@@ -186,7 +200,7 @@ impl Reconciler {
         }
         self.results.send_replace(Arc::new(ReconcileResult {
             pass: previous.pass + 1,
-            generation: desired.generation,
+            generation,
             applied_at: OffsetDateTime::now_utc(),
             wake_reason: reason,
             steps,
@@ -196,9 +210,9 @@ impl Reconciler {
     }
 
     /// The earliest of: the next full pass, a retry, a drain deadline.
-    fn next_due(&mut self, desired: &DesiredState, wants_retry: bool) -> (Instant, WakeReason) {
+    fn next_due(&mut self, wants_retry: bool) -> (Instant, WakeReason) {
         let now = Instant::now();
-        let mut due = (now + self.timing.periodic, WakeReason::Periodic);
+        let mut due = (self.whole_due, WakeReason::Periodic);
         if wants_retry {
             let wait = self
                 .timing
@@ -211,7 +225,7 @@ impl Reconciler {
             self.failures = 0;
         }
         let clock = OffsetDateTime::now_utc();
-        if let Some(deadline) = drain::next_deadline(desired, clock) {
+        if let Some(deadline) = self.memory.deadlines.after(clock) {
             let wait = Duration::try_from(deadline - clock).unwrap_or_default();
             // Far deadlines are left to a later pass: an `Instant` may not reach them.
             let wait = wait.min(self.timing.periodic);
@@ -246,9 +260,11 @@ impl Reconciler {
                 }
             };
         };
-        // What else is queued is served by the same pass.
-        while self.wakes.try_recv().is_ok() {}
-        Some(reason)
+        // What else is queued is served by the same pass: the one that looks at most.
+        let queued = std::iter::from_fn(|| self.wakes.try_recv().ok());
+        std::iter::once(reason)
+            .chain(queued)
+            .max_by_key(|reason| reason.scope())
     }
 }
 
@@ -269,54 +285,6 @@ trait MinByTime {
 impl MinByTime for (Instant, WakeReason) {
     fn min_by_time(self, other: Self) -> Self {
         if other.0 < self.0 { other } else { self }
-    }
-}
-
-/// What one pass needs on the data plane's thread.
-struct Pass {
-    desired: Arc<DesiredState>,
-    gateway: Arc<GatewaySettings>,
-    grace: Grace,
-    cursor: IdCursor,
-}
-
-impl Pass {
-    fn run(
-        mut self,
-        dataplane: &mut dyn Dataplane,
-    ) -> (Grace, Result<(Plan, Report), DataplaneError>) {
-        let actual = match self.read(dataplane) {
-            Ok(actual) => actual,
-            Err(error) => return (self.grace, Err(error)),
-        };
-        let retired = self.grace.retired(&actual, std::time::Instant::now());
-        let plan = plan::plan(&PlanInput {
-            desired: &self.desired,
-            gateway: &self.gateway,
-            actual: &actual,
-            retired: &retired,
-            cursor: self.cursor,
-            now: OffsetDateTime::now_utc(),
-        });
-        let report = apply::apply(dataplane, &plan);
-        if report.failures.is_empty() {
-            renew(dataplane);
-        }
-        self.grace.switched(&actual, std::time::Instant::now());
-        (self.grace, Ok((plan, report)))
-    }
-}
-
-impl Pass {
-    /// Reads what there is, the stored flows only where that could settle something.
-    fn read(&self, dataplane: &mut dyn Dataplane) -> Result<ActualState, DataplaneError> {
-        let mut actual = dataplane.read(&plan::backend_addresses(&self.desired))?;
-        let vips = settle::due_vips(&actual, &self.gateway);
-        if !vips.is_empty() {
-            let idle_ticks = self.gateway.settle_after_ticks();
-            actual.stored = Some(dataplane.stored_flows(&vips, idle_ticks)?);
-        }
-        Ok(actual)
     }
 }
 

@@ -7,11 +7,12 @@ use std::sync::Mutex;
 use super::*;
 use crate::dataplane::fake::FakeDataplane;
 use crate::dataplane::{
-    ActualState, Capacity, CounterSnapshot, FlowMaps, Sampling, Step, StoredFlows,
+    ActualState, Capacity, CounterSnapshot, FlowMaps, Glimpse, HostState, Region, Sampling, Step,
+    StoredFlows,
 };
 use crate::desired::InstanceState;
 use crate::plan::testing::{World, v4};
-use crate::plan::{Condition, Object, Reason};
+use crate::plan::{self, Condition, InUse, Object, Reason};
 
 /// The data plane in memory, looked at while the reconciler has it.
 #[derive(Clone)]
@@ -26,6 +27,18 @@ impl Shared {
 impl Dataplane for Shared {
     fn read(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<ActualState, DataplaneError> {
         self.with(|fake| fake.read(addresses))
+    }
+
+    fn surroundings(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<HostState, DataplaneError> {
+        self.with(|fake| fake.surroundings(addresses))
+    }
+
+    fn glimpse(
+        &mut self,
+        regions: &BTreeSet<Region>,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Result<Glimpse, DataplaneError> {
+        self.with(|fake| fake.glimpse(regions, addresses))
     }
 
     fn stored_flows(
@@ -345,19 +358,21 @@ fn regions_rest_for_the_grace_period() {
     world.converge();
     let before = world.read();
     let mut grace = Grace::new(Duration::from_millis(100));
-    assert!(grace.retired(&before, start).is_empty());
-    grace.switched(&before, start);
+    let mut retired = |actual: &ActualState, after| {
+        let after = Duration::from_millis(after);
+        grace.retired(&InUse::of(actual), start + after)
+    };
+    assert!(retired(&before, 0).is_empty());
     world.add_instance(2, 1, v4(2));
-    world.converge();
+    let plan = world.converge();
+    grace.switched(&before, &plan, start);
     let after = world.read();
-    let resting = plan::named_regions(&before);
-    assert_eq!(
-        grace.retired(&after, start + Duration::from_millis(99)),
-        resting
-    );
-    assert!(
-        grace
-            .retired(&after, start + Duration::from_millis(100))
-            .is_empty()
-    );
+    let mut retired = |actual: &ActualState, after| {
+        let after = Duration::from_millis(after);
+        grace.retired(&InUse::of(actual), start + after)
+    };
+    // What is named still needs no rest.
+    assert!(retired(&before, 99).is_empty());
+    assert_eq!(retired(&after, 99), plan::named_regions(&before));
+    assert!(retired(&after, 100).is_empty());
 }

@@ -17,8 +17,9 @@ use uuid::Uuid;
 use super::backends::{Member, Members, group_tag};
 use super::diff::Target;
 use super::ids::Ids;
+use super::in_use::InUse;
 use super::publish::Published;
-use super::regions::{Regions, named_regions, previous_region, table_region};
+use super::regions::{Regions, previous_region, table_region};
 use super::returns::{self, Candidate, Candidates};
 use super::{Condition, Family, IdCursor, Object, PlanInput, Reason};
 use crate::dataplane::{ActualState, Region};
@@ -28,8 +29,8 @@ use policies::Servers;
 use publish::NamedTables;
 
 /// Plans every group.
-pub(super) fn build_target(input: &PlanInput<'_>, published: &Published) -> Target {
-    let mut builder = Builder::new(input, published);
+pub(super) fn build_target(input: &PlanInput<'_>, in_use: &InUse, published: &Published) -> Target {
+    let mut builder = Builder::new(input, in_use, published);
     builder.add_addresses();
     let had_vips: BTreeSet<Uuid> = input
         .actual
@@ -58,10 +59,11 @@ type NewBackends = BTreeMap<(Uuid, IpAddr), BackendId>;
 
 struct Builder<'a> {
     input: &'a PlanInput<'a>,
+    in_use: &'a InUse,
     actual: &'a ActualState,
     members: Members<'a>,
-    vip_ids: Ids,
-    backend_ids: Ids,
+    vip_ids: Ids<'a>,
+    backend_ids: Ids<'a>,
     regions: Regions,
     /// Slots that stay free of new groups, so that any one table can be rewritten.
     spare: u32,
@@ -75,7 +77,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(input: &'a PlanInput<'a>, published: &Published) -> Self {
+    fn new(input: &'a PlanInput<'a>, in_use: &'a InUse, published: &Published) -> Self {
         let PlanInput {
             desired,
             gateway,
@@ -85,14 +87,14 @@ impl<'a> Builder<'a> {
             now,
         } = *input;
         let members = Members::new(desired, actual, now);
-        let used = named_regions(actual).union(retired).copied().collect();
+        let used = in_use.regions.iter().chain(retired.iter().copied());
         let sizes = published.groups.iter().flat_map(|(group, ports)| {
             families(ports)
                 .into_iter()
-                .map(|family| wanted_len(&members.of(*group, family)))
+                .map(|family| wanted_len(members.active(*group, family)))
         });
+        let sizes = sizes.chain(in_use.regions.iter().map(|region| region.len));
         let spare = sizes.max().unwrap_or(0);
-        let vip_ids = actual.vips.values().map(|entry| entry.vip_id);
         let target = Target {
             settings: gateway.entry(&actual.capacity),
             host_addresses: gateway.vips.clone(),
@@ -100,14 +102,15 @@ impl<'a> Builder<'a> {
         };
         Self {
             input,
+            in_use,
             actual,
-            vip_ids: Ids::new(vip_ids, actual.capacity.vips, cursor.vip),
+            vip_ids: Ids::new(&in_use.vip_ids, actual.capacity.vips, cursor.vip),
             backend_ids: Ids::new(
-                actual.backends.keys().copied(),
+                &in_use.backend_ids,
                 actual.capacity.backends,
                 cursor.backend,
             ),
-            regions: Regions::new(actual.capacity.slots, &used),
+            regions: Regions::new(actual.capacity.slots, used),
             spare,
             vip_keys: actual.vips.keys().copied().collect(),
             return_keys: actual.returns.keys().copied().collect(),
@@ -125,7 +128,7 @@ impl<'a> Builder<'a> {
         for vip in &self.input.gateway.vips {
             let key = VipKey::address((*vip).into());
             if !self.vip_keys.contains(&key) {
-                let free = room(capacity, self.vip_keys.len());
+                let free = self.free_vips();
                 if free == 0 {
                     let reason = map_full(limits::VIPS, 1, 0, capacity);
                     self.target
@@ -175,11 +178,17 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    /// Entries that `VIPS` has room for.
+    fn free_vips(&self) -> u32 {
+        let elsewhere = self.in_use.vips - self.actual.vips.len();
+        room(self.actual.capacity.vips, elsewhere + self.vip_keys.len())
+    }
+
     /// Whether the map has room for the group's ports, and ids for them; tells how many ids.
     fn check_vips(&self, group: Uuid, ports: &BTreeMap<VipKey, u16>) -> Result<u32, Reason> {
         let capacity = self.actual.capacity.vips;
         let new_keys = count(ports.keys().filter(|key| !self.vip_keys.contains(key)));
-        let free_keys = room(capacity, self.vip_keys.len());
+        let free_keys = self.free_vips();
         let new_ids = count(
             ports
                 .keys()
@@ -260,7 +269,9 @@ impl<'a> Builder<'a> {
             }
         }
         let capacity = self.actual.capacity.returns;
-        let (needed, free) = (count(new.iter()), room(capacity, self.return_keys.len()));
+        let elsewhere = self.in_use.returns - self.actual.returns.len();
+        let used = elsewhere + self.return_keys.len();
+        let (needed, free) = (count(new.iter()), room(capacity, used));
         if needed > free {
             return Err(map_full(limits::RETURNS, needed, free, capacity));
         }
@@ -328,7 +339,7 @@ impl<'a> Builder<'a> {
             &self.actual.returns,
             &mut self.target.vips,
         );
-        let policy = policies::assign(self.input, &self.servers, &mut self.target);
+        let policy = policies::assign(self.input, self.in_use, &self.servers, &mut self.target);
         self.target.cursor = IdCursor {
             vip: self.vip_ids.cursor(),
             backend: self.backend_ids.cursor(),
@@ -338,8 +349,9 @@ impl<'a> Builder<'a> {
     }
 }
 
-fn wanted_len(members: &[Member]) -> u32 {
-    match members.iter().filter(|member| member.is_active).count() {
+/// The size of a table for so many active instances.
+fn wanted_len(active: usize) -> u32 {
+    match active {
         0 => 0,
         active => table_len(active),
     }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::super::diff::Target;
 use super::super::ids::Ids;
+use super::super::in_use::InUse;
 use super::super::{Condition, Family, Object, PlanInput};
 use super::{map_full, room};
 use crate::dataplane::RuleKey;
@@ -29,20 +30,15 @@ pub(super) type Servers = BTreeMap<(Uuid, Family), Vec<BackendId>>;
 
 /// Gives the target's VIPs their policies and adds the rules; returns the last id handed out. Each
 /// family of a group has an id of its own, because an instance is another backend in each.
-pub(super) fn assign(input: &PlanInput<'_>, servers: &Servers, target: &mut Target) -> u32 {
-    let actual = input.actual;
-    let in_use = actual.vips.values().map(|entry| entry.policy_id);
-    let in_use = in_use.chain(actual.rules.keys().map(RuleKey::policy_id));
+pub(super) fn assign(
+    input: &PlanInput<'_>,
+    in_use: &InUse,
+    servers: &Servers,
+    target: &mut Target,
+) -> u32 {
     let mut assigner = Assigner {
-        ids: Ids::new(
-            in_use.filter(|id| *id != 0),
-            ID_CAPACITY,
-            input.cursor.policy,
-        ),
-        source_room: room(
-            limits::MAX_SOURCES,
-            count(actual, |key| matches!(key, RuleKey::Source(_))),
-        ),
+        ids: Ids::new(&in_use.policy_ids, ID_CAPACITY, input.cursor.policy),
+        source_room: room(limits::MAX_SOURCES, in_use.sources),
         input,
     };
     let mut vips: BTreeMap<(Uuid, Family), Vec<VipKey>> = BTreeMap::new();
@@ -60,13 +56,9 @@ pub(super) fn assign(input: &PlanInput<'_>, servers: &Servers, target: &mut Targ
     assigner.ids.cursor()
 }
 
-fn count(actual: &crate::dataplane::ActualState, of: impl Fn(&RuleKey) -> bool) -> usize {
-    actual.rules.keys().filter(|key| of(key)).count()
-}
-
 struct Assigner<'a> {
     input: &'a PlanInput<'a>,
-    ids: Ids,
+    ids: Ids<'a>,
     source_room: u32,
 }
 

@@ -207,8 +207,8 @@ impl Model {
             drain::Duty::of(&instance.state, now) == drain::Duty::Active
                 && instance.policy.weight > 0
         };
-        let mut instances = world.desired.instances.values();
-        let somebody = instances.any(|instance| takes_flows(instance, world.now));
+        let instances = || world.desired.instances.values();
+        let somebody = instances().any(|instance| takes_flows(instance, world.now));
         let choice = send(&mut world.dataplane, key, true);
         // Where nobody takes new flows, a bucket without room may still lead to who drains.
         assert!(

@@ -4,97 +4,9 @@
 use lbagent_common::{BackendEntry, Slot};
 use proptest::prelude::*;
 
-use super::super::testing::{World, draining, group_uuid, instance_uuid, v4, v6};
+use super::super::testing::changes::{change, make};
+use super::super::testing::{World, group_uuid, instance_uuid, v4, v6};
 use super::*;
-use crate::dataplane::Path;
-
-/// One change of the world.
-#[derive(Clone, Debug)]
-enum Change {
-    Group { number: u8, ports: Vec<(u16, u16)> },
-    NoGroup(u8),
-    Instance { number: u8, group: u8, v6: bool },
-    NoInstance(u8),
-    Drain { number: u8, seconds: i64 },
-    Stop(u8),
-    Start(u8),
-    Weigh { number: u8, weight: u16 },
-    Later(u64),
-    NoPath(u8),
-    Path { number: u8, ifindex: u32 },
-    Vips(u8),
-}
-
-fn change() -> impl Strategy<Value = Change> {
-    let number = 1..12_u8;
-    let group = 1..4_u8;
-    let ports = prop::collection::vec((80..83_u16, 8080..8082_u16), 0..3);
-    prop_oneof![
-        2 => (group.clone(), ports).prop_map(|(number, ports)| Change::Group { number, ports }),
-        1 => group.clone().prop_map(Change::NoGroup),
-        6 => (number.clone(), group, any::<bool>())
-            .prop_map(|(number, group, v6)| Change::Instance { number, group, v6 }),
-        2 => number.clone().prop_map(Change::NoInstance),
-        3 => (number.clone(), 1..100_i64)
-            .prop_map(|(number, seconds)| Change::Drain { number, seconds }),
-        1 => number.clone().prop_map(Change::Stop),
-        2 => number.clone().prop_map(Change::Start),
-        2 => (number.clone(), prop_oneof![Just(0), 100..=1000_u16])
-            .prop_map(|(number, weight)| Change::Weigh { number, weight }),
-        2 => (1..50_u64).prop_map(Change::Later),
-        1 => number.clone().prop_map(Change::NoPath),
-        1 => (number, 1..4_u32).prop_map(|(number, ifindex)| Change::Path { number, ifindex }),
-        1 => (0..4_u8).prop_map(Change::Vips),
-    ]
-}
-
-fn make(world: &mut World, change: Change) {
-    let set_state = |world: &mut World, number, state| {
-        if let Some(instance) = world.desired.instances.get_mut(&instance_uuid(number)) {
-            instance.state = state;
-        }
-    };
-    match change {
-        Change::Group { number, ports } => drop(world.add_group(number, &ports)),
-        Change::NoGroup(number) => drop(world.desired.service_groups.remove(&group_uuid(number))),
-        Change::Instance {
-            number,
-            group,
-            v6: both,
-        } => {
-            // Two instances share each address.
-            world.add_instance(number, group, v4(number / 2));
-            if both {
-                world.instance(number).addresses.push(v6(number / 2).into());
-            }
-        }
-        Change::NoInstance(number) => {
-            world.desired.instances.remove(&instance_uuid(number));
-        }
-        Change::Drain { number, seconds } => set_state(world, number, draining(seconds)),
-        Change::Stop(number) => set_state(world, number, InstanceState::Stopped),
-        Change::Start(number) => set_state(world, number, InstanceState::Running),
-        Change::Weigh { number, weight } => world.weigh(number, weight),
-        Change::Later(seconds) => world.now += Duration::from_secs(seconds),
-        Change::NoPath(number) => drop(world.dataplane.paths.remove(&v4(number))),
-        Change::Path { number, ifindex } => {
-            let path = Path {
-                ifindex,
-                source: v4(200),
-                onlink_prefix: 32,
-                takes_xdp: ifindex % 2 == 0,
-                mtu: 0,
-                next_hop: None,
-            };
-            world.dataplane.paths.insert(v4(number), path);
-        }
-        Change::Vips(mask) => {
-            let all = [v4(250), v6(250)].into_iter().enumerate();
-            let chosen = all.filter(|(bit, _)| mask & (1 << bit) != 0);
-            world.gateway.vips = chosen.map(|(_, vip)| vip).collect();
-        }
-    }
-}
 
 /// What must hold after every pass, whatever was there before.
 #[track_caller]

@@ -1,0 +1,307 @@
+//! What the last passes left in the maps, by service group: so a pass after a change of one group
+//! reads, plans and writes what is of that group, and of those that are tied to it.
+//!
+//! There is something known only while the last pass did all that it planned, and found room for
+//! all. Then, as long as nobody else writes the maps,
+//!
+//! * `actual` is what reading them would yield, tables and ways left out;
+//! * a plan of everything for `desired` would have no steps, up to drains that end and slots that
+//!   settle;
+//! * `in_use`, `entries` and `claims` follow from `actual` and `desired`.
+//!
+//! Passes over everything go on beside, so what others change is put right, and what is known is
+//! made anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use lbagent_common::{BackendId, VipKey};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::claims::Claims;
+use crate::dataplane::{ActualState, RuleKey, Step};
+use crate::desired::DesiredState;
+use crate::plan::{Condition, GatewaySettings, InUse, Link, Object, Plan};
+
+/// What is planned and written.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Known {
+    pub(super) desired: Arc<DesiredState>,
+    pub(super) actual: ActualState,
+    pub(super) in_use: InUse,
+    /// The moment that the last pass planned for: it tells which drains were over.
+    pub(super) planned_at: OffsetDateTime,
+    conditions: Vec<Condition>,
+    entries: Entries,
+    claims: Claims,
+}
+
+/// Which entries belong together.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Entries {
+    /// By the tag of the group.
+    backends: BTreeSet<(u32, BackendId)>,
+    /// By policy.
+    rules: BTreeMap<u32, BTreeSet<RuleKey>>,
+}
+
+impl Entries {
+    fn of(actual: &ActualState) -> Self {
+        let backends = actual.backends.iter();
+        let backends = backends.map(|(id, entry)| (entry.group_tag, *id));
+        let mut entries = Self {
+            backends: backends.collect(),
+            rules: BTreeMap::new(),
+        };
+        actual.rules.keys().for_each(|key| entries.add_rule(key));
+        entries
+    }
+
+    fn add_rule(&mut self, key: &RuleKey) {
+        let rules = self.rules.entry(key.policy_id()).or_default();
+        rules.insert(*key);
+    }
+
+    fn remove_rule(&mut self, key: &RuleKey) {
+        if let Some(rules) = self.rules.get_mut(&key.policy_id()) {
+            rules.remove(key);
+            if rules.is_empty() {
+                self.rules.remove(&key.policy_id());
+            }
+        }
+    }
+}
+
+/// The part of everything that is of some groups.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) desired: DesiredState,
+    /// Without tables and ways.
+    pub(super) actual: ActualState,
+    groups: BTreeSet<Uuid>,
+    /// Instances of these groups, those that have left included.
+    instances: BTreeSet<Uuid>,
+}
+
+impl Known {
+    /// After a plan of everything for `actual` has been done, all of it.
+    pub(super) fn after(
+        plan: &Plan,
+        desired: &Arc<DesiredState>,
+        gateway: &GatewaySettings,
+        mut actual: ActualState,
+        in_use: InUse,
+        now: OffsetDateTime,
+    ) -> Self {
+        actual.tables.clear();
+        actual.paths.clear();
+        actual.stored = None;
+        actual.tick = 0;
+        let mut known = Self {
+            desired: Arc::clone(desired),
+            entries: Entries::of(&actual),
+            actual,
+            in_use,
+            planned_at: now,
+            conditions: plan.conditions.clone(),
+            claims: Claims::of(desired, gateway),
+        };
+        known.follow(plan, now);
+        known
+    }
+
+    /// After a plan of everything found nothing to do.
+    pub(super) fn still(mut self, plan: &Plan, now: OffsetDateTime) -> Self {
+        self.conditions.clone_from(&plan.conditions);
+        self.planned_at = now;
+        self
+    }
+
+    /// The groups that may be planned otherwise for this desired state: those that changed, or of
+    /// which an instance did. To `instances` something else has happened.
+    pub(super) fn changed_groups(
+        &self,
+        desired: &DesiredState,
+        mut instances: Vec<Uuid>,
+    ) -> BTreeSet<Uuid> {
+        instances.extend(self.desired.instances.changed_keys(&desired.instances));
+        let group_in = |state: &DesiredState, uuid: &Uuid| state.instances.get(uuid)?.service_group;
+        let groups = instances
+            .iter()
+            .flat_map(|uuid| [group_in(&self.desired, uuid), group_in(desired, uuid)]);
+        let changed = self
+            .desired
+            .service_groups
+            .changed_keys(&desired.service_groups);
+        groups.flatten().chain(changed).collect()
+    }
+
+    /// All that is of these groups and of those that are tied to them, under a new desired state.
+    /// To be followed by [`follow`](Self::follow), or this is no longer of use.
+    pub(super) fn part(
+        &mut self,
+        changed: BTreeSet<Uuid>,
+        desired: &Arc<DesiredState>,
+        gateway: &GatewaySettings,
+    ) -> Part {
+        let scope = self.claims.change(changed, &self.desired, desired, gateway);
+        self.desired = Arc::clone(desired);
+        let group = |uuid: &Uuid| Some((*uuid, desired.service_groups.get(uuid)?.clone()));
+        let instance = |uuid: &Uuid| Some((*uuid, desired.instances.get(uuid)?.clone()));
+        let in_group = |(_, instance): &(Uuid, crate::desired::Instance)| {
+            let group = instance.service_group;
+            group.is_some_and(|group| scope.groups.contains(&group))
+        };
+        let part = DesiredState {
+            generation: desired.generation,
+            service_groups: scope.groups.iter().filter_map(group).collect(),
+            instances: scope
+                .instances
+                .iter()
+                .filter_map(instance)
+                .filter(in_group)
+                .collect(),
+        };
+        Part {
+            desired: part,
+            actual: self.entries_of(&scope.links, gateway),
+            groups: scope.groups,
+            instances: scope.instances,
+        }
+    }
+
+    /// The entries behind some claims.
+    fn entries_of(&self, links: &BTreeSet<Link>, gateway: &GatewaySettings) -> ActualState {
+        let Self {
+            actual, entries, ..
+        } = self;
+        let mut part = ActualState {
+            settings: actual.settings,
+            capacity: actual.capacity,
+            host_addresses: actual.host_addresses.clone(),
+            ..ActualState::default()
+        };
+        let addresses = gateway
+            .vips
+            .iter()
+            .map(|vip| VipKey::address((*vip).into()));
+        let addresses: Vec<Link> = addresses.map(Link::Vip).collect();
+        for link in links.iter().chain(&addresses) {
+            match link {
+                Link::Vip(key) => {
+                    let entry = actual.vips.get(key);
+                    part.vips.extend(entry.map(|entry| (*key, *entry)));
+                }
+                Link::Return(key) => {
+                    let entry = actual.returns.get(key);
+                    part.returns.extend(entry.map(|entry| (*key, *entry)));
+                }
+                Link::Tag(tag) => {
+                    let ids = entries.backends.range((*tag, 0)..=(*tag, BackendId::MAX));
+                    let entries = ids.filter_map(|(_, id)| Some((*id, *actual.backends.get(id)?)));
+                    part.backends.extend(entries);
+                }
+            }
+        }
+        let policies: BTreeSet<u32> = part.vips.values().map(|entry| entry.policy_id).collect();
+        let keys = policies.iter().filter_map(|id| entries.rules.get(id));
+        let rules = keys
+            .flatten()
+            .filter_map(|key| Some((*key, *actual.rules.get(key)?)));
+        part.rules.extend(rules);
+        part
+    }
+
+    /// The conditions of everything, after a plan for a part.
+    pub(super) fn conditions_with(&mut self, plan: &Plan, part: &Part) -> Vec<Condition> {
+        self.conditions.retain(|known| match &known.object {
+            Object::ServiceGroup(uuid) => !part.groups.contains(uuid),
+            Object::Instance(uuid) => !part.instances.contains(uuid),
+            Object::Gateway | Object::Vip(_) => true,
+        });
+        self.conditions.extend(plan.conditions.iter().cloned());
+        self.conditions.sort();
+        self.conditions.clone()
+    }
+
+    /// A plan has been done, all of it.
+    pub(super) fn follow(&mut self, plan: &Plan, now: OffsetDateTime) {
+        plan.steps.iter().for_each(|step| self.write(step));
+        self.planned_at = now;
+    }
+
+    /// Whether this is what reading the maps has just yielded.
+    pub(super) fn agrees(&self, actual: &ActualState) -> bool {
+        let ours = &self.actual;
+        ours.settings == actual.settings
+            && ours.vips == actual.vips
+            && ours.backends == actual.backends
+            && ours.returns == actual.returns
+            && ours.rules == actual.rules
+            && ours.host_addresses == actual.host_addresses
+    }
+
+    /// A step has been done.
+    fn write(&mut self, step: &Step) {
+        let Self {
+            actual,
+            in_use,
+            entries,
+            ..
+        } = self;
+        match step {
+            Step::PutSettings(settings) => actual.settings = *settings,
+            Step::PutBackend(id, entry) => {
+                match actual.backends.insert(*id, *entry) {
+                    Some(former) => drop(entries.backends.remove(&(former.group_tag, *id))),
+                    None => in_use.add_backend(*id),
+                }
+                entries.backends.insert((entry.group_tag, *id));
+            }
+            Step::DeleteBackend(id) => {
+                if let Some(former) = actual.backends.remove(id) {
+                    entries.backends.remove(&(former.group_tag, *id));
+                    in_use.remove_backend(*id);
+                }
+            }
+            Step::PutVip(key, entry) => {
+                if let Some(former) = actual.vips.insert(*key, *entry) {
+                    in_use.remove_vip(&former);
+                }
+                in_use.add_vip(entry);
+            }
+            Step::DeleteVip(key, _) => {
+                if let Some(former) = actual.vips.remove(key) {
+                    in_use.remove_vip(&former);
+                }
+            }
+            Step::PutReturn(key, entry) => {
+                if actual.returns.insert(*key, *entry).is_none() {
+                    in_use.add_return();
+                }
+            }
+            Step::DeleteReturn(key) => {
+                if actual.returns.remove(key).is_some() {
+                    in_use.remove_return();
+                }
+            }
+            Step::PutRule(key, value) => {
+                if actual.rules.insert(*key, *value).is_none() {
+                    in_use.add_rule(key);
+                    entries.add_rule(key);
+                }
+            }
+            Step::DeleteRule(key) => {
+                if actual.rules.remove(key).is_some() {
+                    in_use.remove_rule(key);
+                    entries.remove_rule(key);
+                }
+            }
+            Step::AddHostAddress(address) => drop(actual.host_addresses.insert(*address)),
+            Step::DeleteHostAddress(address) => drop(actual.host_addresses.remove(address)),
+            // Tables are read when they are needed.
+            Step::PutTable(..) | Step::Probe(..) => {}
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! One pass: reads what there is, plans, applies. Over everything, or over what has changed since
+//! the last one.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use time::OffsetDateTime;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::apply::{self, Report};
+use super::grace::Grace;
+use super::known::{Known, Part};
+use super::renew;
+use crate::dataplane::{ActualState, Dataplane, DataplaneError, Glimpse, Path};
+use crate::desired::{DesiredState, Instance};
+use crate::plan::drain::Deadlines;
+use crate::plan::{self, GatewaySettings, IdCursor, InUse, Plan, PlanInput, settle};
+
+/// What one pass leaves to the next.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory {
+    pub(super) grace: Grace,
+    pub(super) cursor: IdCursor,
+    pub(super) deadlines: Deadlines,
+    /// `None` unless the last pass did all that it planned.
+    pub(super) known: Option<Known>,
+    /// The ways that backends are planned with, as long as something is known.
+    pub(super) paths: BTreeMap<IpAddr, Path>,
+}
+
+/// What a pass looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Scope {
+    /// The groups that are desired otherwise than before.
+    Changes,
+    /// These, and those whose backends are reached otherwise than before.
+    Network,
+    /// All maps and all groups.
+    Everything,
+}
+
+/// What one pass needs on the data plane's thread.
+pub(super) struct Pass {
+    pub(super) desired: Arc<DesiredState>,
+    pub(super) gateway: Arc<GatewaySettings>,
+    pub(super) memory: Memory,
+    pub(super) scope: Scope,
+    /// Decides which draining is over.
+    pub(super) now: OffsetDateTime,
+}
+
+/// What a pass planned, and what became of it.
+pub(super) struct Done {
+    pub(super) plan: Plan,
+    pub(super) report: Report,
+    /// Whether everything was looked at.
+    pub(super) is_whole: bool,
+}
+
+impl Pass {
+    pub(super) fn run(
+        mut self,
+        dataplane: &mut dyn Dataplane,
+    ) -> (Memory, Result<Done, DataplaneError>) {
+        let outcome = self.outcome(dataplane);
+        if let Ok(done) = &outcome {
+            self.memory.cursor = done.plan.cursor;
+            if done.report.failures.is_empty() {
+                renew(dataplane);
+            }
+        }
+        (self.memory, outcome)
+    }
+
+    fn outcome(&mut self, dataplane: &mut dyn Dataplane) -> Result<Done, DataplaneError> {
+        self.memory.deadlines.follow(&self.desired);
+        let known = self.memory.known.take();
+        match known {
+            Some(known) if self.scope < Scope::Everything => {
+                match self.changes(known, dataplane)? {
+                    Some(done) => Ok(done),
+                    None => self.everything(None, dataplane),
+                }
+            }
+            known => self.everything(known, dataplane),
+        }
+    }
+
+    /// Plans and applies everything.
+    fn everything(
+        &mut self,
+        known: Option<Known>,
+        dataplane: &mut dyn Dataplane,
+    ) -> Result<Done, DataplaneError> {
+        let mut actual = self.read(dataplane)?;
+        let in_use = InUse::of(&actual);
+        let desired = Arc::clone(&self.desired);
+        let plan = self.plan(&desired, &actual, &in_use);
+        let report = self.apply(&plan, &actual, dataplane);
+        let agrees = known.as_ref().is_none_or(|known| known.agrees(&actual));
+        if !agrees {
+            warn!("the maps were not as the agent had left them; they are put right");
+        }
+        if report.failures.is_empty() && !is_full(&plan) {
+            self.memory.paths = std::mem::take(&mut actual.paths);
+            let is_same = |known: &Known| {
+                agrees && plan.steps.is_empty() && Arc::ptr_eq(&known.desired, &desired)
+            };
+            self.memory.known = Some(match known.filter(is_same) {
+                Some(known) => known.still(&plan, self.now),
+                None => Known::after(&plan, &desired, &self.gateway, actual, in_use, self.now),
+            });
+        }
+        Ok(Done {
+            plan,
+            report,
+            is_whole: true,
+        })
+    }
+
+    /// Plans and applies what has changed. `None`: only a pass over everything can tell what to do.
+    fn changes(
+        &mut self,
+        mut known: Known,
+        dataplane: &mut dyn Dataplane,
+    ) -> Result<Option<Done>, DataplaneError> {
+        let mut instances = Vec::new();
+        if self.scope >= Scope::Network || !dataplane.is_current() {
+            let host = dataplane.surroundings(&plan::backend_addresses(&self.desired))?;
+            if host.addresses != known.actual.host_addresses {
+                return Ok(None);
+            }
+            instances.extend(self.moved(host.paths));
+        }
+        let deadlines = &self.memory.deadlines;
+        instances.extend(deadlines.between(known.planned_at, self.now));
+        let changed = known.changed_groups(&self.desired, instances);
+        let mut part = known.part(changed, &self.desired, &self.gateway);
+        self.complete(&mut part, dataplane)?;
+        let mut plan = self.plan(&part.desired, &part.actual, &known.in_use);
+        if is_full(&plan) {
+            return Ok(None);
+        }
+        let report = self.apply(&plan, &part.actual, dataplane);
+        plan.conditions = known.conditions_with(&plan, &part);
+        if report.failures.is_empty() {
+            known.follow(&plan, self.now);
+            self.memory.known = Some(known);
+        }
+        Ok(Some(Done {
+            plan,
+            report,
+            is_whole: false,
+        }))
+    }
+
+    /// Takes up the host's present ways; returns the instances that are reached otherwise.
+    fn moved(&mut self, paths: BTreeMap<IpAddr, Path>) -> Vec<Uuid> {
+        let former = std::mem::replace(&mut self.memory.paths, paths);
+        let paths = &self.memory.paths;
+        let known = former.keys().chain(paths.keys());
+        let moved: BTreeSet<IpAddr> = known
+            .filter(|ip| former.get(ip) != paths.get(ip))
+            .copied()
+            .collect();
+        if moved.is_empty() {
+            return Vec::new();
+        }
+        let is_moved = |instance: &&Instance| {
+            let mut addresses = [true, false]
+                .into_iter()
+                .filter_map(|v4| instance.address(v4));
+            addresses.any(|address| moved.contains(&address))
+        };
+        let instances = self.desired.instances.values().filter(is_moved);
+        instances.map(|instance| instance.uuid).collect()
+    }
+
+    /// Adds to a part what is not known but read: tables, ways and the time.
+    fn complete(
+        &mut self,
+        part: &mut Part,
+        dataplane: &mut dyn Dataplane,
+    ) -> Result<(), DataplaneError> {
+        let regions = plan::named_regions(&part.actual);
+        let addresses = plan::backend_addresses(&part.desired);
+        let Glimpse {
+            tables,
+            paths,
+            tick,
+        } = dataplane.glimpse(&regions, &addresses)?;
+        let known = &mut self.memory.paths;
+        for address in &addresses {
+            match paths.get(address) {
+                Some(path) => known.insert(*address, *path),
+                None => known.remove(address),
+            };
+        }
+        part.actual.tables = tables;
+        part.actual.paths = paths;
+        part.actual.tick = tick;
+        Ok(())
+    }
+
+    fn plan(&mut self, desired: &DesiredState, actual: &ActualState, in_use: &InUse) -> Plan {
+        let retired = self.memory.grace.retired(in_use, Instant::now());
+        let input = PlanInput {
+            desired,
+            gateway: &self.gateway,
+            actual,
+            retired: &retired,
+            cursor: self.memory.cursor,
+            now: self.now,
+        };
+        plan::plan_part(&input, in_use)
+    }
+
+    fn apply(&mut self, plan: &Plan, actual: &ActualState, to: &mut dyn Dataplane) -> Report {
+        let report = apply::apply(to, plan);
+        self.memory.grace.switched(actual, plan, Instant::now());
+        report
+    }
+
+    /// Reads what there is, the stored flows only where that could settle something.
+    fn read(&self, dataplane: &mut dyn Dataplane) -> Result<ActualState, DataplaneError> {
+        let mut actual = dataplane.read(&plan::backend_addresses(&self.desired))?;
+        let vips = settle::due_vips(&actual, &self.gateway);
+        if !vips.is_empty() {
+            let idle_ticks = self.gateway.settle_after_ticks();
+            actual.stored = Some(dataplane.stored_flows(&vips, idle_ticks)?);
+        }
+        Ok(actual)
+    }
+}
+
+/// Whether some object found no room: then groups compete for it, and are planned together.
+fn is_full(plan: &Plan) -> bool {
+    let mut conditions = plan.conditions.iter();
+    conditions.any(|condition| condition.reason.is_capacity())
+}
