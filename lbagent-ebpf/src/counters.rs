@@ -1,6 +1,6 @@
 //! Per-CPU counters of outcomes, VIPs and backends.
 
-use lbagent_common::{BackendId, Outcome};
+use lbagent_common::{BackendId, Outcome, Settings};
 
 use crate::{events, maps};
 
@@ -12,7 +12,7 @@ pub fn outcome(outcome: Outcome, bytes: u32) {
 
 /// Counts a packet towards a backend.
 #[inline(always)]
-pub fn forwarded(vip_id: u32, backend: BackendId, is_new: bool, bytes: u32) {
+pub fn forwarded(settings: &Settings, vip_id: u32, backend: BackendId, is_new: bool, bytes: u32) {
     let add = |counter: &mut lbagent_common::TrafficCounter| {
         counter.flows += u64::from(is_new);
         counter.in_packets += 1;
@@ -20,7 +20,7 @@ pub fn forwarded(vip_id: u32, backend: BackendId, is_new: bool, bytes: u32) {
     };
     maps::count_vip(vip_id, add);
     maps::count_backend(backend, add);
-    events::has_backend(vip_id, backend);
+    events::has_backend(settings, vip_id, backend);
 }
 
 /// Counts a packet towards a client. Watchers find its backend by its source.

@@ -7,11 +7,11 @@
 
 use core::mem::offset_of;
 
-use lbagent_common::{Addr, BackendId, FlowEvent, Outcome, Port, Protocol};
+use lbagent_common::{Addr, BackendId, FlowEvent, Outcome, Port, Protocol, Settings};
 use network_types::eth::EthHdr;
 use network_types::ip::Ipv6Hdr;
 
-use crate::packet::{Context, L3_OFFSET};
+use crate::packet::{Context, L3_OFFSET, no_address, zero};
 use crate::{kernel, maps};
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -19,22 +19,22 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// Whether packets are sampled at all.
 #[inline(always)]
-fn is_watched() -> bool {
-    maps::settings().is_some_and(|settings| settings.sample_shift != 0)
+fn is_watched(settings: &Settings) -> bool {
+    settings.sample_shift != 0
 }
 
 /// Before anything is done with a packet: decides whether it is one of the sample.
 #[inline(always)]
-pub fn arrived<C: Context>(ctx: &C) {
-    if is_watched() {
+pub fn arrived<C: Context>(ctx: &C, settings: &Settings) {
+    if is_watched(settings) {
         sample(ctx);
     }
 }
 
 /// When a packet is counted for its backend. Of a reply, its source tells the backend.
 #[inline(always)]
-pub fn has_backend(vip_id: u32, backend: BackendId) {
-    if is_watched() {
+pub fn has_backend(settings: &Settings, vip_id: u32, backend: BackendId) {
+    if is_watched(settings) {
         note_backend(vip_id, backend);
     }
 }
@@ -42,8 +42,8 @@ pub fn has_backend(vip_id: u32, backend: BackendId) {
 /// When a packet has its outcome. The program's action passes through, so that nobody has to keep
 /// it meanwhile.
 #[inline(always)]
-pub fn ended(outcome: Outcome, action: u32) -> u32 {
-    if is_watched() {
+pub fn ended(settings: &Settings, outcome: Outcome, action: u32) -> u32 {
+    if is_watched(settings) {
         tell(outcome as u32, action)
     } else {
         action
@@ -72,10 +72,10 @@ fn sample<C: Context>(ctx: &C) {
         event.ifindex = ifindex;
         event.vip_id = 0;
         event.backend_id = 0;
-        event.source = Addr::UNSPECIFIED;
-        event.destination = Addr::UNSPECIFIED;
-        event.source_port = Port::default();
-        event.destination_port = Port::default();
+        event.source = no_address();
+        event.destination = no_address();
+        event.source_port = Port::from_wire(zero() as u16);
+        event.destination_port = Port::from_wire(zero() as u16);
         event.protocol = Protocol::ANY;
         read_headers(ctx, event);
     });

@@ -66,6 +66,7 @@ pub fn find<C: Context>(
 /// for which the agent's ring has no room, is lost.
 ///
 /// Visible from outside of the object, so that the verifier checks it once.
+#[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn lb_hold_fragment(ctx: *mut xdp_md) -> u32 {
     let ctx = &XdpContext::new(ctx);
@@ -94,7 +95,13 @@ pub fn send<C: Context>(ctx: &C, packet: &Packet, entry: &FragmentEntry) -> Pack
         ctx.send_around_nat(packet, target.vip, target.backend, packet)
     };
     if sent.is_sent() {
-        counters::forwarded(entry.vip_id, entry.backend_id, false, ctx.len());
+        counters::forwarded(
+            target.settings,
+            entry.vip_id,
+            entry.backend_id,
+            false,
+            ctx.len(),
+        );
     }
     sent
 }

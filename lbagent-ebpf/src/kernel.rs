@@ -17,7 +17,7 @@ use lbagent_common::{Addr, BackendEntry};
 
 use crate::apart::Scalar;
 use crate::outcome::Egress;
-use crate::packet::{Context, Packet, opaque, unknown_zero};
+use crate::packet::{Context, Packet, opaque, zero};
 
 /// Address families as the kernel numbers them.
 const AF_INET: u8 = 2;
@@ -78,12 +78,12 @@ pub struct Hop {
 impl Hop {
     /// To be filled, for a packet that leaves that much longer than it came.
     #[inline(always)]
-    pub const fn unknown(overhead: u32) -> Self {
+    pub fn unknown(overhead: u32) -> Self {
         Self {
-            ifindex: 0,
-            link: [0; 3],
-            is_direct: 0,
-            mtu: 0,
+            ifindex: zero(),
+            link: [zero(); 3],
+            is_direct: zero(),
+            mtu: zero(),
             overhead,
         }
     }
@@ -110,8 +110,7 @@ pub fn route<C: Context>(
     destination: &Addr,
     hop: &mut Hop,
 ) -> Route {
-    // Of a zero that it knows the compiler would make a call of `memset`, byte by byte.
-    let zero = u64::from(unknown_zero(hop.overhead));
+    let zero = u64::from(zero());
     // SAFETY: all-zero is a valid value of this struct of integers and unions of integers.
     let mut params: FibParams =
         unsafe { core::mem::transmute([zero; size_of::<FibParams>() / size_of::<u64>()]) };

@@ -305,7 +305,7 @@ pub fn put_held(
     // to 8; every member is written before the agent sees it, the frame as far as `len` says.
     let is_whole = unsafe {
         (&raw mut (*held).time_ns).write(time_ns);
-        (&raw mut (*held).key).write(*key);
+        ptr::copy_nonoverlapping(key, &raw mut (*held).key, 1);
         (&raw mut (*held).ifindex).write(ifindex);
         (&raw mut (*held).len).write(len);
         fill(&raw mut (*held).frame)

@@ -1,18 +1,17 @@
 //! The stages on one screen.
 
-use lbagent_common::{BackendId, FragmentEntry, Outcome, VipEntry};
+use lbagent_common::{BackendId, FragmentEntry, Outcome, Settings, VipEntry};
 
 use crate::forward::Target;
 use crate::outcome::{Direction, Egress, Packed, Stop};
 use crate::packet::{self, Context, Packet};
 use crate::{
-    apart, backend, conntrack, counters, forward, fragments, maglev, maps, policy, quic, restore,
-    vip,
+    apart, backend, conntrack, counters, forward, fragments, maglev, policy, quic, restore, vip,
 };
 
 /// A packet that came in on a client-facing interface; `vlan` as [`Packet::vlan`].
 #[inline(always)]
-pub fn from_client<C: Context>(ctx: &C, vlan: u32) -> Result<Egress, Stop> {
+pub fn from_client<C: Context>(ctx: &C, settings: &Settings, vlan: u32) -> Result<Egress, Stop> {
     let mut packet = Packet::unread(vlan);
     match read(ctx, &mut packet) {
         Ok(()) => {}
@@ -20,7 +19,7 @@ pub fn from_client<C: Context>(ctx: &C, vlan: u32) -> Result<Egress, Stop> {
         Err(FOREIGN) => return ctx.icmp_to_vip(vlan).result().unwrap_or(Err(FOREIGN)),
         Err(stop) => return Err(stop),
     }
-    balance(ctx, &packet)
+    balance(ctx, settings, &packet)
 }
 
 /// What is neither TCP nor UDP is foreign unless it is ICMP that concerns a VIP.
@@ -50,7 +49,11 @@ fn icmp_from_backend<C: Context>(ctx: &C, vlan: u32) -> Result<(Direction, Egres
 
 /// A packet that came in on a backend-facing interface.
 #[inline(always)]
-pub fn from_backend<C: Context>(ctx: &C, vlan: u32) -> Result<(Direction, Egress), Stop> {
+pub fn from_backend<C: Context>(
+    ctx: &C,
+    settings: &Settings,
+    vlan: u32,
+) -> Result<(Direction, Egress), Stop> {
     let mut packet = Packet::unread(vlan);
     match read(ctx, &mut packet) {
         Ok(()) => {}
@@ -72,7 +75,7 @@ pub fn from_backend<C: Context>(ctx: &C, vlan: u32) -> Result<(Direction, Egress
         }
         return result.map(|egress| (Direction::Return, egress));
     }
-    match balance(ctx, &packet) {
+    match balance(ctx, settings, &packet) {
         Ok(egress) => Ok((Direction::Forward, egress)),
         Err(Stop::Pass(Outcome::PassNotVip)) => Err(Stop::Pass(Outcome::PassNotReply)),
         Err(stop) => Err(stop),
@@ -101,8 +104,8 @@ pub fn follow<C: Context>(ctx: &C, packet: &mut Packet) -> Packed {
 
 /// Sends a packet for a VIP to the backend that owns its flow.
 #[inline(always)]
-fn balance<C: Context>(ctx: &C, packet: &Packet) -> Result<Egress, Stop> {
-    let result = balance_whole(ctx, packet);
+fn balance<C: Context>(ctx: &C, settings: &Settings, packet: &Packet) -> Result<Egress, Stop> {
+    let result = balance_whole(ctx, settings, packet);
     if packet.is_first_fragment() && matches!(result, Err(Stop::Pass(_))) {
         apart::let_fragments_pass(packet);
     }
@@ -110,21 +113,25 @@ fn balance<C: Context>(ctx: &C, packet: &Packet) -> Result<Egress, Stop> {
 }
 
 #[inline(always)]
-fn balance_whole<C: Context>(ctx: &C, packet: &Packet) -> Result<Egress, Stop> {
+fn balance_whole<C: Context>(
+    ctx: &C,
+    settings: &Settings,
+    packet: &Packet,
+) -> Result<Egress, Stop> {
     let mut choice = Choice {
         vip: None,
         id: 0,
         is_new: false,
     };
     if C::IS_ROOMY {
-        choose(ctx, packet, &mut choice)?;
+        choose(ctx, settings, packet, &mut choice)?;
     } else {
-        choose_apart(ctx, packet, &mut choice)?;
+        choose_apart(ctx, settings, packet, &mut choice)?;
     }
     const MISSING: Stop = Stop::Drop(Outcome::DropNotConfigured);
     let (id, is_new) = (choice.id, choice.is_new);
     let target = Target {
-        settings: maps::settings().ok_or(MISSING)?,
+        settings,
         vip: choice.vip.ok_or(MISSING)?,
         id,
         backend: backend::lookup(id)?,
@@ -133,7 +140,7 @@ fn balance_whole<C: Context>(ctx: &C, packet: &Packet) -> Result<Egress, Stop> {
     if packet.is_first_fragment() {
         ctx.remember_fragment(packet, target.vip, id);
     }
-    counters::forwarded(target.vip.vip_id, id, is_new, ctx.len());
+    counters::forwarded(settings, target.vip.vip_id, id, is_new, ctx.len());
     Ok(egress)
 }
 
@@ -147,8 +154,12 @@ struct Choice {
 }
 
 #[inline(always)]
-fn choose<C: Context>(ctx: &C, packet: &Packet, choice: &mut Choice) -> Result<(), Stop> {
-    let settings = maps::settings().ok_or(Stop::Drop(Outcome::DropNotConfigured))?;
+fn choose<C: Context>(
+    ctx: &C,
+    settings: &Settings,
+    packet: &Packet,
+    choice: &mut Choice,
+) -> Result<(), Stop> {
     let vip = vip::lookup(settings, packet)?;
     policy::admit(packet, vip)?;
     let hash = maglev::hash(settings, packet);
@@ -164,6 +175,11 @@ fn choose<C: Context>(ctx: &C, packet: &Packet, choice: &mut Choice) -> Result<(
 
 /// [`choose`] with a stack frame of its own, given back before the packet is rewritten.
 #[inline(never)]
-fn choose_apart<C: Context>(ctx: &C, packet: &Packet, choice: &mut Choice) -> Result<(), Stop> {
-    choose(ctx, packet, choice)
+fn choose_apart<C: Context>(
+    ctx: &C,
+    settings: &Settings,
+    packet: &Packet,
+    choice: &mut Choice,
+) -> Result<(), Stop> {
+    choose(ctx, settings, packet, choice)
 }

@@ -5,7 +5,7 @@ use lbagent_common::{BackendId, FragmentEntry, NatFlowKey, Outcome, ReturnEntry,
 use crate::forward::rewrite::{self, Rewrite};
 use crate::kernel::{Hop, Route};
 use crate::outcome::{Egress, Packed, Stop};
-use crate::packet::{Context, Packet};
+use crate::packet::{Context, Packet, zero};
 use crate::{counters, fragments, maps};
 
 /// What a reply is restored to: from the VIP to the client.
@@ -20,11 +20,14 @@ pub struct Reply {
 
 impl Reply {
     /// To be filled.
-    pub const NONE: Self = Self {
-        to: Rewrite::NONE,
-        vip_id: 0,
-        backend_id: 0,
-    };
+    #[inline(always)]
+    pub fn unknown() -> Self {
+        Self {
+            to: Rewrite::unknown(),
+            vip_id: zero(),
+            backend_id: zero(),
+        }
+    }
 }
 
 /// Finds the reply's flow; [`Packed::ONWARDS`] when there is one, and [`Packed::NOTHING`] for a packet
@@ -81,7 +84,7 @@ fn lookup_stored(packet: &Packet, reply: &mut Reply) -> Option<()> {
 /// need most of it.
 #[inline(never)]
 pub fn send<C: Context>(ctx: &C, packet: &Packet) -> Packed {
-    let mut reply = Reply::NONE;
+    let mut reply = Reply::unknown();
     let looked_up = lookup_reply(packet, &mut reply);
     if looked_up.is_nothing() {
         return Packed::ONWARDS;
@@ -95,7 +98,7 @@ pub fn send<C: Context>(ctx: &C, packet: &Packet) -> Packed {
 /// Notes what the later fragments of a restored reply are restored to.
 #[inline(never)]
 pub fn remember(packet: &Packet) -> u32 {
-    let mut reply = Reply::NONE;
+    let mut reply = Reply::unknown();
     let looked_up = lookup_reply(packet, &mut reply);
     if looked_up.is_nothing() || looked_up.result().is_some() {
         return 0;

@@ -38,6 +38,32 @@ struct Function {
 
 /// The deepest chain of every program of an object.
 pub fn deepest_chains(object: &[u8]) -> Result<Vec<Chain>> {
+    let (functions, programs) = read(object)?;
+    programs
+        .iter()
+        .map(|place| deepest(&functions, *place, 0))
+        .collect()
+}
+
+/// The functions that call one of those which compilers put in for copies and fillings: in BPF they
+/// go byte by byte.
+pub fn callers_of_byte_loops(object: &[u8]) -> Result<Vec<String>> {
+    const BYTE_LOOPS: [&str; 4] = ["memset", "memcpy", "memmove", "memcmp"];
+    let (functions, _) = read(object)?;
+    let is_loop = |place: &Place| {
+        functions
+            .get(place)
+            .is_some_and(|function| BYTE_LOOPS.contains(&function.name.as_str()))
+    };
+    Ok(functions
+        .values()
+        .filter(|function| function.calls.iter().any(is_loop))
+        .map(|function| function.name.clone())
+        .collect())
+}
+
+/// All functions of an object, and where its programs begin.
+fn read(object: &[u8]) -> Result<(HashMap<Place, Function>, Vec<Place>)> {
     let file = File::parse(object).context("no ELF file")?;
     let mut functions = HashMap::new();
     let mut programs = Vec::new();
@@ -76,10 +102,7 @@ pub fn deepest_chains(object: &[u8]) -> Result<Vec<Chain>> {
         functions.insert((index, address), function);
     }
     ensure!(!programs.is_empty(), "the object has no program");
-    programs
-        .iter()
-        .map(|place| deepest(&functions, *place, 0))
-        .collect()
+    Ok((functions, programs))
 }
 
 /// Where the symbols of relocations lie, by the offset of the instruction.

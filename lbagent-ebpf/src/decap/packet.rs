@@ -36,8 +36,9 @@ pub trait Bytes {
         let pointer = self.at::<T>(offset)?;
         // SAFETY: `at` checked both ends, `Wire` types have no invalid bit pattern. Packet data
         // may be odd-aligned; the BPF instruction set defines such loads, and the verifier
-        // refuses them on machines that cannot do them.
-        Some(unsafe { pointer.read() })
+        // refuses them on machines that cannot do them. Volatile, because of a plain copy the
+        // compiler would make a call of `memmove`, which goes byte by byte.
+        Some(unsafe { pointer.read_volatile() })
     }
 
     /// Writes what [`read`](Self::read) reads.

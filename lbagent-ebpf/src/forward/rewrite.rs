@@ -4,7 +4,7 @@ use lbagent_common::checksum::Difference;
 use lbagent_common::{Addr, FragmentEntry, Port};
 
 use crate::kernel::Hop;
-use crate::packet::{Context, Packet};
+use crate::packet::{Context, Packet, no_address, zero};
 
 /// The 4-tuple that the packet gets.
 pub struct Rewrite {
@@ -20,12 +20,15 @@ pub struct Rewrite {
 
 impl Rewrite {
     /// To be filled.
-    pub const NONE: Self = Self {
-        source: Addr::UNSPECIFIED,
-        source_port: Port::new(0),
-        destination: Addr::UNSPECIFIED,
-        destination_port: Port::new(0),
-    };
+    #[inline(always)]
+    pub fn unknown() -> Self {
+        Self {
+            source: no_address(),
+            source_port: Port::from_wire(zero() as u16),
+            destination: no_address(),
+            destination_port: Port::from_wire(zero() as u16),
+        }
+    }
 }
 
 /// Writes the new headers; `None` when one of them lies outside of the packet, which may then be

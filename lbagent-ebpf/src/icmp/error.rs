@@ -116,7 +116,8 @@ fn send_nat<C: Context>(ctx: &C, work: &mut Work) -> Result<Egress, Stop> {
     if rewrite::write(ctx, work) == 0 {
         return Err(Stop::Drop(Outcome::DropRewrite));
     }
-    counters::forwarded(work.vip_id, work.backend, false, ctx.len());
+    let settings = maps::settings().ok_or(UNKNOWN)?;
+    counters::forwarded(settings, work.vip_id, work.backend, false, ctx.len());
     Ok(work.hop.egress(ctx))
 }
 
@@ -153,7 +154,7 @@ fn send_dsr<C: Context>(ctx: &C, work: &Work) -> Packed {
     };
     let sent = ctx.send_around_nat(&work.message, target.vip, target.backend, &work.flow);
     if sent.is_sent() {
-        counters::forwarded(work.vip_id, work.backend, false, ctx.len());
+        counters::forwarded(target.settings, work.vip_id, work.backend, false, ctx.len());
     }
     sent
 }
@@ -181,7 +182,7 @@ pub fn to_client<C: Context>(ctx: &C) -> Packed {
 /// Fills in what the client knows the flow by; `is_return` tells whether it is a flow's.
 #[inline(never)]
 fn find_client(work: &mut Work) -> Packed {
-    let mut reply = Reply::NONE;
+    let mut reply = Reply::unknown();
     let looked_up = restore::lookup_reply(&work.flow, &mut reply);
     if looked_up.is_nothing() {
         work.is_return = 0;

@@ -179,6 +179,19 @@ pub fn unknown_zero(unknown: u32) -> u32 {
     unknown.wrapping_sub(opaque(unknown))
 }
 
+/// Zero, unknown to the compiler: zeros that it knows and that lie side by side, it makes a call of
+/// `memset`, which goes byte by byte and costs more than all else that is done for a packet.
+#[inline(always)]
+pub fn zero() -> u32 {
+    opaque(0)
+}
+
+/// An address to be filled, of such zeros.
+#[inline(always)]
+pub fn no_address() -> Addr {
+    Addr::from_wire([zero(); 4])
+}
+
 /// The same value, which the compiler does not know to be the same.
 #[inline(always)]
 pub fn opaque(value: u32) -> u32 {

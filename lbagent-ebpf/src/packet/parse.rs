@@ -7,7 +7,7 @@ use network_types::eth::EthHdr;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::udp::UdpHdr;
 
-use super::{Context, L3_OFFSET, extensions, opaque, unknown_zero};
+use super::{Context, L3_OFFSET, extensions, no_address, opaque, unknown_zero, zero};
 use crate::outcome::Stop;
 
 /// EtherTypes in host order.
@@ -54,7 +54,8 @@ pub struct Packet {
     /// Identification in IPv6, as it lies in the packet.
     pub(super) identification: u32,
     tcp_flags: u8,
-    _pad: [u8; 3],
+    _pad: u8,
+    _pad_end: u16,
 }
 
 impl Packet {
@@ -62,19 +63,20 @@ impl Packet {
     #[inline(always)]
     pub fn unread(vlan: u32) -> Self {
         Self {
-            source: Addr::UNSPECIFIED,
-            destination: Addr::UNSPECIFIED,
-            source_port: Port::default(),
-            destination_port: Port::default(),
-            protocol: Protocol::ANY,
-            ttl: 0,
-            ip_len: 0,
-            raw_l4_offset: 0,
+            source: no_address(),
+            destination: no_address(),
+            source_port: Port::from_wire(zero() as u16),
+            destination_port: Port::from_wire(zero() as u16),
+            protocol: Protocol(zero() as u8),
+            ttl: zero() as u8,
+            ip_len: zero() as u16,
+            raw_l4_offset: zero(),
             vlan,
-            fragment: 0,
-            identification: 0,
-            tcp_flags: 0,
-            _pad: [0; 3],
+            fragment: zero(),
+            identification: zero(),
+            tcp_flags: zero() as u8,
+            _pad: zero() as u8,
+            _pad_end: zero() as u16,
         }
     }
 

@@ -32,6 +32,12 @@ use super::{LoadError, XdpMode};
 static EMBEDDED: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lbagent-decap-ebpf"));
 
+/// The object that was built with the agent; empty when there was none. For tests, which look into
+/// it.
+pub fn embedded_object() -> &'static [u8] {
+    EMBEDDED
+}
+
 /// Every map, with the sizes of its key and value.
 const MAPS: [(&str, usize, usize); 3] = [
     (abi::SETTINGS, size_of::<u32>(), size_of::<DecapSettings>()),
