@@ -44,7 +44,7 @@ unsafe impl Plain for ChangedFlow {}
 
 const _: () = {
     // The members' sizes.
-    assert!(size_of::<Packet>() == 60, "a packet has no padding");
+    assert!(size_of::<Packet>() == 56, "a packet has no padding");
     assert!(size_of::<Hop>() == 28, "a hop has no padding");
     assert!(size_of::<Rewrite>() == 36, "a rewrite has no padding");
     assert!(size_of::<ChangedFlow>() == 32, "a flow has no padding");
@@ -210,7 +210,7 @@ stages! {
     answer_too_big(packet: &Packet, mtu: u32) -> Packed
         = too_big::answer, lb_answer_too_big_xdp, lb_answer_too_big_tc;
     /// [`icmp::to_vip`].
-    icmp_to_vip(vlan: u32) -> Packed
+    icmp_to_vip() -> Packed
         = icmp::to_vip, lb_icmp_to_vip_xdp, lb_icmp_to_vip_tc;
     /// [`icmp::to_client`].
     icmp_to_client() -> Packed

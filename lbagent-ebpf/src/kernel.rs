@@ -65,9 +65,10 @@ pub struct Hop {
     pub ifindex: u32,
     /// The first 12 bytes of a frame to the next hop: its link address, then the gateway's own.
     pub link: [u32; 3],
-    /// Whether the program itself sends the frame: 0 where the kernel has to. A whole word, because
-    /// the verifier refuses to copy padding from where a pointer was stored before.
-    pub is_direct: u32,
+    /// 0 where the kernel has to send the frame; else [`Hop::DIRECT`] and the VLAN whose tag it
+    /// leaves with. A whole word, because the verifier refuses to copy padding from where a pointer
+    /// was stored before.
+    pub direct: u32,
     /// Largest IP packet on the way, 0 when unknown. The routing table tells it only for lengths
     /// that it was asked about.
     pub mtu: u32,
@@ -82,21 +83,34 @@ impl Hop {
         Self {
             ifindex: zero(),
             link: [zero(); 3],
-            is_direct: zero(),
+            direct: zero(),
             mtu: zero(),
             overhead,
         }
     }
 
+    /// The program itself sends the frame.
+    pub const DIRECT: u32 = 1 << 16;
+
+    /// Whether the program itself sends the frame.
+    #[inline(always)]
+    pub fn is_direct(&self) -> bool {
+        self.direct != 0
+    }
+
     /// How a packet takes this way.
     #[inline(always)]
     pub fn egress<C: Context>(&self, ctx: &C) -> Egress {
-        if self.is_direct == 0 {
+        let vlan = self.direct & (Self::DIRECT - 1);
+        if !self.is_direct() {
             Egress::Resolve(self.ifindex)
         } else if self.ifindex == ctx.arrival_ifindex() {
-            Egress::Transmit
+            Egress::Transmit { vlan }
         } else {
-            Egress::Redirect(self.ifindex)
+            Egress::Redirect {
+                ifindex: self.ifindex,
+                vlan,
+            }
         }
     }
 }
@@ -136,8 +150,9 @@ pub fn route<C: Context>(
     // The length that was asked about has become the MTU.
     // SAFETY: both members of the union are 16-bit numbers.
     hop.mtu = u32::from(unsafe { params.__bindgen_anon_1.mtu_result });
-    hop.is_direct = match result {
-        BPF_FIB_LKUP_RET_SUCCESS => 1,
+    // Tags are for the interface to put on that the routing table names.
+    hop.direct = match result {
+        BPF_FIB_LKUP_RET_SUCCESS => Hop::DIRECT,
         BPF_FIB_LKUP_RET_NO_NEIGH => 0,
         BPF_FIB_LKUP_RET_NOT_FWDED => return Route::Local,
         BPF_FIB_LKUP_RET_FRAG_NEEDED => return Route::TooBig,
@@ -292,13 +307,20 @@ pub fn copy_frame<const LEN: usize>(ctx: &XdpContext, len: u32, to: *mut [u8; LE
     (unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, to.cast(), len) }) == 0
 }
 
+/// 1 where the kernel keeps a VLAN tag beside the frame, else 0.
+#[inline(always)]
+pub fn has_tag_beside(ctx: &TcContext) -> u32 {
+    // SAFETY: the context is valid while the program runs; the verifier checks the field.
+    unsafe { (*ctx.skb.skb).vlan_present }
+}
+
 /// EtherType and content of the VLAN tag that the kernel keeps beside the frame: the first as it lies
 /// in a packet, the second in host order.
 #[inline(always)]
 pub fn tag_beside(ctx: &TcContext) -> Option<[u32; 2]> {
     let skb = ctx.skb.skb;
-    // SAFETY: the context is valid while the program runs; the verifier checks the fields.
-    unsafe { ((*skb).vlan_present != 0).then(|| [(*skb).vlan_proto, (*skb).vlan_tci]) }
+    // SAFETY: as above.
+    (has_tag_beside(ctx) != 0).then(|| unsafe { [(*skb).vlan_proto, (*skb).vlan_tci] })
 }
 
 /// EtherType of the frame's bytes, as it lies in a packet.

@@ -53,16 +53,22 @@ pub fn lb_ingress(ctx: XdpContext) -> u32 {
     let mut tags = Tags::none(bytes);
     tags.take_off(&ctx);
     events::arrived(&ctx, settings);
-    let (mut outcome, mut action) = match pipeline::from_client(&ctx, settings, tags.vlan()) {
-        Ok(Egress::Transmit) => (Outcome::ForwardTx, xdp_action::XDP_TX),
-        Ok(Egress::Redirect(ifindex)) => (Outcome::ForwardRedirect, kernel::redirect(ifindex)),
-        Ok(Egress::Resolve(_)) => (Outcome::ForwardKernel, xdp_action::XDP_PASS),
-        Err(Stop::Pass(outcome)) => (outcome, xdp_action::XDP_PASS),
-        Err(Stop::Drop(Outcome::HoldFragment)) => (hold(&ctx, &mut tags), xdp_action::XDP_DROP),
-        Err(Stop::Drop(outcome)) => (outcome, xdp_action::XDP_DROP),
-        Err(Stop::Answer(outcome)) => (outcome, xdp_action::XDP_TX),
+    const KEPT: u32 = Tags::KEPT;
+    let (mut outcome, mut action, vlan) = match pipeline::from_client(&ctx, settings) {
+        Ok(Egress::Transmit { vlan }) => (Outcome::ForwardTx, xdp_action::XDP_TX, vlan),
+        Ok(Egress::Redirect { ifindex, vlan }) => {
+            (Outcome::ForwardRedirect, kernel::redirect(ifindex), vlan)
+        }
+        // By its tags the kernel tells where it came in.
+        Ok(Egress::Resolve(_)) => (Outcome::ForwardKernel, xdp_action::XDP_PASS, KEPT),
+        Err(Stop::Pass(outcome)) => (outcome, xdp_action::XDP_PASS, KEPT),
+        Err(Stop::Drop(Outcome::HoldFragment)) => {
+            (hold(&ctx, &mut tags), xdp_action::XDP_DROP, KEPT)
+        }
+        Err(Stop::Drop(outcome)) => (outcome, xdp_action::XDP_DROP, KEPT),
+        Err(Stop::Answer(outcome)) => (outcome, xdp_action::XDP_TX, KEPT),
     };
-    if tags.is_off() && !tags.put_back(&ctx) {
+    if !tags.put_on(&ctx, vlan) {
         (outcome, action) = (Outcome::DropRewrite, xdp_action::XDP_DROP);
     }
     counters::outcome(outcome, bytes);
@@ -72,7 +78,7 @@ pub fn lb_ingress(ctx: XdpContext) -> u32 {
 /// Hands a fragment to the agent as it came, tags included.
 #[inline(always)]
 fn hold(ctx: &XdpContext, tags: &mut Tags) -> Outcome {
-    if tags.is_off() && !tags.put_back(ctx) {
+    if !tags.put_on(ctx, Tags::KEPT) {
         return Outcome::DropRewrite;
     }
     let outcome = Outcome::from_index(fragments::lb_hold_fragment(ctx.ctx));
@@ -90,23 +96,29 @@ pub fn lb_return(ctx: TcContext) -> i32 {
     let mut tags = Tags::none(bytes);
     tags.pop(&ctx);
     events::arrived(&ctx, settings);
-    let (mut outcome, mut action) = match pipeline::from_backend(&ctx, settings, tags.vlan()) {
-        Ok((direction, Egress::Transmit)) => (
-            direction.redirected(),
-            kernel::redirect(ctx.arrival_ifindex()) as i32,
-        ),
-        Ok((direction, Egress::Redirect(ifindex))) => {
-            (direction.redirected(), kernel::redirect(ifindex) as i32)
+    const KEPT: u32 = Tags::KEPT;
+    let (mut outcome, mut action, vlan) = match pipeline::from_backend(&ctx, settings) {
+        Ok((direction, Egress::Transmit { vlan })) => {
+            let action = kernel::redirect(ctx.arrival_ifindex()) as i32;
+            (direction.redirected(), action, vlan)
+        }
+        Ok((direction, Egress::Redirect { ifindex, vlan })) => {
+            let action = kernel::redirect(ifindex) as i32;
+            (direction.redirected(), action, vlan)
         }
         Ok((direction, Egress::Resolve(ifindex))) => {
-            (direction.resolved(), kernel::redirect_resolving(ifindex))
+            let action = kernel::redirect_resolving(ifindex);
+            (direction.resolved(), action, 0)
         }
         // Not "accept", which would end the chain: other programs may want foreign packets too.
-        Err(Stop::Pass(outcome)) => (outcome, TC_ACT_UNSPEC),
-        Err(Stop::Drop(outcome)) => (outcome, TC_ACT_SHOT),
-        Err(Stop::Answer(outcome)) => (outcome, kernel::redirect(ctx.arrival_ifindex()) as i32),
+        Err(Stop::Pass(outcome)) => (outcome, TC_ACT_UNSPEC, KEPT),
+        Err(Stop::Drop(outcome)) => (outcome, TC_ACT_SHOT, KEPT),
+        Err(Stop::Answer(outcome)) => {
+            let action = kernel::redirect(ctx.arrival_ifindex()) as i32;
+            (outcome, action, KEPT)
+        }
     };
-    if tags.is_off() && !tags.push_back(&ctx) {
+    if !tags.push(&ctx, vlan) {
         (outcome, action) = (Outcome::DropRewrite, TC_ACT_SHOT);
     }
     counters::outcome(outcome, bytes);

@@ -18,10 +18,18 @@ pub enum Stop {
 /// Where a rewritten packet leaves.
 #[derive(Clone, Copy)]
 pub enum Egress {
-    /// By the interface that it came in by.
-    Transmit,
-    /// By the interface with this index.
-    Redirect(u32),
+    /// By the interface that it came in by, with the tag of this VLAN; 0 for none.
+    Transmit {
+        /// The VLAN.
+        vlan: u32,
+    },
+    /// By the interface with this index, likewise.
+    Redirect {
+        /// The interface.
+        ifindex: u32,
+        /// The VLAN.
+        vlan: u32,
+    },
     /// By the interface with this index, whose next hop the kernel has to resolve first.
     Resolve(u32),
 }
@@ -31,6 +39,10 @@ pub enum Egress {
 /// where a pointer was stored before.
 #[derive(Clone, Copy)]
 pub struct Packed(u64);
+
+/// Where the VLAN is in [`Packed`]: above the kind of end.
+const VLAN_SHIFT: u32 = 40;
+const VLAN_MASK: u32 = 0x0fff;
 
 impl Packed {
     /// Not ended yet.
@@ -80,15 +92,15 @@ impl Packed {
     /// From a result.
     #[inline(always)]
     pub fn new(result: Result<Egress, Stop>) -> Self {
-        let (kind, value) = match result {
-            Ok(Egress::Transmit) => (1, 0),
-            Ok(Egress::Redirect(ifindex)) => (2, ifindex),
-            Ok(Egress::Resolve(ifindex)) => (3, ifindex),
-            Err(Stop::Pass(outcome)) => (4, outcome as u32),
-            Err(Stop::Drop(outcome)) => (5, outcome as u32),
-            Err(Stop::Answer(outcome)) => (6, outcome as u32),
+        let (kind, vlan, value) = match result {
+            Ok(Egress::Transmit { vlan }) => (1, vlan, 0),
+            Ok(Egress::Redirect { ifindex, vlan }) => (2, vlan, ifindex),
+            Ok(Egress::Resolve(ifindex)) => (3, 0, ifindex),
+            Err(Stop::Pass(outcome)) => (4, 0, outcome as u32),
+            Err(Stop::Drop(outcome)) => (5, 0, outcome as u32),
+            Err(Stop::Answer(outcome)) => (6, 0, outcome as u32),
         };
-        Self(kind << 32 | u64::from(value))
+        Self(u64::from(vlan) << VLAN_SHIFT | kind << 32 | u64::from(value))
     }
 
     /// The reason why a packet goes no further, if there is one: for stages that send nothing.
@@ -105,10 +117,14 @@ impl Packed {
     pub fn result(self) -> Option<Result<Egress, Stop>> {
         let value = self.0 as u32;
         let outcome = || Outcome::from_index(value).unwrap_or(Outcome::DropNotConfigured);
+        let vlan = (self.0 >> VLAN_SHIFT) as u32 & VLAN_MASK;
         Some(match self.0 >> 32 & 0xff {
             0 => return None,
-            1 => Ok(Egress::Transmit),
-            2 => Ok(Egress::Redirect(value)),
+            1 => Ok(Egress::Transmit { vlan }),
+            2 => Ok(Egress::Redirect {
+                ifindex: value,
+                vlan,
+            }),
             3 => Ok(Egress::Resolve(value)),
             4 => Err(Stop::Pass(outcome())),
             6 => Err(Stop::Answer(outcome())),

@@ -9,14 +9,14 @@ use crate::{
     apart, backend, conntrack, counters, forward, fragments, maglev, policy, quic, restore, vip,
 };
 
-/// A packet that came in on a client-facing interface; `vlan` as [`Packet::vlan`].
+/// A packet that came in on a client-facing interface.
 #[inline(always)]
-pub fn from_client<C: Context>(ctx: &C, settings: &Settings, vlan: u32) -> Result<Egress, Stop> {
-    let mut packet = Packet::unread(vlan);
+pub fn from_client<C: Context>(ctx: &C, settings: &Settings) -> Result<Egress, Stop> {
+    let mut packet = Packet::unread();
     match read(ctx, &mut packet) {
         Ok(()) => {}
         Err(LATER) => return ctx.follow(&mut packet).result().unwrap_or(Err(LATER)),
-        Err(FOREIGN) => return ctx.icmp_to_vip(vlan).result().unwrap_or(Err(FOREIGN)),
+        Err(FOREIGN) => return ctx.icmp_to_vip().result().unwrap_or(Err(FOREIGN)),
         Err(stop) => return Err(stop),
     }
     balance(ctx, settings, &packet)
@@ -39,8 +39,8 @@ fn read<C: Context>(ctx: &C, packet: &mut Packet) -> Result<(), Stop> {
 
 /// ICMP from the backend side: for a VIP, or about a packet that a VIP's client sent.
 #[inline(always)]
-fn icmp_from_backend<C: Context>(ctx: &C, vlan: u32) -> Result<(Direction, Egress), Stop> {
-    if let Some(result) = ctx.icmp_to_vip(vlan).result() {
+fn icmp_from_backend<C: Context>(ctx: &C) -> Result<(Direction, Egress), Stop> {
+    if let Some(result) = ctx.icmp_to_vip().result() {
         return result.map(|egress| (Direction::Forward, egress));
     }
     let result = ctx.icmp_to_client().result().unwrap_or(Err(FOREIGN));
@@ -49,12 +49,8 @@ fn icmp_from_backend<C: Context>(ctx: &C, vlan: u32) -> Result<(Direction, Egres
 
 /// A packet that came in on a backend-facing interface.
 #[inline(always)]
-pub fn from_backend<C: Context>(
-    ctx: &C,
-    settings: &Settings,
-    vlan: u32,
-) -> Result<(Direction, Egress), Stop> {
-    let mut packet = Packet::unread(vlan);
+pub fn from_backend<C: Context>(ctx: &C, settings: &Settings) -> Result<(Direction, Egress), Stop> {
+    let mut packet = Packet::unread();
     match read(ctx, &mut packet) {
         Ok(()) => {}
         Err(LATER) => {
@@ -62,7 +58,7 @@ pub fn from_backend<C: Context>(
             let result = sent.result().unwrap_or(Err(LATER));
             return result.map(|egress| (sent.direction(), egress));
         }
-        Err(FOREIGN) => return icmp_from_backend(ctx, vlan),
+        Err(FOREIGN) => return icmp_from_backend(ctx),
         Err(stop) => return Err(stop),
     }
     if let Some(result) = restore::send(ctx, &packet).result() {

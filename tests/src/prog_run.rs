@@ -306,6 +306,14 @@ impl Rig {
         Ok(())
     }
 
+    /// Says whether the interface towards an address sends what XDP redirects to it.
+    pub fn set_sender(&mut self, address: IpAddr, takes_xdp: bool) -> Result<()> {
+        let path = self.paths.get_mut(&address);
+        path.with_context(|| format!("{address} has no path"))?
+            .takes_xdp = takes_xdp;
+        Ok(())
+    }
+
     /// Says that frames to an address are tagged with a VLAN.
     pub fn set_vlan(&mut self, address: &str, vlan: u16) -> Result<()> {
         let path = self.paths.get_mut(&address.parse()?);

@@ -46,7 +46,7 @@ pub fn send<C: Context>(
     let is_outer_v4 = backend.addr.is_v4();
     // The kernel forwards no IPv4 packet whose source is its own address, as that of the outer
     // header is: fib_validate_source() in net/ipv4/fib_frontend.c.
-    if C::REDIRECTS_BY_XDP && hop.is_direct == 0 && is_outer_v4 {
+    if C::REDIRECTS_BY_XDP && !hop.is_direct() && is_outer_v4 {
         return Err(Stop::Drop(Outcome::DropNoSource));
     }
     if hop.mtu != 0 && packet.starts_connection() {
@@ -97,7 +97,7 @@ fn write<C: Context, const IS_UDP: bool>(
     let is_outer_v4 = backend.addr.is_v4();
     ctx.insert_headers(packet, is_outer_v4, IS_UDP)?;
     let overhead = hop.overhead as usize & OVERHEAD_MASK;
-    if hop.is_direct != 0 {
+    if hop.is_direct() {
         ctx.store_link_addresses(hop.link)?;
     } else {
         ctx.keep_link_addresses(overhead)?;

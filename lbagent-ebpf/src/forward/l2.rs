@@ -26,7 +26,7 @@ pub fn check(packet: &Packet, backend: &BackendEntry) -> Result<u32, Stop> {
 pub fn send<C: Context>(ctx: &C, hop: &Hop) -> Result<Egress, Stop> {
     // The kernel can't help with the link address: for it the packet is the host's own, or one for
     // the router that the VIP's route names.
-    if hop.is_direct == 0 {
+    if !hop.is_direct() {
         return Err(Stop::Drop(Outcome::DropNoRoute));
     }
     ctx.store_link_addresses(hop.link)

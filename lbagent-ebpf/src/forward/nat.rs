@@ -64,7 +64,7 @@ fn find_way<C: Context>(
     // The kernel would refuse to forward an IPv4 packet whose source is the gateway's own address:
     // fib_validate_source() in net/ipv4/fib_frontend.c. IPv6 has no such check.
     if C::REDIRECTS_BY_XDP
-        && hop.is_direct == 0
+        && !hop.is_direct()
         && packet.destination.is_v4()
         && *source != packet.source
     {

@@ -51,7 +51,7 @@ pub fn write_addresses<C: Context>(
     to: &FragmentEntry,
     hop: &Hop,
 ) -> Option<()> {
-    if hop.is_direct != 0 {
+    if hop.is_direct() {
         ctx.store_link_addresses(hop.link)?;
     }
     if packet.destination.is_v4() {
@@ -69,7 +69,7 @@ fn write_apart<C: Context>(ctx: &C, packet: &Packet, to: &Rewrite, hop: &Hop) ->
 
 #[inline(always)]
 fn write_here<C: Context>(ctx: &C, packet: &Packet, to: &Rewrite, hop: &Hop) -> Option<()> {
-    if hop.is_direct != 0 {
+    if hop.is_direct() {
         ctx.store_link_addresses(hop.link)?;
     }
     let addresses = if packet.destination.is_v4() {

@@ -17,14 +17,12 @@ pub fn to_backend<C: Context>(
     source: &Addr,
     hop: &mut Hop,
 ) -> Result<(), Stop> {
-    let is_tagged_alike = backend.vlan == 0 || u32::from(backend.vlan) == packet.vlan;
-    let is_known = backend.has_next_hop() && is_tagged_alike;
-    let route = if !is_known || kernel::tick() > settings.next_hops_until {
+    let route = if !backend.has_next_hop() || kernel::tick() > settings.next_hops_until {
         ctx.route(packet, source, &backend.addr, hop)
     } else {
         hop.ifindex = backend.ifindex;
         hop.link = backend.link;
-        hop.is_direct = 1;
+        hop.direct = Hop::DIRECT | u32::from(backend.vlan);
         hop.mtu = 0;
         Route::Out
     };
@@ -45,9 +43,8 @@ pub fn to_backend<C: Context>(
         }
         Route::Local | Route::None => return Err(Stop::Drop(Outcome::DropNoRoute)),
     }
-    // Tags are kept, so a frame for another VLAN is the kernel's to tag.
-    if !sends_itself(ctx, backend, hop.ifindex) || C::REDIRECTS_BY_XDP && !is_tagged_alike {
-        hop.is_direct = 0;
+    if !sends_itself(ctx, backend, hop.ifindex) {
+        hop.direct = 0;
     }
     Ok(())
 }

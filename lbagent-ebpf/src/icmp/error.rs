@@ -112,7 +112,7 @@ fn target(work: &Work) -> Option<Target<'static>> {
 fn send_nat<C: Context>(ctx: &C, work: &mut Work) -> Result<Egress, Stop> {
     find_way(ctx, work)
         .result()
-        .unwrap_or(Ok(Egress::Transmit))?;
+        .unwrap_or(Ok(Egress::Transmit { vlan: 0 }))?;
     if rewrite::write(ctx, work) == 0 {
         return Err(Stop::Drop(Outcome::DropRewrite));
     }

@@ -51,15 +51,14 @@ pub struct Work {
 }
 
 /// Handles what is for a VIP's address: errors about its replies go to the backend that sent them.
-/// [`Packed::ONWARDS`] for everything else, which is untouched then. `vlan` as [`Packet::vlan`].
+/// [`Packed::ONWARDS`] for everything else, which is untouched then.
 #[inline(always)]
-pub fn to_vip<C: Context>(ctx: &C, vlan: u32) -> Packed {
+pub fn to_vip<C: Context>(ctx: &C) -> Packed {
     const PASS: Stop = Stop::Pass(Outcome::PassIcmp);
     let Some(work) = maps::icmp_work() else {
         return Packed::new(Err(Stop::Drop(Outcome::DropNotConfigured)));
     };
     work.is_return = 0;
-    work.message.vlan = vlan;
     let message = message::read(ctx, work);
     if message == Message::Foreign {
         return Packed::ONWARDS;

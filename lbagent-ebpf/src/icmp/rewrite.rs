@@ -23,7 +23,7 @@ pub fn write<C: Context>(ctx: &C, work: &Work) -> u32 {
 
 #[inline(always)]
 fn write_here<C: Context>(ctx: &C, work: &Work) -> Option<()> {
-    if work.hop.is_direct != 0 {
+    if work.hop.is_direct() {
         ctx.store_link_addresses(work.hop.link)?;
     }
     // All that the message's checksum covers.

@@ -46,8 +46,6 @@ pub struct Packet {
     pub ip_len: u16,
     /// As [`l4_offset`](Self::l4_offset), without its bound.
     pub(super) raw_l4_offset: u32,
-    /// VLAN of a frame with exactly one tag; 0 for all others.
-    pub vlan: u32,
     /// The lower half as in IPv4: flags and offset. The upper half holds the identification in
     /// IPv4, and what follows the fragment header in IPv6.
     pub(super) fragment: u32,
@@ -59,9 +57,9 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// To be filled; `vlan` is known.
+    /// To be filled.
     #[inline(always)]
-    pub fn unread(vlan: u32) -> Self {
+    pub fn unread() -> Self {
         Self {
             source: no_address(),
             destination: no_address(),
@@ -71,7 +69,6 @@ impl Packet {
             ttl: zero() as u8,
             ip_len: zero() as u16,
             raw_l4_offset: zero(),
-            vlan,
             fragment: zero(),
             identification: zero(),
             tcp_flags: zero() as u8,

@@ -1,31 +1,30 @@
-//! VLAN tags: taken off before the stages and put back after them, so that these see the IP header
-//! at one offset.
+//! VLAN tags: taken off before the stages, so that these see the IP header at one offset. What the
+//! program sends leaves with the tag of its next hop; what it answers or passes, with those that it
+//! came with.
 
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use network_types::eth::EthHdr;
 
-use super::{Context, unknown_zero};
+use super::{Context, opaque, unknown_zero};
 use crate::kernel;
 
 /// IEEE 802.1Q and 802.1ad, as they lie in a packet.
 const CUSTOMER: u16 = 0x8100_u16.to_be();
 const SERVICE: u16 = 0x88a8_u16.to_be();
+/// A whole tag of no VLAN, in host order.
+const CUSTOMER_TAG: u32 = 0x8100 << 16;
 /// Offset of the first tag: behind the link addresses.
 const TAG_OFFSET: usize = 12;
 const TAG_LEN: usize = 4;
-/// The identifier in a tag; the rest is priority.
-const ID_MASK: u32 = 0x0fff;
-/// Parts of [`Tags::state`].
-const COUNT_MASK: u32 = 0xffff;
-const VLAN_SHIFT: u32 = 16;
+/// What a tag says beside its VLAN: priority, and whether the frame may be dropped before others.
+const PRIORITY_MASK: u32 = 0xf000;
 
 /// The tags that were taken off a frame.
 pub struct Tags {
-    /// Tags as they lay in the packet, the outer one first.
+    /// As they lay in the packet, the outer one first; 0 for none. In TC the EtherType and the content
+    /// of the outer one.
     words: [u32; 2],
-    /// How many were taken off the frame's bytes, and in the upper half the VLAN of a frame with
-    /// exactly one tag. One word, because the stack is short.
-    state: u32,
 }
 
 impl Tags {
@@ -33,59 +32,49 @@ impl Tags {
     #[inline(always)]
     pub fn none(len: u32) -> Self {
         let none = unknown_zero(len);
-        Self {
-            words: [none; 2],
-            state: none,
-        }
+        Self { words: [none; 2] }
     }
 
-    /// Whether [`put_back`](Self::put_back) or [`push_back`](Self::push_back) has something to do.
-    #[inline(always)]
-    pub fn is_off(&self) -> bool {
-        self.state & COUNT_MASK != 0
-    }
-
-    /// VLAN of a frame with exactly one tag; 0 for all others.
-    #[inline(always)]
-    pub fn vlan(&self) -> u32 {
-        self.state >> VLAN_SHIFT
-    }
+    /// Instead of a VLAN: the frame keeps the tags that it came with.
+    pub const KEPT: u32 = 1 << 16;
 
     /// Takes one or two tags off. A frame with more of them stays as it is.
     #[inline(always)]
     pub fn take_off(&mut self, ctx: &XdpContext) {
         const ETHERTYPE: usize = core::mem::offset_of!(EthHdr, ether_type);
         if ctx.load::<u16>(ETHERTYPE).is_some_and(is_tag) {
-            self.state = take_off(ctx, self);
+            self.words[0] = take_off(ctx, &mut self.words[1]);
         }
     }
 
-    /// Puts the tags back in front of whatever the frame is now; false where there is no room, which
-    /// can only be after something else took it.
-    #[inline(never)]
-    pub fn put_back(&mut self, ctx: &XdpContext) -> bool {
-        put_back(ctx, self).is_some()
+    /// Puts in front of whatever the frame is now the tag of the next hop's VLAN, none for 0, or those
+    /// that it came with ([`KEPT`](Self::KEPT)); false where there is no room, which can only be after
+    /// something else took it.
+    #[inline(always)]
+    pub fn put_on(&mut self, ctx: &XdpContext, vlan: u32) -> bool {
+        let [first, second] = core::mem::take(&mut self.words);
+        // One comparison, because the verifier follows each.
+        opaque(first | vlan & !Self::KEPT) == 0 || lb_put_on_tags(ctx.ctx, first, second, vlan) != 0
     }
 
-    /// The same for TC, where the kernel keeps the outer tag beside the frame: only a second tag
-    /// lies in its bytes.
+    /// [`take_off`](Self::take_off) for TC, where the kernel keeps the outer tag beside the frame: only
+    /// a second tag lies in its bytes.
     #[inline(always)]
     pub fn pop(&mut self, ctx: &TcContext) {
-        let Some([_, tag]) = kernel::tag_beside(ctx) else {
-            return;
-        };
-        self.state = (tag & ID_MASK) << VLAN_SHIFT;
-        if is_tag(kernel::ethertype(ctx)) {
-            self.state = pop(ctx, self);
+        if kernel::has_tag_beside(ctx) != 0 && is_tag(kernel::ethertype(ctx)) {
+            self.words[0] = pop(ctx, &mut self.words[1]);
         }
     }
 
-    /// Undoes [`pop`](Self::pop).
-    #[inline(never)]
-    pub fn push_back(&mut self, ctx: &TcContext) -> bool {
-        let [ethertype, tag] = self.words;
-        self.state = 0;
-        kernel::push_vlan(ctx, ethertype as u16, tag as u16)
+    /// [`put_on`](Self::put_on) for TC. An interface in a VLAN would add its tag to one that still lies
+    /// beside the frame.
+    #[inline(always)]
+    pub fn push(&mut self, ctx: &TcContext, vlan: u32) -> bool {
+        let [ethertype, outer] = self.words;
+        let is_kept = vlan / Self::KEPT;
+        let is_to_go = kernel::has_tag_beside(ctx) & !is_kept;
+        opaque(ethertype | vlan & !Self::KEPT | is_to_go) == 0
+            || lb_push_tags(ctx.skb.skb, ethertype, outer, vlan) != 0
     }
 }
 
@@ -94,9 +83,10 @@ fn is_tag(ethertype: u16) -> bool {
     ethertype == CUSTOMER || ethertype == SERVICE
 }
 
-/// Returns [`Tags::state`]; unknown to the verifier, which then checks the stages once for all frames.
+/// Returns the outer tag, 0 for none. (A function without a result returns whatever was in the register,
+/// which the verifier refuses where it is a pointer.)
 #[inline(never)]
-fn take_off(ctx: &XdpContext, tags: &mut Tags) -> u32 {
+fn take_off(ctx: &XdpContext, inner: &mut u32) -> u32 {
     let Some(link) = ctx.load::<[u32; 3]>(0) else {
         return 0;
     };
@@ -118,21 +108,34 @@ fn take_off(ctx: &XdpContext, tags: &mut Tags) -> u32 {
     }
     // The room was checked before the start moved.
     let _ = ctx.store(0, link);
-    tags.words = [first, second];
-    let state = if is_double {
-        2
+    // Unknown to the verifier either way, which then checks the stages once for all frames.
+    *inner = if is_double {
+        second
     } else {
-        1 | (u32::from_be(first) & ID_MASK) << VLAN_SHIFT
+        unknown_zero(second)
     };
-    state + unknown_zero(first)
+    first
 }
 
+/// [`Tags::put_on`], checked by the verifier on its own (`apart.rs`); 0 where there is no room.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_put_on_tags(ctx: *mut xdp_md, first: u32, second: u32, vlan: u32) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    let priority = u32::from_be(first) & PRIORITY_MASK;
+    let done = match vlan {
+        0 => Some(()),
+        Tags::KEPT => insert(&ctx, first, second),
+        _ => insert(&ctx, (CUSTOMER_TAG | priority | vlan).to_be(), 0),
+    };
+    u64::from(done.is_some())
+}
+
+/// `second` is 0 for a single tag.
 #[inline(always)]
-fn put_back(ctx: &XdpContext, tags: &mut Tags) -> Option<()> {
+fn insert(ctx: &XdpContext, first: u32, second: u32) -> Option<()> {
     let link: [u32; 3] = ctx.load(0)?;
-    let [first, second] = tags.words;
-    let is_double = tags.state & COUNT_MASK == 2;
-    tags.state = 0;
+    let is_double = second != 0;
     let len = if is_double { 2 * TAG_LEN } else { TAG_LEN };
     if !kernel::move_start(ctx, -(len as i32)) {
         return None;
@@ -146,14 +149,32 @@ fn put_back(ctx: &XdpContext, tags: &mut Tags) -> Option<()> {
 }
 
 #[inline(never)]
-fn pop(ctx: &TcContext, tags: &mut Tags) -> u32 {
-    let Some(words) = kernel::tag_beside(ctx) else {
+fn pop(ctx: &TcContext, content: &mut u32) -> u32 {
+    let Some([ethertype, tag]) = kernel::tag_beside(ctx) else {
         return 0;
     };
     if !kernel::pop_vlan(ctx) {
         return 0;
     }
-    let [_, tag] = words;
-    tags.words = words;
-    1 + unknown_zero(tag)
+    *content = tag;
+    ethertype
+}
+
+/// [`Tags::push`], likewise.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_push_tags(ctx: *mut __sk_buff, ethertype: u32, mut outer: u32, vlan: u32) -> u64 {
+    let ctx = TcContext::new(ctx);
+    if vlan == Tags::KEPT {
+        return u64::from(kernel::push_vlan(&ctx, ethertype as u16, outer as u16));
+    }
+    if let Some([_, beside]) = kernel::tag_beside(&ctx) {
+        if ethertype == 0 {
+            outer = beside;
+        }
+        // Taking off what lies beside the bytes cannot fail.
+        kernel::pop_vlan(&ctx);
+    }
+    let tag = outer & PRIORITY_MASK | vlan;
+    u64::from(vlan == 0 || kernel::push_vlan(&ctx, CUSTOMER, tag as u16))
 }

@@ -112,74 +112,112 @@ fn clamp(backend: &FleetBackend) {
     ip(net, "-6 route replace default via fd66::fe advmss 1392").unwrap();
 }
 
+/// VLAN of the way between router and gateway, and of the one between gateway and backends.
+const CLIENTS_VLAN: u16 = 7;
+const BACKENDS_VLAN: u16 = 8;
+
 /// Adds a VLAN device to an interface, with an address of each family. Its frames carry their tags
 /// in them, as on a wire.
-fn add_tagged(ns: &NetNs, below: &str, addresses: [&str; 2]) {
+fn add_tagged(ns: &NetNs, below: &str, vlan: u16, addresses: [&str; 2]) {
     let switch = || set_offload(below, Offload::TxVlan, false).unwrap();
     ns.run(switch);
-    ip(
-        ns,
-        &format!("link add link {below} name {below}.7 type vlan id 7"),
-    )
-    .unwrap();
+    let device = format!("{below}.{vlan}");
+    let add = format!("link add link {below} name {device} type vlan id {vlan}");
+    ip(ns, &add).unwrap();
     for address in addresses {
-        ip(ns, &format!("address add {address} dev {below}.7 nodad")).unwrap();
+        ip(ns, &format!("address add {address} dev {device} nodad")).unwrap();
     }
-    ip(ns, &format!("link set {below}.7 up")).unwrap();
+    ip(ns, &format!("link set {device} up")).unwrap();
+}
+
+/// Sends what leaves a host for clients to these routers.
+fn route_default(ns: &NetNs, [v4, v6]: [&str; 2]) {
+    ip(ns, &format!("route replace default via {v4}")).unwrap();
+    ip(ns, &format!("-6 route replace default via {v6}")).unwrap();
 }
 
 /// Puts the way between the router and the first gateway into a VLAN.
 fn tag_clients(fleet: &Fleet) {
     let gateway = &fleet.gateways[0].net;
-    add_tagged(&fleet.router, "gw1", ["10.78.7.254/24", "fd78:7::fe/64"]);
-    add_tagged(gateway, "cl0", ["10.78.7.1/24", "fd78:7::1/64"]);
-    ip(gateway, "route replace default via 10.78.7.254").unwrap();
-    ip(gateway, "-6 route replace default via fd78:7::fe").unwrap();
+    let (router_side, gateway_side) = (
+        ["10.78.7.254/24", "fd78:7::fe/64"],
+        ["10.78.7.1/24", "fd78:7::1/64"],
+    );
+    add_tagged(&fleet.router, "gw1", CLIENTS_VLAN, router_side);
+    add_tagged(gateway, "cl0", CLIENTS_VLAN, gateway_side);
+    route_default(gateway, ["10.78.7.254", "fd78:7::fe"]);
     for (family, way) in ["10.78.7.1", "fd78:7::1"].into_iter().enumerate() {
-        fleet
-            .route_vip(family, &[(way.parse().unwrap(), 1)])
-            .unwrap();
+        let ways = [(way.parse().unwrap(), 1)];
+        fleet.route_vip(family, &ways).unwrap();
     }
 }
 
-/// Puts the way between the gateway and the backends into a VLAN; their answers take the way past it.
-fn tag_backends(fleet: &mut Fleet) {
+/// Takes it out again.
+fn untag_clients(fleet: &Fleet) {
+    route_default(&fleet.gateways[0].net, ["10.77.1.254", "fd77:1::fe"]);
+    fleet.route([1, 0]).unwrap();
+}
+
+/// Puts the way between the gateway and the backends into a VLAN. Answers take it too, unless they
+/// take the way past the gateway.
+fn tag_backends(fleet: &mut Fleet, mode: &str) {
     let gateway = &fleet.gateways[0].net;
-    add_tagged(gateway, "be0", ["10.66.7.1/24", "fd66:7::1/64"]);
+    add_tagged(
+        gateway,
+        "be0",
+        BACKENDS_VLAN,
+        ["10.66.8.1/24", "fd66:8::1/64"],
+    );
     for (number, backend) in (11..).zip(&fleet.backends) {
         let addresses = [
-            format!("10.66.7.{number}/24"),
-            format!("fd66:7::{number}/64"),
+            format!("10.66.8.{number}/24"),
+            format!("fd66:8::{number}/64"),
         ];
         let net = &backend.host.net;
-        add_tagged(net, "eth0", addresses.each_ref().map(String::as_str));
-        // The addresses are new.
-        backend.decap(&[]).unwrap();
+        let addresses = addresses.each_ref().map(String::as_str);
+        add_tagged(net, "eth0", BACKENDS_VLAN, addresses);
+        if mode == "nat" {
+            route_default(net, ["10.66.8.1", "fd66:8::1"]);
+        } else {
+            // The addresses are new.
+            backend.decap(&[]).unwrap();
+        }
     }
     for index in 0..2 {
         let number = 11 + index;
         let addresses = json!([
-            format!("10.66.7.{number}/32"),
-            format!("fd66:7::{number}/128")
+            format!("10.66.8.{number}/32"),
+            format!("fd66:8::{number}/128")
         ]);
         fleet.edit(index, "addresses", addresses).unwrap();
     }
 }
 
-/// Tags are kept on the way from one VLAN device of the gateway to the other.
+/// Each frame leaves with the tag of its own next hop.
 #[test]
-fn tagged_clients_reach_tagged_backends() {
+fn clients_and_backends_may_be_in_different_vlans() {
     require_root!();
     if let Some(reason) = missing_device(&["vlan"]).unwrap() {
         skip!("{reason}");
     }
-    let mut fleet = Fleet::start("dsr-ipip", 2, 2, |_, _| {}).unwrap();
-    tag_clients(&fleet);
-    tag_backends(&mut fleet);
-    for vip in VIPS {
-        assert_served(&fleet, vip, "tagged");
+    for mode in ["dsr-ipip", "nat"] {
+        let mut fleet = Fleet::start(mode, 2, 2, |_, _| {}).unwrap();
+        let assert_all_served = |fleet: &Fleet, what: &str| {
+            for vip in VIPS {
+                assert_served(fleet, vip, &format!("{mode}, {what}"));
+            }
+        };
+        tag_clients(&fleet);
+        assert_all_served(&fleet, "tagged clients only");
+        tag_backends(&mut fleet, mode);
+        assert_all_served(&fleet, "both tagged");
+        untag_clients(&fleet);
+        assert_all_served(&fleet, "tagged backends only");
+        // By the port below the VLAN device, without the kernel.
+        let count = |outcome| fleet.agents[0].outcome(outcome).unwrap();
+        assert!(count("forward_redirect") > 600, "{}", outcomes(&fleet));
+        if mode == "nat" {
+            assert!(count("return_redirect") > 200, "{}", outcomes(&fleet));
+        }
     }
-    // By the port below the VLAN device, without the kernel.
-    let direct = fleet.agents[0].outcome("forward_redirect").unwrap();
-    assert!(direct > 200, "{}", outcomes(&fleet));
 }

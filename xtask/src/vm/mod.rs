@@ -78,7 +78,7 @@ const SMOKE: &[((u32, u32), &str)] = &[
     ),
     (
         (6, 3),
-        "kernel_devices::tagged_clients_reach_tagged_backends",
+        "kernel_devices::clients_and_backends_may_be_in_different_vlans",
     ),
     // It counts programs that are attached by TCX, which is younger than 6.1.
     ((6, 6), "detach::detach_leaves_nothing"),

@@ -113,17 +113,16 @@ impl Tracer<'_> {
     /// The way to a backend: as the agent resolved it, else as the routing table will say, which is
     /// taken to name the same interface.
     fn way(&self, backend: &BackendEntry) -> Way {
-        let is_tagged_alike = backend.vlan == 0;
-        let is_resolved = backend.has_next_hop()
-            && is_tagged_alike
-            && self.maps.tick() <= self.settings.next_hops_until;
+        let is_resolved =
+            backend.has_next_hop() && self.maps.tick() <= self.settings.next_hops_until;
         let ifindex = backend.ifindex;
         let is_same = ifindex != 0 && self.arrival.is_some_and(|by| by.ifindex == ifindex);
         let sends_itself = ifindex != 0 && !backend.is_via_kernel() || is_same;
         Way {
             is_resolved,
             is_same,
-            is_direct: sends_itself && is_tagged_alike,
+            // The routing table names the VLAN's own device, which takes nothing from XDP.
+            is_direct: sends_itself && (is_resolved || backend.vlan == 0),
             backend: *backend,
         }
     }
@@ -173,7 +172,7 @@ impl Way {
             return (
                 Outcome::ForwardKernel,
                 "the kernel sends the packet on, because the interface towards the backend takes \
-                 none from XDP, or needs a VLAN tag"
+                 none from XDP"
                     .to_owned(),
             );
         }
