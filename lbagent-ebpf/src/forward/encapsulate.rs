@@ -147,11 +147,10 @@ fn write<C: Context, const IS_UDP: bool>(
 #[inline(always)]
 fn entropy(flow: &Packet) -> u32 {
     let [a, b, c, d] = flow.source.wire();
-    let ports = u32::from(flow.source_port.wire()) << 16 | u32::from(flow.destination_port.wire());
-    (a ^ b ^ c ^ d)
-        .wrapping_add(ports)
-        .wrapping_mul(0x9e37_79b1)
-        >> 12
+    // In host order: what differs most often must be in the low bits, which reach all others.
+    let ports = u32::from(flow.destination_port.get()) << 16 | u32::from(flow.source_port.get());
+    let sum = u32::from_be(a ^ b ^ c ^ d).wrapping_add(ports);
+    sum.wrapping_mul(0x9e37_79b1) >> 12
 }
 
 /// An IPv4 header as words of the wire; the addresses are source and destination.
