@@ -7,6 +7,7 @@
 
 mod end_to_end;
 mod figures;
+mod flood;
 mod link;
 pub mod live;
 mod load;
@@ -39,6 +40,10 @@ pub(crate) enum Way {
     LbagentL2,
     /// lbagent in mode `dsr-ipip`.
     LbagentIpip,
+    /// lbagent in mode `nat`, flows that are stored because their slots changed hands.
+    LbagentStored,
+    /// The same, between bursts of SYNs of other flows to the same port.
+    LbagentFlooded,
     /// nftables, destination NAT with connection tracking.
     Nftables,
     /// HAProxy in TCP mode.
@@ -58,6 +63,8 @@ impl Way {
             Self::LbagentNat => "lbagent nat",
             Self::LbagentL2 => "lbagent dsr-l2",
             Self::LbagentIpip => "lbagent dsr-ipip",
+            Self::LbagentStored => "lbagent stored",
+            Self::LbagentFlooded => "lbagent flooded",
             Self::Nftables => "nftables dnat",
             Self::Haproxy => "haproxy tcp",
             Self::Nginx => "nginx stream",
@@ -144,6 +151,12 @@ const GOALS: &[Goal] = &[
     Goal::new(Measure::Packets, Way::LbagentNat, 5.0, Way::Nftables),
     Goal::new(Measure::Packets, Way::LbagentL2, 5.0, Way::Nftables),
     Goal::new(Measure::Packets, Way::LbagentIpip, 5.0, Way::Nftables),
+    Goal::new(
+        Measure::Packets,
+        Way::LbagentFlooded,
+        0.9,
+        Way::LbagentStored,
+    ),
 ];
 
 /// How to measure and where to write.
@@ -173,6 +186,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let start = Instant::now();
     let mut results = Results::default();
     packets::measure(&packets::Effort::of(options), &mut results)?;
+    flood::measure(options, &mut results)?;
     end_to_end::measure(&end_to_end::Effort::of(options), &mut results)?;
     print!("{}", results.tables(GOALS));
     println!("took {} s", start.elapsed().as_secs());

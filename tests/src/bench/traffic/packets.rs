@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
@@ -29,10 +30,12 @@ const WAYS: [Way; 7] = [
     Way::Nftables,
 ];
 
-const PORT: u16 = 80;
-const DESTINATION_PORT: u16 = 8080;
+/// Published port.
+pub(super) const PORT: u16 = 80;
+/// Port of the backends where it is rewritten.
+pub(super) const DESTINATION_PORT: u16 = 8080;
 /// IP protocols (IANA).
-const TCP: u8 = 6;
+pub(super) const TCP: u8 = 6;
 const IPIP: u8 = 4;
 
 /// What to measure, and how much to send.
@@ -65,6 +68,9 @@ struct Track {
 
 /// Runs all rounds.
 pub(super) fn measure(effort: &Effort, results: &mut Results) -> Result<()> {
+    if effort.ways.is_empty() {
+        return Ok(());
+    }
     let mut live = Live::load()?;
     let mut tracks = Vec::new();
     for way in &effort.ways {
@@ -114,7 +120,8 @@ impl Track {
             Way::Routed => (backend(0), DESTINATION_PORT),
             _ => (vip()?, PORT),
         };
-        let frame = template(&link, SocketAddr::new(to.into(), port))?;
+        let to_port = SocketAddr::new(to.into(), port);
+        let frame = template(&link, CLIENTS, to_port, Segment::Ack)?;
         let mut track = Self {
             way,
             _agent: None,
@@ -163,20 +170,9 @@ impl Track {
         Ok(track)
     }
 
-    /// Starts the real daemon, with one service group.
     fn publish(&mut self, mode: &str, destination_port: u16) -> Result<()> {
-        let config = Config {
-            vips: vec![VIP4],
-            xdp_mode: Some("native"),
-            limits: [("slots", 1 << 16)].into(),
-            ..Config::between("cl0", vec!["be0".into()])
-        };
-        let agent = Agent::start(&self.link.gateway, &config)?;
-        let services = json!([service(PORT, destination_port, "tcp")]);
-        let named = backends().into_iter().zip(1..);
-        let named = named.map(|(address, number): (_, u32)| (format!("backend-{number}"), address));
-        publish_settled(&agent, &services, mode, named)?;
-        self._agent = Some(agent);
+        let all = 0..BACKENDS;
+        self._agent = Some(publish(&self.link, mode, destination_port, all)?);
         Ok(())
     }
 
@@ -187,15 +183,8 @@ impl Track {
             let next = self.link.gateway.run(|| interface_index("be0"))?;
             live.set_next(next)?;
         }
-        // The thread that is pinned must not be the one that everything else starts from.
-        let took = thread::scope(|scope| {
-            let send = || {
-                pin_to(0)?;
-                let _guard = self.link.client.enter()?;
-                live.send(&self.frame, self.link.ifindex, frames)
-            };
-            let sent = scope.spawn(send).join();
-            sent.map_err(|_| anyhow!("the sending thread panicked"))?
+        let took = from_client(&self.link, || {
+            live.send(&self.frame, self.link.ifindex, frames)
         })?;
         let arrived = live.arrived()?;
         ensure!(
@@ -204,14 +193,31 @@ impl Track {
             arrived.others
         );
         ensure!(
-            arrived.stations == usize::from(self.stations),
+            arrived.stations.len() == usize::from(self.stations),
             "{} frames arrived for {} link addresses, expected {}",
-            arrived.frames,
-            arrived.stations,
+            arrived.frames(),
+            arrived.stations.len(),
             self.stations
         );
-        Ok((arrived.frames, took))
+        Ok((arrived.frames(), took))
     }
+}
+
+/// Runs this on the CPU of all measurements, in the client's namespace.
+pub(super) fn from_client<T: Send>(
+    link: &Link,
+    send: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
+    // The thread that is pinned must not be the one that everything else starts from.
+    thread::scope(|scope| {
+        let sent = scope.spawn(|| {
+            pin_to(0)?;
+            let _guard = link.client.enter()?;
+            send()
+        });
+        sent.join()
+            .map_err(|_| anyhow!("the sending thread panicked"))?
+    })
 }
 
 /// Lets every flow be seen a few times, and checks that frames go where they should.
@@ -225,23 +231,53 @@ fn warm_up(track: &Track, live: &mut Live) -> Result<()> {
     Ok(())
 }
 
+/// Starts the real daemon, with one service group of these backends.
+pub(super) fn publish(
+    link: &Link,
+    mode: &str,
+    destination_port: u16,
+    numbers: Range<u8>,
+) -> Result<Agent> {
+    let config = Config {
+        vips: vec![VIP4],
+        xdp_mode: Some("native"),
+        limits: [("slots", 1 << 16)].into(),
+        ..Config::between("cl0", vec!["be0".into()])
+    };
+    let agent = Agent::start(&link.gateway, &config)?;
+    let services = json!([service(PORT, destination_port, "tcp")]);
+    let named = numbers.map(|number| (backend_name(number), backend(number).into()));
+    publish_settled(&agent, &services, mode, named)?;
+    Ok(agent)
+}
+
+/// The instance at [`backend`].
+pub(super) fn backend_name(number: u8) -> String {
+    format!("backend-{}", number + 1)
+}
+
 fn backends() -> Vec<IpAddr> {
     (0..BACKENDS).map(|number| backend(number).into()).collect()
 }
 
-fn vip() -> Result<Ipv4Addr> {
+pub(super) fn vip() -> Result<Ipv4Addr> {
     match VIP4 {
         IpAddr::V4(vip) => Ok(vip),
         IpAddr::V6(vip) => Err(anyhow!("{vip} is no IPv4 address")),
     }
 }
 
-/// A segment within a connection, its flow still zero.
-fn template(link: &Link, to: SocketAddr) -> Result<Vec<u8>> {
-    let from = SocketAddr::new(CLIENTS.into(), 0);
-    let headers = packet_builder::tcp(from, to, Segment::Ack, &[]).len();
+/// A segment, its flow still zero.
+pub(super) fn template(
+    link: &Link,
+    clients: Ipv4Addr,
+    to: SocketAddr,
+    segment: Segment,
+) -> Result<Vec<u8>> {
+    let from = SocketAddr::new(clients.into(), 0);
+    let headers = packet_builder::tcp(from, to, segment, &[]).len();
     let payload = vec![0x5a; live::FRAME - headers];
-    let mut frame = packet_builder::tcp(from, to, Segment::Ack, &payload);
+    let mut frame = packet_builder::tcp(from, to, segment, &payload);
     let [destination, source] = link.macs;
     frame[..6].copy_from_slice(&destination);
     frame[6..12].copy_from_slice(&source);
