@@ -97,7 +97,10 @@ pub enum UnpublishedPorts {
 pub struct StateServiceGroup {
     /// Identity.
     pub uuid: Uuid,
-    /// Unique name.
+    /// Whose it is; the default account's when absent.
+    #[serde(default, skip_serializing_if = "Uuid::is_nil")]
+    pub account: Uuid,
+    /// Unique name within the account.
     pub name: String,
     /// When it was created.
     #[serde(with = "time::serde::rfc3339")]
@@ -142,7 +145,10 @@ const fn most() -> u16 {
 pub struct StateInstance {
     /// Identity; orders the Maglev tables.
     pub uuid: Uuid,
-    /// Unique name.
+    /// Whose it is, that of its group; the default account's when absent.
+    #[serde(default, skip_serializing_if = "Uuid::is_nil")]
+    pub account: Uuid,
+    /// Unique name within the account.
     pub name: String,
     /// When it was created.
     #[serde(with = "time::serde::rfc3339")]

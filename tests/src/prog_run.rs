@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::{TestRun, TestRunOptions};
 use lbagent::dataplane::{ActualState, Capacity, Dataplane, NextHop, Path, Region};
 use lbagent::desired::{
-    DesiredState, ForwardingMode, GroupPolicy, Instance, InstancePolicy, InstanceState, Service,
-    ServiceGroup, Transport,
+    DEFAULT_ACCOUNT, DesiredState, ForwardingMode, GroupPolicy, Instance, InstancePolicy,
+    InstanceState, Service, ServiceGroup, Transport,
 };
 use lbagent::plan::{
     GatewaySettings, IdCursor, Plan, PlanInput, UnpublishedPorts, backend_addresses, plan, settle,
@@ -230,6 +230,7 @@ impl Rig {
         let uuid = Uuid::from_u128(0x1000 + self.desired.service_groups.len() as u128);
         let group = ServiceGroup {
             uuid,
+            account: DEFAULT_ACCOUNT,
             name: name.into(),
             created_at: self.now,
             persistent: true,
@@ -261,6 +262,7 @@ impl Rig {
         }
         let instance = Instance {
             uuid,
+            account: DEFAULT_ACCOUNT,
             name: name.into(),
             created_at: self.now,
             state: InstanceState::Running,

@@ -7,7 +7,7 @@ use lbagent_api::{ContractError, Envelope, ErrorCode, ItemError, Selector};
 
 use crate::desired::{
     ChangeInstanceError, CreateInstanceError, CreateServiceGroupError, DeleteServiceGroupError,
-    DesiredError, PolicyConflict, SetPolicyError,
+    DesiredError, PolicyConflict, Role, SetPolicyError,
 };
 use crate::monitor::WatchError;
 use crate::reconcile::ObserveError;
@@ -19,6 +19,11 @@ pub(super) enum ApiError {
     Contract(ContractError),
     /// It shows no token, or another one.
     Unauthorized,
+    /// Its caller may not do this.
+    Forbidden {
+        /// What the caller is.
+        role: Role,
+    },
     /// There is no such object, on a path of lbagent's own that names one.
     NoSuchObject(String),
     /// The request does not go with what else there is.
@@ -60,15 +65,24 @@ impl From<SetPolicyError> for ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let (status, message) = match self {
+impl ApiError {
+    /// The status, and what the answer says.
+    fn told(self) -> (StatusCode, String) {
+        match self {
             Self::Contract(error) => (StatusCode::BAD_REQUEST, error.message),
             Self::Unauthorized => (
                 StatusCode::UNAUTHORIZED,
                 "Missing or wrong token: send 'Authorization: Bearer TOKEN' with the token of the \
                  agent's api.token_file"
                     .to_owned(),
+            ),
+            Self::Forbidden { role } => (
+                StatusCode::FORBIDDEN,
+                format!(
+                    "Not permitted for a token with role '{}': use an operator's token, or the \
+                     agent's Unix socket as root",
+                    role.name()
+                ),
             ),
             Self::NoSuchObject(text) => (StatusCode::NOT_FOUND, text),
             Self::Conflict(error) => (StatusCode::CONFLICT, error.to_string()),
@@ -110,7 +124,13 @@ impl IntoResponse for ApiError {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The agent made a mistake; its log says more".to_owned(),
             ),
-        };
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, message) = self.told();
         let body = Envelope::<()>::request_error(status.as_u16(), message);
         let mut response = (status, Json(body)).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -166,9 +186,9 @@ pub(super) fn delete_service_group(
 
 pub(super) fn create_instance(name: Option<&str>, error: &CreateInstanceError) -> ItemError {
     let code = match error {
-        CreateInstanceError::NameTaken { .. } | CreateInstanceError::AddressTaken { .. } => {
-            ErrorCode::AlreadyExists
-        }
+        CreateInstanceError::NameTaken { .. }
+        | CreateInstanceError::AddressTaken { .. }
+        | CreateInstanceError::AddressInUse { .. } => ErrorCode::AlreadyExists,
         CreateInstanceError::NoServiceGroup(_) => ErrorCode::NotFound,
         CreateInstanceError::ServiceGroup(error) => return create_service_group(name, error),
     };

@@ -11,6 +11,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::Shared;
+use super::auth::Operator;
 use super::error::ApiError;
 use super::request::Body;
 use super::respond::{Answer, answer, change};
@@ -18,7 +19,7 @@ use crate::desired::{DesiredState, document};
 use crate::reconcile::{Observation, ObserveError};
 use crate::{observe, plan, status};
 
-pub(super) async fn status(State(context): State<Shared>) -> Answer {
+pub(super) async fn status(State(context): State<Shared>, _: Operator) -> Answer {
     // A data plane that cannot be read must not hide the rest.
     let desired = context.desired.current();
     let observation = observe(&context, &desired).await;
@@ -47,7 +48,7 @@ async fn observe(context: &Shared, desired: &DesiredState) -> Result<Observation
         .await
 }
 
-pub(super) async fn table(State(context): State<Shared>) -> Answer {
+pub(super) async fn table(State(context): State<Shared>, _: Operator) -> Answer {
     let desired = context.desired.current();
     let observation = observe(&context, &desired)
         .await
@@ -62,14 +63,14 @@ pub(super) async fn table(State(context): State<Shared>) -> Answer {
     answer(Envelope::success(TableData { table }))
 }
 
-pub(super) async fn counters(State(context): State<Shared>) -> Answer {
+pub(super) async fn counters(State(context): State<Shared>, _: Operator) -> Answer {
     let counters = context.reconciler.counters(Vec::new(), Vec::new()).await;
     let counters = counters.map_err(ApiError::Observe)?;
     let counters = observe::counters(&counters, &context.fragments, OffsetDateTime::now_utc());
     answer(Envelope::success(CountersData { counters }))
 }
 
-pub(super) async fn export(State(context): State<Shared>) -> Answer {
+pub(super) async fn export(State(context): State<Shared>, _: Operator) -> Answer {
     let desired = context.desired.current();
     let observation = observe(&context, &desired)
         .await
@@ -102,7 +103,7 @@ pub(super) async fn export(State(context): State<Shared>) -> Answer {
     answer(Envelope::success(StateData { state }))
 }
 
-pub(super) async fn import(State(context): State<Shared>, body: Body) -> Answer {
+pub(super) async fn import(State(context): State<Shared>, _: Operator, body: Body) -> Answer {
     let wanted: StateDocument = parse_body(&body.0)?;
     let wanted = document::import(&wanted, &context.gateway.vips)?;
     let (service_groups, instances) = (wanted.service_groups.len(), wanted.instances.len());

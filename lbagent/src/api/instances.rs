@@ -13,12 +13,14 @@ use lbagent_api::{ContractError, Envelope, ErrorCode, ItemError, Selector};
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::auth::As;
 use super::request::{Body, Listing, Named, page};
 use super::respond::{Answer, answer, change};
 use super::service_groups::{domains, missing_selector};
 use super::{Shared, error};
 use crate::desired::{
-    self, ChangeInstanceError, DesiredState, InstanceState, StateChange, StopRequest, validate,
+    self, Caller, ChangeInstanceError, DesiredState, InstanceState, StateChange, StopRequest,
+    validate,
 };
 use crate::plan::Object;
 
@@ -30,7 +32,7 @@ pub(super) enum Shown {
     Names(Reference),
 }
 
-pub(super) async fn create(State(context): State<Shared>, body: Body) -> Answer {
+pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
     let specs: Vec<InstanceSpec> = parse_one_or_many(&body.0)?;
     if specs.is_empty() {
         let text = "The request body must be a JSON object or an array of objects";
@@ -51,7 +53,7 @@ pub(super) async fn create(State(context): State<Shared>, body: Body) -> Answer 
     }
     let now = OffsetDateTime::now_utc();
     let (written, mut warnings) = change(&context, move |desired| {
-        desired.create_instances(&valid, &checks, now)
+        desired.create_instances(caller, &valid, &checks, now)
     })
     .await?;
     warnings.extend(specs.iter().filter_map(without_effect));
@@ -103,14 +105,20 @@ fn unreachable_now(context: &Shared, instance: &desired::Instance) -> Vec<Warnin
         .collect()
 }
 
-pub(super) async fn list(State(context): State<Shared>, query: Listing, body: Body) -> Answer {
+pub(super) async fn list(
+    State(context): State<Shared>,
+    As(caller): As,
+    query: Listing,
+    body: Body,
+) -> Answer {
     let query = query.with_body(&body)?;
     let state = context.desired.current();
-    answer(found(&state, &query)?)
+    answer(found(&state, caller, &query)?)
 }
 
 pub(super) async fn get_one(
     State(context): State<Shared>,
+    As(caller): As,
     Named(selector): Named,
     Listing(query): Listing,
     body: Body,
@@ -123,11 +131,12 @@ pub(super) async fn get_one(
         details: query.details,
         ..ListQuery::default()
     };
-    answer(found(&state, &query)?)
+    answer(found(&state, caller, &query)?)
 }
 
 pub(super) async fn delete(
     State(context): State<Shared>,
+    As(caller): As,
     Listing(query): Listing,
     body: Body,
 ) -> Answer {
@@ -138,31 +147,34 @@ pub(super) async fn delete(
     if selectors.is_empty() {
         return Err(missing_selector().into());
     }
-    delete_these(context, selectors).await
+    delete_these(context, caller, selectors).await
 }
 
 pub(super) async fn delete_one(
     State(context): State<Shared>,
+    As(caller): As,
     Named(selector): Named,
     body: Body,
 ) -> Answer {
     for spec in parse_one_or_many::<DeleteInstanceSpec>(&body.0)? {
         Body::without_selector(spec.selector()?)?;
     }
-    delete_these(context, vec![selector]).await
+    delete_these(context, caller, vec![selector]).await
 }
 
-async fn delete_these(context: Shared, selectors: Vec<Selector>) -> Answer {
+async fn delete_these(context: Shared, caller: Caller, selectors: Vec<Selector>) -> Answer {
     let named = selectors.clone();
-    let (written, warnings) =
-        change(&context, move |desired| desired.delete_instances(&named)).await?;
+    let (written, warnings) = change(&context, move |desired| {
+        desired.delete_instances(caller, &named)
+    })
+    .await?;
     answer(Envelope {
         warnings,
         ..changed(&selectors, written.outcome, |reference| reference)
     })
 }
 
-pub(super) async fn stop(State(context): State<Shared>, body: Body) -> Answer {
+pub(super) async fn stop(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
     let mut requests = Vec::new();
     for spec in parse_one_or_many::<StopSpec>(&body.0)? {
         let selector = spec.selector()?.ok_or_else(missing_selector)?;
@@ -171,17 +183,18 @@ pub(super) async fn stop(State(context): State<Shared>, body: Body) -> Answer {
     if requests.is_empty() {
         return Err(missing_selector().into());
     }
-    stop_these(context, requests).await
+    stop_these(context, caller, requests).await
 }
 
 pub(super) async fn stop_one(
     State(context): State<Shared>,
+    As(caller): As,
     Named(selector): Named,
     body: Body,
 ) -> Answer {
     let spec = only_one(parse_one_or_many::<StopSpec>(&body.0)?)?;
     Body::without_selector(spec.selector()?)?;
-    stop_these(context, vec![stop_request(selector, &spec)?]).await
+    stop_these(context, caller, vec![stop_request(selector, &spec)?]).await
 }
 
 fn stop_request(selector: Selector, spec: &StopSpec) -> Result<StopRequest, ContractError> {
@@ -193,14 +206,14 @@ fn stop_request(selector: Selector, spec: &StopSpec) -> Result<StopRequest, Cont
     })
 }
 
-async fn stop_these(context: Shared, requests: Vec<StopRequest>) -> Answer {
+async fn stop_these(context: Shared, caller: Caller, requests: Vec<StopRequest>) -> Answer {
     let selectors: Vec<_> = requests
         .iter()
         .map(|request| request.selector.clone())
         .collect();
     let now = OffsetDateTime::now_utc();
     let (written, warnings) = change(&context, move |desired| {
-        desired.stop_instances(&requests, now)
+        desired.stop_instances(caller, &requests, now)
     })
     .await?;
     answer(Envelope {
@@ -209,7 +222,7 @@ async fn stop_these(context: Shared, requests: Vec<StopRequest>) -> Answer {
     })
 }
 
-pub(super) async fn start(State(context): State<Shared>, body: Body) -> Answer {
+pub(super) async fn start(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
     let mut selectors = Vec::new();
     for spec in parse_one_or_many::<StartSpec>(&body.0)? {
         selectors.push(spec.selector()?.ok_or_else(missing_selector)?);
@@ -217,23 +230,26 @@ pub(super) async fn start(State(context): State<Shared>, body: Body) -> Answer {
     if selectors.is_empty() {
         return Err(missing_selector().into());
     }
-    start_these(context, selectors).await
+    start_these(context, caller, selectors).await
 }
 
 pub(super) async fn start_one(
     State(context): State<Shared>,
+    As(caller): As,
     Named(selector): Named,
     body: Body,
 ) -> Answer {
     let spec = only_one(parse_one_or_many::<StartSpec>(&body.0)?)?;
     Body::without_selector(spec.selector()?)?;
-    start_these(context, vec![selector]).await
+    start_these(context, caller, vec![selector]).await
 }
 
-async fn start_these(context: Shared, selectors: Vec<Selector>) -> Answer {
+async fn start_these(context: Shared, caller: Caller, selectors: Vec<Selector>) -> Answer {
     let named = selectors.clone();
-    let (written, warnings) =
-        change(&context, move |desired| desired.start_instances(&named)).await?;
+    let (written, warnings) = change(&context, move |desired| {
+        desired.start_instances(caller, &named)
+    })
+    .await?;
     answer(Envelope {
         warnings,
         ..changed(&selectors, written.outcome, state_change)
@@ -288,7 +304,7 @@ const fn state_word(state: &InstanceState) -> contract::InstanceState {
 
 type Found = Envelope<Instances<Shown>>;
 
-fn found(state: &DesiredState, query: &ListQuery) -> Result<Found, ContractError> {
+fn found(state: &DesiredState, caller: Caller, query: &ListQuery) -> Result<Found, ContractError> {
     let show = |instance: &desired::Instance| match query.details {
         true => Shown::Whole(Box::new(whole(state, instance))),
         false => Shown::Names(Reference {
@@ -298,12 +314,12 @@ fn found(state: &DesiredState, query: &ListQuery) -> Result<Found, ContractError
     };
     let items = if query.selectors.is_empty() {
         let identity = |instance: &desired::Instance| (instance.created_at, instance.uuid);
-        let page = page(state.instances.values(), identity, query)?;
+        let page = page(state.instances_of(caller), identity, query)?;
         page.into_iter()
             .map(|instance| Item::Done(show(instance)))
             .collect()
     } else {
-        let find = |selector| match state.instance(selector) {
+        let find = |selector| match state.instance(caller, selector) {
             Some(instance) => Item::Done(show(instance)),
             None => Item::Failed(ItemError::not_found("instance", selector)),
         };
@@ -324,6 +340,7 @@ fn whole(state: &DesiredState, instance: &desired::Instance) -> contract::Instan
         service_group,
         addresses,
         image,
+        account: _,
         // Not part of the contract, which is upstream's: `/v1/x/instances` has it.
         policy: _,
     } = instance;

@@ -129,7 +129,7 @@ pub fn router(context: Context) -> Router {
         .fallback(unsupported::no_such_path)
         .method_not_allowed_fallback(unsupported::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn_with_state(context.clone(), auth::require_token))
+        .layer(from_fn_with_state(context.clone(), auth::identify))
         .layer(from_fn(respond::catch_panics))
         .with_state(context)
 }

@@ -12,6 +12,7 @@ use lbagent_api::ContractError;
 use lbagent_api::monitor::MonitorQuery;
 
 use super::Shared;
+use super::auth::Operator;
 use super::error::ApiError;
 use super::respond::Answer;
 
@@ -32,7 +33,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
     }
 }
 
-pub(super) async fn monitor(State(context): State<Shared>, Asked(query): Asked) -> Answer {
+pub(super) async fn monitor(
+    State(context): State<Shared>,
+    _: Operator,
+    Asked(query): Asked,
+) -> Answer {
     let desired = context.desired.current();
     let watching = context.monitor.watch(&query, &desired).await;
     let lines = watching.map_err(ApiError::Watch)?;

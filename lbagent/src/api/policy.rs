@@ -8,6 +8,7 @@ use lbagent_api::{Envelope, Selector};
 use serde::Serialize;
 
 use super::Shared;
+use super::auth::As;
 use super::error::ApiError;
 use super::request::{Body, Word};
 use super::respond::{Answer, answer, change};
@@ -15,24 +16,26 @@ use crate::desired::{self, GroupPolicy, InstancePolicy, SetPolicyError};
 
 pub(super) async fn get_group(
     State(context): State<Shared>,
+    As(caller): As,
     Word(selector): Word,
     body: Body,
 ) -> Answer {
     body.empty()?;
     let state = context.desired.current();
-    let group = state.service_group(&selector);
+    let group = state.service_group(caller, &selector);
     let group = group.ok_or_else(|| missing(SetPolicyError::NoServiceGroup, &selector))?;
     answer(enveloped(group.policy.clone(), Vec::new()))
 }
 
 pub(super) async fn put_group(
     State(context): State<Shared>,
+    As(caller): As,
     Word(selector): Word,
     body: Body,
 ) -> Answer {
     let PolicyData::<GroupPolicy> { policy } = parse_body(&body.0)?;
     let (written, mut warnings) = change(&context, move |desired| {
-        desired.set_group_policy(&selector, &policy)
+        desired.set_group_policy(caller, &selector, &policy)
     })
     .await?;
     let group = written.outcome?;
@@ -43,24 +46,26 @@ pub(super) async fn put_group(
 
 pub(super) async fn get_instance(
     State(context): State<Shared>,
+    As(caller): As,
     Word(selector): Word,
     body: Body,
 ) -> Answer {
     body.empty()?;
     let state = context.desired.current();
-    let instance = state.instance(&selector);
+    let instance = state.instance(caller, &selector);
     let instance = instance.ok_or_else(|| missing(SetPolicyError::NoInstance, &selector))?;
     answer(enveloped(instance.policy.clone(), Vec::new()))
 }
 
 pub(super) async fn put_instance(
     State(context): State<Shared>,
+    As(caller): As,
     Word(selector): Word,
     body: Body,
 ) -> Answer {
     let PolicyData::<InstancePolicy> { policy } = parse_body(&body.0)?;
     let (written, mut warnings) = change(&context, move |desired| {
-        desired.set_instance_policy(&selector, &policy)
+        desired.set_instance_policy(caller, &selector, &policy)
     })
     .await?;
     let instance = written.outcome?;

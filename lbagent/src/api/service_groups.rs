@@ -9,10 +9,11 @@ use lbagent_api::{ContractError, Envelope, ItemError, Selector};
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::auth::As;
 use super::request::{Body, Listing, Named, page};
 use super::respond::{Answer, answer, change};
 use super::{Shared, error};
-use crate::desired::{self, DesiredState, validate};
+use crate::desired::{self, Caller, DesiredState, validate};
 
 /// A service group in an answer: whole, or by its names.
 #[derive(Serialize)]
@@ -22,7 +23,7 @@ pub(super) enum Shown {
     Names(Reference),
 }
 
-pub(super) async fn create(State(context): State<Shared>, body: Body) -> Answer {
+pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
     let specs: Vec<ServiceGroupSpec> = parse_one_or_many(&body.0)?;
     if specs.is_empty() {
         return Err(ContractError::invalid("At least one service is required").into());
@@ -42,7 +43,7 @@ pub(super) async fn create(State(context): State<Shared>, body: Body) -> Answer 
     }
     let now = OffsetDateTime::now_utc();
     let (written, mut warnings) = change(&context, move |desired| {
-        desired.create_service_groups(&valid, &checks, now)
+        desired.create_service_groups(caller, &valid, &checks, now)
     })
     .await?;
     let mut outcomes = written.outcome.into_iter();
@@ -73,14 +74,20 @@ pub(super) async fn create(State(context): State<Shared>, body: Body) -> Answer 
     })
 }
 
-pub(super) async fn list(State(context): State<Shared>, query: Listing, body: Body) -> Answer {
+pub(super) async fn list(
+    State(context): State<Shared>,
+    As(caller): As,
+    query: Listing,
+    body: Body,
+) -> Answer {
     let query = query.with_body(&body)?;
     let state = context.desired.current();
-    answer(found(&state, &query)?)
+    answer(found(&state, caller, &query)?)
 }
 
 pub(super) async fn get_one(
     State(context): State<Shared>,
+    As(caller): As,
     Named(selector): Named,
     Listing(query): Listing,
     body: Body,
@@ -93,21 +100,27 @@ pub(super) async fn get_one(
         details: query.details,
         ..ListQuery::default()
     };
-    answer(found(&state, &query)?)
+    answer(found(&state, caller, &query)?)
 }
 
 /// The listing of 2024: names only.
-pub(super) async fn names(State(context): State<Shared>, query: Listing, body: Body) -> Answer {
+pub(super) async fn names(
+    State(context): State<Shared>,
+    As(caller): As,
+    query: Listing,
+    body: Body,
+) -> Answer {
     let query = ListQuery {
         details: false,
         ..query.with_body(&body)?
     };
     let state = context.desired.current();
-    answer(found(&state, &query)?)
+    answer(found(&state, caller, &query)?)
 }
 
 pub(super) async fn delete(
     State(context): State<Shared>,
+    As(caller): As,
     Listing(query): Listing,
     body: Body,
 ) -> Answer {
@@ -115,16 +128,17 @@ pub(super) async fn delete(
     if query.selectors.is_empty() {
         return Err(missing_selector().into());
     }
-    delete_these(context, query.selectors).await
+    delete_these(context, caller, query.selectors).await
 }
 
 pub(super) async fn delete_one(
     State(context): State<Shared>,
+    As(caller): As,
     Named(selector): Named,
     body: Body,
 ) -> Answer {
     body.empty()?;
-    delete_these(context, vec![selector]).await
+    delete_these(context, caller, vec![selector]).await
 }
 
 /// A request that acts on objects must name them.
@@ -135,10 +149,10 @@ pub(super) fn missing_selector() -> ContractError {
     )
 }
 
-async fn delete_these(context: Shared, selectors: Vec<Selector>) -> Answer {
+async fn delete_these(context: Shared, caller: Caller, selectors: Vec<Selector>) -> Answer {
     let named = selectors.clone();
     let (written, warnings) = change(&context, move |desired| {
-        desired.delete_service_groups(&named)
+        desired.delete_service_groups(caller, &named)
     })
     .await?;
     let items = selectors
@@ -160,7 +174,7 @@ async fn delete_these(context: Shared, selectors: Vec<Selector>) -> Answer {
 
 type Found = Envelope<ServiceGroups<Shown>>;
 
-fn found(state: &DesiredState, query: &ListQuery) -> Result<Found, ContractError> {
+fn found(state: &DesiredState, caller: Caller, query: &ListQuery) -> Result<Found, ContractError> {
     let show = |group: &desired::ServiceGroup| match query.details {
         true => Shown::Whole(Box::new(whole(state, group))),
         false => Shown::Names(Reference {
@@ -170,12 +184,12 @@ fn found(state: &DesiredState, query: &ListQuery) -> Result<Found, ContractError
     };
     let items = if query.selectors.is_empty() {
         let identity = |group: &desired::ServiceGroup| (group.created_at, group.uuid);
-        let page = page(state.service_groups.values(), identity, query)?;
+        let page = page(state.service_groups_of(caller), identity, query)?;
         page.into_iter()
             .map(|group| Item::Done(show(group)))
             .collect()
     } else {
-        let find = |selector| match state.service_group(selector) {
+        let find = |selector| match state.service_group(caller, selector) {
             Some(group) => Item::Done(show(group)),
             None => Item::Failed(ItemError::not_found("service group", selector)),
         };
@@ -197,6 +211,7 @@ fn whole(state: &DesiredState, group: &desired::ServiceGroup) -> ServiceGroup {
         hard_limit,
         services,
         domains,
+        account: _,
         // Not part of the contract, which is upstream's: `/v1/x/service-groups` has it.
         policy: _,
     } = group;

@@ -7,6 +7,7 @@ use lbagent_api::{ContractError, Envelope};
 use time::OffsetDateTime;
 
 use super::Shared;
+use super::auth::Operator;
 use super::error::ApiError;
 use super::respond::{Answer, answer};
 use crate::dataplane::{Hook, InterfaceStatus};
@@ -29,7 +30,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
     }
 }
 
-pub(super) async fn trace(State(context): State<Shared>, Asked(query): Asked) -> Answer {
+pub(super) async fn trace(
+    State(context): State<Shared>,
+    _: Operator,
+    Asked(query): Asked,
+) -> Answer {
     let arrival = arrival(&context.interfaces.borrow(), query.interface.as_deref())?;
     let desired = context.desired.current();
     let now = OffsetDateTime::now_utc();

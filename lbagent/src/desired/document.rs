@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use lbagent_api::ContractError;
 use lbagent_api::instance::parse_cidr;
 use lbagent_api::request::{parse_body, validate_name};
@@ -44,6 +45,7 @@ pub fn export(
 fn export_group(group: &ServiceGroup) -> StateServiceGroup {
     StateServiceGroup {
         uuid: group.uuid,
+        account: group.account,
         name: group.name.clone(),
         created_at: group.created_at,
         persistent: group.persistent,
@@ -59,6 +61,7 @@ fn export_group(group: &ServiceGroup) -> StateServiceGroup {
 fn export_instance(instance: &Instance) -> StateInstance {
     StateInstance {
         uuid: instance.uuid,
+        account: instance.account,
         name: instance.name.clone(),
         created_at: instance.created_at,
         state: match instance.state {
@@ -103,9 +106,12 @@ pub fn import(
             .map_err(|error| about(format!("Service group '{}'", group.name), error))?;
         check_clashes(&state, &group)?;
         policy::check_group(&group).map_err(conflict)?;
+        for key in service_group::claims(&group) {
+            state.claims.insert(key, group.uuid);
+        }
         state.service_groups.insert(group.uuid, group);
     }
-    let mut names = BTreeSet::new();
+    let mut addresses = BTreeMap::new();
     for instance in &document.instances {
         let of = || format!("Instance '{}'", instance.name);
         let instance =
@@ -116,8 +122,19 @@ pub fn import(
         {
             policy::check_instance(&state, group, &instance).map_err(conflict)?;
         }
-        if !names.insert(instance.name.clone()) || state.instances.contains_key(&instance.uuid) {
+        let taken = state
+            .claims
+            .insert(instance::name_key(&instance), instance.uuid);
+        if taken.is_some() || state.instances.contains_key(&instance.uuid) {
             return Err(ContractError::invalid(format!("{} occurs twice", of())));
+        }
+        for address in instance.addresses.iter().map(IpNetwork::ip) {
+            if *addresses.entry(address).or_insert(instance.account) != instance.account {
+                return Err(ContractError::invalid(format!(
+                    "{}: Address {address} is in use by another account",
+                    of()
+                )));
+            }
         }
         state.instances.insert(instance.uuid, instance);
     }
@@ -151,6 +168,7 @@ fn import_group(
         .collect::<Result<_, _>>()?;
     Ok(ServiceGroup {
         uuid: group.uuid,
+        account: group.account,
         name: group.name.clone(),
         created_at: group.created_at,
         persistent: group.persistent,
@@ -162,11 +180,12 @@ fn import_group(
     })
 }
 
-/// Names, domains and ports belong to one group each.
+/// Domains and ports belong to one group each, names to one of each account.
 fn check_clashes(state: &DesiredState, group: &ServiceGroup) -> Result<(), ContractError> {
     let twice = |what: String| Err(ContractError::invalid(format!("{what} occurs twice")));
     for other in state.service_groups.values() {
-        if other.uuid == group.uuid || other.name == group.name {
+        let has_name = (other.account, &other.name) == (group.account, &group.name);
+        if other.uuid == group.uuid || has_name {
             return twice(format!("Service group '{}'", group.name));
         }
         if let Some(fqdn) = group
@@ -198,7 +217,10 @@ fn import_instance(
 ) -> Result<Instance, ContractError> {
     validate_name(&instance.name)?;
     if let Some(group) = instance.service_group
-        && !state.service_groups.contains_key(&group)
+        && state
+            .service_groups
+            .get(&group)
+            .is_none_or(|group| group.account != instance.account)
     {
         return Err(ContractError::invalid(format!(
             "No service group with uuid '{group}'"
@@ -210,6 +232,7 @@ fn import_instance(
     };
     Ok(Instance {
         uuid: instance.uuid,
+        account: instance.account,
         name: instance.name.clone(),
         created_at: instance.created_at,
         state: match instance.state {

@@ -1,13 +1,15 @@
 //! A change in the making: edits on a copy, which become one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use lbagent_api::Selector;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::stored::DesiredError;
-use super::{DesiredState, Instance, ServiceGroup, SharedMap, keys};
+use super::{Caller, DesiredState, Instance, ServiceGroup, SharedMap, keys};
 use crate::store::{Compare, KeyValue, Op, Range, Transaction};
 
 /// The store's content at one revision.
@@ -15,10 +17,20 @@ use crate::store::{Compare, KeyValue, Op, Range, Transaction};
 pub(super) struct Snapshot {
     pub(super) state: Arc<DesiredState>,
     pub(super) hash_seed: Option<u64>,
-    /// Owners of names, domains and ports.
-    claims: SharedMap<String, Uuid>,
+    /// Version of the store's keys and values.
+    pub(super) schema: Option<u32>,
+    /// Who uses each address, by its key.
+    addresses: SharedMap<String, AddressUse>,
     /// `mod_revision` of every key.
     revisions: SharedMap<String, u64>,
+}
+
+/// The instances at an address. Several of one account may share it, in different groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddressUse {
+    account: Uuid,
+    instances: BTreeSet<Uuid>,
 }
 
 impl Snapshot {
@@ -52,10 +64,15 @@ impl Snapshot {
             let instance: Instance = serde_json::from_slice(&item.value)?;
             state.instances.insert(instance.uuid, instance);
         } else if is_claim {
-            self.claims
-                .insert(item.key.clone(), serde_json::from_slice(&item.value)?);
+            let owner = serde_json::from_slice(&item.value)?;
+            state.claims.insert(item.key.clone(), owner);
+        } else if item.key.starts_with(keys::ADDRESSES) {
+            let users = serde_json::from_slice(&item.value)?;
+            self.addresses.insert(item.key.clone(), users);
         } else if item.key == keys::HASH_SEED {
             self.hash_seed = Some(serde_json::from_slice(&item.value)?);
+        } else if item.key == keys::SCHEMA {
+            self.schema = Some(serde_json::from_slice(&item.value)?);
         }
         // Other keys belong to a newer version and are left alone.
         Ok(())
@@ -88,17 +105,58 @@ impl Draft {
     /// Who has a name, a domain or a port. The transaction fails when that changes meanwhile.
     pub(super) fn owner(&mut self, key: &str) -> Option<Uuid> {
         self.expects.insert(key.to_owned());
-        self.snapshot.claims.get(key).copied()
+        self.state().claims.get(key).copied()
     }
 
     pub(super) fn claim(&mut self, key: String, owner: Uuid) {
         self.write(key.clone(), &owner);
-        self.snapshot.claims.insert(key, owner);
+        self.edit().claims.insert(key, owner);
     }
 
     pub(super) fn release(&mut self, key: String) {
-        self.snapshot.claims.remove(&key);
+        self.edit().claims.remove(&key);
         self.remove(key);
+    }
+
+    /// Whose instances are at an address. The transaction fails when that changes meanwhile.
+    pub(super) fn address_account(&mut self, address: IpAddr) -> Option<Uuid> {
+        let key = keys::address(address);
+        let users = self.snapshot.addresses.get(&key);
+        let account = users.map(|users| users.account);
+        self.expects.insert(key);
+        account
+    }
+
+    pub(super) fn claim_addresses(&mut self, instance: &Instance) {
+        for address in &instance.addresses {
+            let key = keys::address(address.ip());
+            let users = self.snapshot.addresses.get(&key).cloned();
+            let mut users = users.unwrap_or(AddressUse {
+                account: instance.account,
+                instances: BTreeSet::new(),
+            });
+            if users.instances.insert(instance.uuid) {
+                self.write(key.clone(), &users);
+                self.snapshot.addresses.insert(key, users);
+            }
+        }
+    }
+
+    pub(super) fn release_addresses(&mut self, instance: &Instance) {
+        for address in &instance.addresses {
+            let key = keys::address(address.ip());
+            let Some(mut users) = self.snapshot.addresses.get(&key).cloned() else {
+                continue;
+            };
+            users.instances.remove(&instance.uuid);
+            if users.instances.is_empty() {
+                self.snapshot.addresses.remove(&key);
+                self.remove(key);
+            } else {
+                self.write(key.clone(), &users);
+                self.snapshot.addresses.insert(key, users);
+            }
+        }
     }
 
     pub(super) fn put_group(&mut self, group: ServiceGroup) {
@@ -126,28 +184,47 @@ impl Draft {
         self.snapshot.hash_seed = Some(seed);
     }
 
+    pub(super) fn put_schema(&mut self, schema: u32) {
+        self.write(keys::SCHEMA.to_owned(), &schema);
+        self.snapshot.schema = Some(schema);
+    }
+
+    pub(super) fn schema(&self) -> Option<u32> {
+        self.snapshot.schema
+    }
+
     pub(super) fn hash_seed(&self) -> Option<u64> {
         self.snapshot.hash_seed
     }
 
-    /// The group that a selector names.
-    pub(super) fn find_group(&mut self, selector: &Selector) -> Option<ServiceGroup> {
-        let uuid = match selector {
-            Selector::Uuid(uuid) => *uuid,
-            Selector::Name(name) => self.owner(&keys::group_name(name))?,
-        };
-        self.expects.insert(keys::group(uuid));
-        self.state().service_groups.get(&uuid).cloned()
+    /// The caller's group that a selector names.
+    pub(super) fn find_group(
+        &mut self,
+        caller: Caller,
+        selector: &Selector,
+    ) -> Option<ServiceGroup> {
+        self.expects.insert(match selector {
+            Selector::Uuid(uuid) => keys::group(*uuid),
+            Selector::Name(name) => keys::group_name(caller.account, name),
+        });
+        let group = self.state().service_group(caller, selector).cloned()?;
+        self.expects.insert(keys::group(group.uuid));
+        Some(group)
     }
 
-    /// The instance that a selector names.
-    pub(super) fn find_instance(&mut self, selector: &Selector) -> Option<Instance> {
-        let uuid = match selector {
-            Selector::Uuid(uuid) => *uuid,
-            Selector::Name(name) => self.owner(&keys::instance_name(name))?,
-        };
-        self.expects.insert(keys::instance(uuid));
-        self.state().instances.get(&uuid).cloned()
+    /// The caller's instance that a selector names.
+    pub(super) fn find_instance(
+        &mut self,
+        caller: Caller,
+        selector: &Selector,
+    ) -> Option<Instance> {
+        self.expects.insert(match selector {
+            Selector::Uuid(uuid) => keys::instance(*uuid),
+            Selector::Name(name) => keys::instance_name(caller.account, name),
+        });
+        let instance = self.state().instance(caller, selector).cloned()?;
+        self.expects.insert(keys::instance(instance.uuid));
+        Some(instance)
     }
 
     /// What to write, if anything.

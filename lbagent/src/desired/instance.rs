@@ -12,8 +12,8 @@ use super::draft::Draft;
 use super::service_group::{self, CreateServiceGroupError};
 use super::validate::{Gateway, NewInstance, NewInstanceGroup};
 use super::{
-    Desired, DesiredError, Instance, InstancePolicy, InstanceState, ServiceGroup, Written, keys,
-    names,
+    Caller, Desired, DesiredError, Instance, InstancePolicy, InstanceState, ServiceGroup, Written,
+    keys, names,
 };
 
 /// Why an instance was not created.
@@ -37,6 +37,12 @@ pub enum CreateInstanceError {
         by: String,
         /// Name of the group.
         group: String,
+    },
+    /// An instance of another account has the address.
+    #[error("Address {address} is in use; choose another one")]
+    AddressInUse {
+        /// The address.
+        address: IpAddr,
     },
     /// The group that was to be made with it cannot be made.
     #[error(transparent)]
@@ -87,6 +93,7 @@ impl Desired {
     /// Creates instances, each on its own terms.
     pub fn create_instances(
         &self,
+        caller: Caller,
         instances: &[NewInstance],
         gateway: &Gateway,
         now: OffsetDateTime,
@@ -94,26 +101,26 @@ impl Desired {
         self.transact(|draft| {
             instances
                 .iter()
-                .map(|new| create(draft, new, gateway, now))
+                .map(|new| create(draft, caller, new, gateway, now))
                 .collect()
         })
     }
 
     /// Deletes instances at once; a group that is not persistent goes with its last one.
-    pub fn delete_instances(&self, selectors: &[Selector]) -> Changes<Reference> {
+    pub fn delete_instances(&self, caller: Caller, selectors: &[Selector]) -> Changes<Reference> {
         self.transact(|draft| {
             selectors
                 .iter()
-                .map(|selector| delete(draft, selector))
+                .map(|selector| delete(draft, caller, selector))
                 .collect()
         })
     }
 
     /// Lets instances take new connections.
-    pub fn start_instances(&self, selectors: &[Selector]) -> Changes<StateChange> {
+    pub fn start_instances(&self, caller: Caller, selectors: &[Selector]) -> Changes<StateChange> {
         self.transact(|draft| {
             let start = |selector| {
-                let instance = find(draft, selector)?;
+                let instance = find(draft, caller, selector)?;
                 Ok(set_state(draft, instance, InstanceState::Running))
             };
             selectors.iter().map(start).collect()
@@ -123,13 +130,14 @@ impl Desired {
     /// Stops instances, after draining them if asked to.
     pub fn stop_instances(
         &self,
+        caller: Caller,
         requests: &[StopRequest],
         now: OffsetDateTime,
     ) -> Changes<StateChange> {
         self.transact(|draft| {
             requests
                 .iter()
-                .map(|request| stop(draft, request, now))
+                .map(|request| stop(draft, caller, request, now))
                 .collect()
         })
     }
@@ -138,23 +146,34 @@ impl Desired {
 /// Checks everything before it writes anything.
 fn create(
     draft: &mut Draft,
+    caller: Caller,
     new: &NewInstance,
     gateway: &Gateway,
     now: OffsetDateTime,
 ) -> Result<Instance, CreateInstanceError> {
     let name = new.name.clone().unwrap_or_else(names::random_name);
-    if draft.owner(&keys::instance_name(&name)).is_some() {
+    if draft
+        .owner(&keys::instance_name(caller.account, &name))
+        .is_some()
+    {
         return Err(CreateInstanceError::NameTaken { name });
+    }
+    for address in new.addresses.iter().map(ipnetwork::IpNetwork::ip) {
+        let account = draft.address_account(address);
+        if account.is_some_and(|account| account != caller.account) {
+            return Err(CreateInstanceError::AddressInUse { address });
+        }
     }
     let service_group = match &new.group {
         NewInstanceGroup::None => None,
-        NewInstanceGroup::Join(selector) => Some(join(draft, selector, new)?),
+        NewInstanceGroup::Join(selector) => Some(join(draft, caller, selector, new)?),
         NewInstanceGroup::Create(group) => {
-            Some(service_group::create(draft, group, gateway, now, false)?.uuid)
+            Some(service_group::create(draft, caller, group, gateway, now, false)?.uuid)
         }
     };
     let instance = Instance {
         uuid: Uuid::new_v4(),
+        account: caller.account,
         name,
         created_at: now,
         state: if new.running {
@@ -175,11 +194,12 @@ fn create(
 /// the group by another gateway at the same time cannot miss the new member.
 fn join(
     draft: &mut Draft,
+    caller: Caller,
     selector: &Selector,
     new: &NewInstance,
 ) -> Result<Uuid, CreateInstanceError> {
     let not_found = || CreateInstanceError::NoServiceGroup(selector.clone());
-    let group = draft.find_group(selector).ok_or_else(not_found)?;
+    let group = draft.find_group(caller, selector).ok_or_else(not_found)?;
     let mut has_members = false;
     for member in draft.state().members(group.uuid) {
         has_members = true;
@@ -206,30 +226,44 @@ fn join(
     Ok(uuid)
 }
 
-/// Writes an instance with its claim.
+/// Writes an instance with its claims.
 pub(super) fn insert(draft: &mut Draft, instance: Instance) {
-    draft.claim(keys::instance_name(&instance.name), instance.uuid);
+    draft.claim(name_key(&instance), instance.uuid);
+    draft.claim_addresses(&instance);
     draft.put_instance(instance);
 }
 
-/// Removes an instance with its claim.
+/// Removes an instance with its claims.
 pub(super) fn remove(draft: &mut Draft, uuid: Uuid) {
     if let Some(instance) = draft.remove_instance(uuid) {
-        draft.release(keys::instance_name(&instance.name));
+        draft.release(name_key(&instance));
+        draft.release_addresses(&instance);
     }
 }
 
-fn find(draft: &mut Draft, selector: &Selector) -> Result<Instance, ChangeInstanceError> {
+pub(super) fn name_key(instance: &Instance) -> String {
+    keys::instance_name(instance.account, &instance.name)
+}
+
+fn find(
+    draft: &mut Draft,
+    caller: Caller,
+    selector: &Selector,
+) -> Result<Instance, ChangeInstanceError> {
     draft
-        .find_instance(selector)
+        .find_instance(caller, selector)
         .ok_or_else(|| ChangeInstanceError::NotFound(selector.clone()))
 }
 
-fn delete(draft: &mut Draft, selector: &Selector) -> Result<Reference, ChangeInstanceError> {
-    let instance = find(draft, selector)?;
+fn delete(
+    draft: &mut Draft,
+    caller: Caller,
+    selector: &Selector,
+) -> Result<Reference, ChangeInstanceError> {
+    let instance = find(draft, caller, selector)?;
     remove(draft, instance.uuid);
     if let Some(uuid) = instance.service_group
-        && let Some(group) = draft.find_group(&Selector::Uuid(uuid))
+        && let Some(group) = draft.find_group(caller, &Selector::Uuid(uuid))
         && draft.state().members(uuid).next().is_none()
         && !group.persistent
     {
@@ -243,10 +277,11 @@ fn delete(draft: &mut Draft, selector: &Selector) -> Result<Reference, ChangeIns
 
 fn stop(
     draft: &mut Draft,
+    caller: Caller,
     request: &StopRequest,
     now: OffsetDateTime,
 ) -> Result<StateChange, ChangeInstanceError> {
-    let instance = find(draft, &request.selector)?;
+    let instance = find(draft, caller, &request.selector)?;
     if let Some(expected) = &request.only_if
         && *expected != instance.state.name()
     {

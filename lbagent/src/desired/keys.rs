@@ -1,5 +1,6 @@
-//! Names of the store's keys. Claims (names, domains, ports) hold the UUID of their owner; that
-//! they are keys makes a transaction refuse the second claim.
+//! Names of the store's keys. Claims (names, domains, ports, addresses) hold their owner; that they
+//! are keys makes a transaction refuse the second claim. Names are an account's own; domains, ports
+//! and addresses are the gateway's.
 
 use std::net::IpAddr;
 
@@ -12,7 +13,9 @@ pub(super) const INSTANCES: &str = "/instances/";
 pub(super) const NAMES: &str = "/names/";
 pub(super) const DOMAINS: &str = "/domains/";
 pub(super) const PORTS: &str = "/ports/";
+pub(super) const ADDRESSES: &str = "/addresses/";
 pub(super) const HASH_SEED: &str = "/settings/hash_seed";
+pub(super) const SCHEMA: &str = "/settings/schema";
 
 pub(super) fn group(uuid: Uuid) -> String {
     format!("{GROUPS}{uuid}")
@@ -22,12 +25,17 @@ pub(super) fn instance(uuid: Uuid) -> String {
     format!("{INSTANCES}{uuid}")
 }
 
-pub(super) fn group_name(name: &str) -> String {
-    format!("{NAMES}groups/{name}")
+pub(super) fn group_name(account: Uuid, name: &str) -> String {
+    format!("{NAMES}groups/{account}/{name}")
 }
 
-pub(super) fn instance_name(name: &str) -> String {
-    format!("{NAMES}instances/{name}")
+pub(super) fn instance_name(account: Uuid, name: &str) -> String {
+    format!("{NAMES}instances/{account}/{name}")
+}
+
+/// The claim of an address: its instances are all of one account.
+pub(super) fn address(address: IpAddr) -> String {
+    format!("{ADDRESSES}{address}")
 }
 
 pub(super) fn domain(fqdn: &str) -> String {

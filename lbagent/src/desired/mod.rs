@@ -4,10 +4,12 @@
 //! * [`validate`] turns requests into typed values; [`document`] the exported form
 //! * the operations and their errors know nothing of HTTP
 
+mod caller;
 pub mod document;
 mod draft;
 mod instance;
 mod keys;
+mod migrate;
 mod names;
 mod policy;
 mod service_group;
@@ -30,6 +32,7 @@ pub use lbagent_api::policy::{
     ForwardingMode, GroupPolicy, InstancePolicy, QuicLayout, QuicServerId, SourcePolicy,
 };
 
+pub use caller::{Caller, DEFAULT_ACCOUNT, Role};
 pub use instance::{ChangeInstanceError, CreateInstanceError, StateChange, StopRequest};
 pub use policy::{PolicyConflict, SetPolicyError, group_remarks, instance_remarks};
 pub use service_group::{CreateServiceGroupError, DeleteServiceGroupError};
@@ -46,6 +49,9 @@ pub struct DesiredState {
     pub service_groups: SharedMap<Uuid, ServiceGroup>,
     /// By UUID.
     pub instances: SharedMap<Uuid, Instance>,
+    /// Owners of names, domains and ports, by the store's key.
+    #[serde(skip)]
+    pub claims: SharedMap<String, Uuid>,
 }
 
 /// Published ports and the policy for the instances behind them.
@@ -54,7 +60,10 @@ pub struct DesiredState {
 pub struct ServiceGroup {
     /// Identity.
     pub uuid: Uuid,
-    /// Unique name.
+    /// Whose it is.
+    #[serde(default, skip_serializing_if = "Uuid::is_nil")]
+    pub account: Uuid,
+    /// Unique name within the account.
     pub name: String,
     /// When it was created.
     #[serde(with = "time::serde::rfc3339")]
@@ -114,7 +123,10 @@ impl Transport {
 pub struct Instance {
     /// Identity; orders the Maglev tables.
     pub uuid: Uuid,
-    /// Unique name.
+    /// Whose it is; that of its group.
+    #[serde(default, skip_serializing_if = "Uuid::is_nil")]
+    pub account: Uuid,
+    /// Unique name within the account.
     pub name: String,
     /// When it was created.
     #[serde(with = "time::serde::rfc3339")]
@@ -185,25 +197,36 @@ impl DesiredState {
             .filter(move |instance| instance.service_group == Some(group))
     }
 
-    /// The service group that a selector names.
-    pub fn service_group(&self, selector: &Selector) -> Option<&ServiceGroup> {
+    /// The caller's service group that a selector names.
+    pub fn service_group(&self, caller: Caller, selector: &Selector) -> Option<&ServiceGroup> {
+        let uuid = self.named(selector, |name| keys::group_name(caller.account, name))?;
+        let group = self.service_groups.get(&uuid);
+        group.filter(|group| group.account == caller.account)
+    }
+
+    /// The caller's instance that a selector names.
+    pub fn instance(&self, caller: Caller, selector: &Selector) -> Option<&Instance> {
+        let uuid = self.named(selector, |name| keys::instance_name(caller.account, name))?;
+        let instance = self.instances.get(&uuid);
+        instance.filter(|instance| instance.account == caller.account)
+    }
+
+    fn named(&self, selector: &Selector, key: impl FnOnce(&str) -> String) -> Option<Uuid> {
         match selector {
-            Selector::Uuid(uuid) => self.service_groups.get(uuid),
-            Selector::Name(name) => self
-                .service_groups
-                .values()
-                .find(|group| group.name == *name),
+            Selector::Uuid(uuid) => Some(*uuid),
+            Selector::Name(name) => self.claims.get(&key(name)).copied(),
         }
     }
 
-    /// The instance that a selector names.
-    pub fn instance(&self, selector: &Selector) -> Option<&Instance> {
-        match selector {
-            Selector::Uuid(uuid) => self.instances.get(uuid),
-            Selector::Name(name) => self
-                .instances
-                .values()
-                .find(|instance| instance.name == *name),
-        }
+    /// The caller's service groups.
+    pub fn service_groups_of(&self, caller: Caller) -> impl Iterator<Item = &ServiceGroup> {
+        let groups = self.service_groups.values();
+        groups.filter(move |group| group.account == caller.account)
+    }
+
+    /// The caller's instances.
+    pub fn instances_of(&self, caller: Caller) -> impl Iterator<Item = &Instance> {
+        let instances = self.instances.values();
+        instances.filter(move |instance| instance.account == caller.account)
     }
 }

@@ -5,8 +5,8 @@ use lbagent_api::Selector;
 
 use super::draft::Draft;
 use super::{
-    Desired, DesiredError, DesiredState, ForwardingMode, GroupPolicy, Instance, InstancePolicy,
-    QuicServerId, ServiceGroup, Transport, Written,
+    Caller, Desired, DesiredError, DesiredState, ForwardingMode, GroupPolicy, Instance,
+    InstancePolicy, QuicServerId, ServiceGroup, Transport, Written,
 };
 
 /// Why a policy was not set.
@@ -76,29 +76,32 @@ impl Desired {
     /// Replaces a group's policy.
     pub fn set_group_policy(
         &self,
+        caller: Caller,
         selector: &Selector,
         policy: &GroupPolicy,
     ) -> Result<Written<Result<ServiceGroup, SetPolicyError>>, DesiredError> {
-        self.transact(|draft| set_group(draft, selector, policy))
+        self.transact(|draft| set_group(draft, caller, selector, policy))
     }
 
     /// Replaces an instance's policy.
     pub fn set_instance_policy(
         &self,
+        caller: Caller,
         selector: &Selector,
         policy: &InstancePolicy,
     ) -> Result<Written<Result<Instance, SetPolicyError>>, DesiredError> {
-        self.transact(|draft| set_instance(draft, selector, policy))
+        self.transact(|draft| set_instance(draft, caller, selector, policy))
     }
 }
 
 fn set_group(
     draft: &mut Draft,
+    caller: Caller,
     selector: &Selector,
     policy: &GroupPolicy,
 ) -> Result<ServiceGroup, SetPolicyError> {
     let not_found = || SetPolicyError::NoServiceGroup(selector.clone());
-    let former = draft.find_group(selector).ok_or_else(not_found)?;
+    let former = draft.find_group(caller, selector).ok_or_else(not_found)?;
     let group = ServiceGroup {
         policy: policy.clone(),
         ..former.clone()
@@ -115,11 +118,14 @@ fn set_group(
 
 fn set_instance(
     draft: &mut Draft,
+    caller: Caller,
     selector: &Selector,
     policy: &InstancePolicy,
 ) -> Result<Instance, SetPolicyError> {
     let not_found = || SetPolicyError::NoInstance(selector.clone());
-    let former = draft.find_instance(selector).ok_or_else(not_found)?;
+    let former = draft
+        .find_instance(caller, selector)
+        .ok_or_else(not_found)?;
     let instance = Instance {
         policy: policy.clone(),
         ..former.clone()
@@ -129,7 +135,7 @@ fn set_instance(
     }
     if policy.quic_server_id.is_some()
         && let Some(uuid) = instance.service_group
-        && let Some(group) = draft.find_group(&Selector::Uuid(uuid))
+        && let Some(group) = draft.find_group(caller, &Selector::Uuid(uuid))
     {
         check_instance(draft.state(), &group, &instance)?;
         // Written though it does not change, so that another gateway cannot give the same id to

@@ -9,6 +9,8 @@ use crate::desired::{InstanceState, document};
 use crate::plan::testing;
 use crate::store::{Op, RedbStore, Store, Transaction};
 
+const US: Caller = Caller::operator(crate::desired::DEFAULT_ACCOUNT);
+
 /// A group and an instance as they were stored before there were policies.
 const OLD_GROUP: &str = r#"{"uuid":"00000000-0000-4000-8000-000000000001","name":"web",
     "created_at":"2026-01-02T03:04:05Z","persistent":true,"soft_limit":1,"hard_limit":65535,
@@ -74,21 +76,23 @@ fn read<P: serde::de::DeserializeOwned>(policy: Value) -> P {
 
 impl Fixture {
     fn set_group(&self, policy: Value) -> Result<ServiceGroup, SetPolicyError> {
-        let written = self.desired.set_group_policy(&named("web"), &read(policy));
+        let written = self
+            .desired
+            .set_group_policy(US, &named("web"), &read(policy));
         written.unwrap().outcome
     }
 
     fn set_instance(&self, name: &str, policy: Value) -> Result<Instance, SetPolicyError> {
         let written = self
             .desired
-            .set_instance_policy(&named(name), &read(policy));
+            .set_instance_policy(US, &named(name), &read(policy));
         written.unwrap().outcome
     }
 
     /// Changes the group behind the API's back, as an endpoint that edits ports will.
     fn edit_group(&self, edit: impl Fn(&mut ServiceGroup)) {
         let edit = |draft: &mut Draft| {
-            let mut group = draft.find_group(&named("web")).unwrap();
+            let mut group = draft.find_group(US, &named("web")).unwrap();
             edit(&mut group);
             draft.put_group(group);
         };
@@ -105,10 +109,10 @@ fn check_refused<T: std::fmt::Debug>(result: Result<T, SetPolicyError>, message:
 fn records_from_before_have_the_defaults() {
     let fixture = fixture();
     let state = fixture.desired.current();
-    let group = state.service_group(&named("web")).unwrap();
+    let group = state.service_group(US, &named("web")).unwrap();
     assert_eq!(group.policy, GroupPolicy::default());
     assert_eq!(group.policy.forwarding_mode, ForwardingMode::Nat);
-    let instance = state.instance(&named("a")).unwrap();
+    let instance = state.instance(US, &named("a")).unwrap();
     assert_eq!(instance.policy, InstancePolicy::default());
     assert_eq!(instance.policy.weight, 100);
     assert_eq!(instance.state, InstanceState::Running);
@@ -133,9 +137,9 @@ fn policies_are_stored_and_replaced_whole() {
     let before = fixture.desired.current();
     let again = Desired::load(fixture.store.clone()).unwrap().current();
     assert_eq!(again, before);
-    let group = again.service_group(&named("web")).unwrap();
+    let group = again.service_group(US, &named("web")).unwrap();
     assert_eq!(serde_json::to_value(&group.policy).unwrap(), asked);
-    let policy = &again.instance(&named("a")).unwrap().policy;
+    let policy = &again.instance(US, &named("a")).unwrap().policy;
     assert_eq!(serde_json::to_value(policy).unwrap(), weighed);
     // The same again is no change; something else replaces all of it.
     fixture.set_group(asked).unwrap();
@@ -219,7 +223,7 @@ fn another_gateway_cannot_give_the_same_server_id_at_the_same_time() {
     let id = json!({"quic_server_id": "0102"});
     fixture.set_instance("a", id.clone()).unwrap();
     // `other` has not seen that.
-    let written = other.set_instance_policy(&named("b"), &read(id));
+    let written = other.set_instance_policy(US, &named("b"), &read(id));
     let refused = written.unwrap().outcome.unwrap_err();
     assert!(
         matches!(&refused, SetPolicyError::Conflict(PolicyConflict::ServerIdTaken { by, .. }) if by == "a"),

@@ -11,7 +11,8 @@ use uuid::Uuid;
 use super::draft::Draft;
 use super::validate::{Gateway, NewServiceGroup};
 use super::{
-    Desired, DesiredError, GroupPolicy, Service, ServiceGroup, Transport, Written, keys, names,
+    Caller, Desired, DesiredError, GroupPolicy, Service, ServiceGroup, Transport, Written, keys,
+    names,
 };
 
 /// Why a service group was not created.
@@ -24,25 +25,25 @@ pub enum CreateServiceGroupError {
         name: String,
     },
     /// Another group has the domain.
-    #[error("Domain '{fqdn}' is in use by service group '{by}'; choose another one")]
+    #[error("Domain '{fqdn}' is in use{}; choose another one", by_group(by.as_ref()))]
     DomainTaken {
         /// The domain.
         fqdn: String,
-        /// Name of that group.
-        by: String,
+        /// Name of that group, if it is the caller's.
+        by: Option<String>,
     },
     /// Another group publishes the port.
     #[error(
-        "Port {port}/{} is published by service group '{by}' already; choose another port{}",
-        protocol.name(), if *other_ip { " or another 'ip'" } else { "" }
+        "Port {port}/{} is {}; choose another port{}",
+        protocol.name(), publisher(by.as_ref()), if *other_ip { " or another 'ip'" } else { "" }
     )]
     PortTaken {
         /// The port.
         port: u16,
         /// Its protocol.
         protocol: Transport,
-        /// Name of that group.
-        by: String,
+        /// Name of that group, if it is the caller's.
+        by: Option<String>,
         /// Whether it is free on another VIP.
         other_ip: bool,
     },
@@ -73,6 +74,7 @@ impl Desired {
     /// Creates service groups, each on its own terms.
     pub fn create_service_groups(
         &self,
+        caller: Caller,
         groups: &[NewServiceGroup],
         gateway: &Gateway,
         now: OffsetDateTime,
@@ -80,7 +82,7 @@ impl Desired {
         self.transact(|draft| {
             groups
                 .iter()
-                .map(|new| create(draft, new, gateway, now, true))
+                .map(|new| create(draft, caller, new, gateway, now, true))
                 .collect()
         })
     }
@@ -88,12 +90,13 @@ impl Desired {
     /// Deletes service groups that nothing is attached to.
     pub fn delete_service_groups(
         &self,
+        caller: Caller,
         selectors: &[Selector],
     ) -> Result<Written<Vec<Result<Reference, DeleteServiceGroupError>>>, DesiredError> {
         self.transact(|draft| {
             selectors
                 .iter()
-                .map(|selector| delete(draft, selector))
+                .map(|selector| delete(draft, caller, selector))
                 .collect()
         })
     }
@@ -102,20 +105,24 @@ impl Desired {
 /// Checks everything before it writes anything.
 pub(super) fn create(
     draft: &mut Draft,
+    caller: Caller,
     new: &NewServiceGroup,
     gateway: &Gateway,
     now: OffsetDateTime,
     persistent: bool,
 ) -> Result<ServiceGroup, CreateServiceGroupError> {
     let name = new.name.clone().unwrap_or_else(names::random_name);
-    if draft.owner(&keys::group_name(&name)).is_some() {
+    if draft
+        .owner(&keys::group_name(caller.account, &name))
+        .is_some()
+    {
         return Err(CreateServiceGroupError::NameTaken { name });
     }
     let derived = || vec![gateway.domain_below_metro(&names::domain_label(&name))];
     let domains = new.domains.clone().unwrap_or_else(derived);
     for fqdn in &domains {
         if let Some(owner) = draft.owner(&keys::domain(fqdn)) {
-            let by = group_name(draft, owner);
+            let by = group_name(draft, caller, owner);
             return Err(CreateServiceGroupError::DomainTaken {
                 fqdn: fqdn.clone(),
                 by,
@@ -127,13 +134,14 @@ pub(super) fn create(
             return Err(CreateServiceGroupError::PortTaken {
                 port: service.port,
                 protocol: service.protocol,
-                by: group_name(draft, owner),
+                by: group_name(draft, caller, owner),
                 other_ip: has_free_vip(draft, service, &gateway.vips),
             });
         }
     }
     let group = ServiceGroup {
         uuid: Uuid::new_v4(),
+        account: caller.account,
         name,
         created_at: now,
         persistent,
@@ -155,9 +163,13 @@ pub(super) fn insert(draft: &mut Draft, group: ServiceGroup) {
     draft.put_group(group);
 }
 
-fn delete(draft: &mut Draft, selector: &Selector) -> Result<Reference, DeleteServiceGroupError> {
+fn delete(
+    draft: &mut Draft,
+    caller: Caller,
+    selector: &Selector,
+) -> Result<Reference, DeleteServiceGroupError> {
     let not_found = || DeleteServiceGroupError::NotFound(selector.clone());
-    let group = draft.find_group(selector).ok_or_else(not_found)?;
+    let group = draft.find_group(caller, selector).ok_or_else(not_found)?;
     let mut members = draft.state().members(group.uuid);
     if let Some(first) = members.next() {
         let (first, count) = (first.name.clone(), 1 + members.count());
@@ -184,10 +196,10 @@ pub(super) fn remove(draft: &mut Draft, uuid: Uuid) {
     }
 }
 
-fn claims(group: &ServiceGroup) -> Vec<String> {
+pub(super) fn claims(group: &ServiceGroup) -> Vec<String> {
     let domains = group.domains.iter().map(|fqdn| keys::domain(fqdn));
     let ports = group.services.iter().map(keys::service);
-    std::iter::once(keys::group_name(&group.name))
+    std::iter::once(keys::group_name(group.account, &group.name))
         .chain(domains)
         .chain(ports)
         .collect()
@@ -225,7 +237,19 @@ fn has_free_vip(draft: &mut Draft, service: &Service, vips: &BTreeSet<IpAddr>) -
     })
 }
 
-fn group_name(draft: &Draft, uuid: Uuid) -> String {
-    let group = draft.state().service_groups.get(&uuid);
-    group.map_or_else(|| uuid.to_string(), |group| group.name.clone())
+/// Nobody learns the names of another account.
+fn group_name(draft: &Draft, caller: Caller, uuid: Uuid) -> Option<String> {
+    let group = draft.state().service_groups.get(&uuid)?;
+    (group.account == caller.account).then(|| group.name.clone())
+}
+
+fn publisher(name: Option<&String>) -> String {
+    match name {
+        Some(name) => format!("published by service group '{name}' already"),
+        None => "in use".to_owned(),
+    }
+}
+
+fn by_group(name: Option<&String>) -> String {
+    name.map_or_else(String::new, |name| format!(" by service group '{name}'"))
 }

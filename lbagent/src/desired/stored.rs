@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::draft::{Draft, Snapshot};
-use super::{DesiredState, instance};
+use super::{DesiredState, instance, migrate};
 use crate::store::{Store, StoreError, TxnError};
 
 /// Tries to write before giving up. Only another gateway's writes can make one fail.
@@ -29,6 +29,15 @@ pub enum DesiredError {
         /// Why.
         #[source]
         source: serde_json::Error,
+    },
+    /// A newer lbagent has written it.
+    #[error(
+        "the store has schema {found}, this lbagent knows {}; use the version that wrote it, or export the state there and import it here",
+        migrate::SCHEMA
+    )]
+    NewerSchema {
+        /// Its schema.
+        found: u32,
     },
     /// Others write all the time.
     #[error(
@@ -55,9 +64,14 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Reads the store; gives a new one its flow hash key.
+    /// Reads the store; brings an older one up to date, and gives a new one its flow hash key.
     pub fn load(store: Arc<dyn Store>) -> Result<Self, DesiredError> {
         let snapshot = Snapshot::from_range(store.range("/")?)?;
+        if let Some(found) = snapshot.schema
+            && found > migrate::SCHEMA
+        {
+            return Err(DesiredError::NewerSchema { found });
+        }
         let published = watch::Sender::new(snapshot.state.clone());
         let desired = Self {
             store,
@@ -65,6 +79,7 @@ impl Desired {
             published,
         };
         desired.transact(|draft| {
+            migrate::migrate(draft);
             if draft.hash_seed().is_none() {
                 let (seed, _) = Uuid::new_v4().as_u64_pair();
                 // Six bits of a version 4 UUID are fixed: take them from another one.

@@ -1,3 +1,5 @@
+mod accounts;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use super::validate::{Gateway, NewInstance, NewInstanceGroup, NewServiceGroup};
 use super::*;
 use crate::store::{Op, RedbStore, Store, Transaction};
 
+const US: Caller = Caller::operator(DEFAULT_ACCOUNT);
 const NOW: OffsetDateTime = datetime!(2026-01-02 03:04:05 UTC);
 
 fn gateway() -> Gateway {
@@ -59,11 +62,11 @@ fn everything_survives_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let (_, desired) = open(directory.path());
     desired
-        .create_service_groups(&[group("a", 80)], &gateway(), NOW)
+        .create_service_groups(US, &[group("a", 80)], &gateway(), NOW)
         .unwrap();
     let join = NewInstanceGroup::Join(Selector::Name("a".into()));
     desired
-        .create_instances(&[instance("i", 1, join)], &gateway(), NOW)
+        .create_instances(US, &[instance("i", 1, join)], &gateway(), NOW)
         .unwrap();
     let (before, seed) = (desired.current(), desired.hash_seed());
     assert_ne!(seed, 0);
@@ -72,7 +75,7 @@ fn everything_survives_a_restart() {
     assert_eq!(*desired.current(), *before);
     assert_eq!(desired.hash_seed(), seed);
     let again = desired
-        .create_service_groups(&[group("b", 80)], &gateway(), NOW)
+        .create_service_groups(US, &[group("b", 80)], &gateway(), NOW)
         .unwrap();
     assert!(matches!(
         again.outcome[0],
@@ -90,14 +93,14 @@ fn each_write_is_one_generation_and_is_published() {
         .map(|port| group(&format!("g{port}"), port))
         .collect();
     let written = desired
-        .create_service_groups(&groups, &gateway(), NOW)
+        .create_service_groups(US, &groups, &gateway(), NOW)
         .unwrap();
     assert_eq!(written.generation, before + 1);
     assert_eq!(published.borrow_and_update().generation, before + 1);
     assert_eq!(published.borrow().service_groups.len(), 50);
     // Nothing to do is no write.
     let written = desired
-        .delete_service_groups(&[Selector::Name("no".into())])
+        .delete_service_groups(US, &[Selector::Name("no".into())])
         .unwrap();
     assert_eq!(written.generation, before + 1);
     assert!(!published.has_changed().unwrap());
@@ -110,26 +113,26 @@ fn what_others_wrote_meanwhile_is_seen() {
     // A second writer of the same store, as another gateway of an etcd would be.
     let other = Desired::load(store.clone()).unwrap();
     other
-        .create_service_groups(&[group("a", 80)], &gateway(), NOW)
+        .create_service_groups(US, &[group("a", 80)], &gateway(), NOW)
         .unwrap();
     let clash = desired
-        .create_service_groups(&[group("b", 80)], &gateway(), NOW)
+        .create_service_groups(US, &[group("b", 80)], &gateway(), NOW)
         .unwrap();
     assert!(
-        matches!(&clash.outcome[0], Err(CreateServiceGroupError::PortTaken { by, .. }) if by == "a"),
+        matches!(&clash.outcome[0], Err(CreateServiceGroupError::PortTaken { by: Some(by), .. }) if by == "a"),
         "{clash:?}"
     );
     desired
-        .create_service_groups(&[group("c", 81)], &gateway(), NOW)
+        .create_service_groups(US, &[group("c", 81)], &gateway(), NOW)
         .unwrap();
     assert_eq!(desired.current().service_groups.len(), 2);
     // The other one does not know that `c` got an instance, and must not delete it.
     let selector = Selector::Name("a".into());
     let member = instance("i", 1, NewInstanceGroup::Join(selector.clone()));
     desired
-        .create_instances(&[member], &gateway(), NOW)
+        .create_instances(US, &[member], &gateway(), NOW)
         .unwrap();
-    let deleted = other.delete_service_groups(&[selector]).unwrap();
+    let deleted = other.delete_service_groups(US, &[selector]).unwrap();
     assert!(matches!(
         deleted.outcome[0],
         Err(DeleteServiceGroupError::Attached { .. })
@@ -181,12 +184,12 @@ fn act(desired: &Desired, action: &Action) {
         Action::CreateGroup(g) => {
             let new = group(&group_name(*g), u16::from(*g) + 1);
             desired
-                .create_service_groups(&[new], &gateway, NOW)
+                .create_service_groups(US, &[new], &gateway, NOW)
                 .unwrap();
         }
         Action::DeleteGroup(g) => {
             desired
-                .delete_service_groups(&[Selector::Name(group_name(*g))])
+                .delete_service_groups(US, &[Selector::Name(group_name(*g))])
                 .unwrap();
         }
         Action::CreateInstance(i, g) => {
@@ -196,7 +199,7 @@ fn act(desired: &Desired, action: &Action) {
                 i + 1,
                 join.unwrap_or(NewInstanceGroup::None),
             );
-            desired.create_instances(&[new], &gateway, NOW).unwrap();
+            desired.create_instances(US, &[new], &gateway, NOW).unwrap();
         }
         Action::CreateWithGroup(i, port) => {
             let made = NewServiceGroup {
@@ -204,11 +207,11 @@ fn act(desired: &Desired, action: &Action) {
                 ..group("x", u16::from(*port) + 1)
             };
             let new = instance(&format!("i{i}"), i + 1, NewInstanceGroup::Create(made));
-            desired.create_instances(&[new], &gateway, NOW).unwrap();
+            desired.create_instances(US, &[new], &gateway, NOW).unwrap();
         }
         Action::DeleteInstance(i) => {
             desired
-                .delete_instances(&[Selector::Name(format!("i{i}"))])
+                .delete_instances(US, &[Selector::Name(format!("i{i}"))])
                 .unwrap();
         }
     }
@@ -240,9 +243,9 @@ proptest! {
         for group in &groups {
             prop_assert!(group.persistent || state.members(group.uuid).count() == 1);
         }
-        // Three claims and one object for a group, one of each for an instance, and the seed.
+        // Three claims and one object for a group, two and one for an instance; seed and schema.
         let keys = store.range("/").unwrap().items.len();
-        prop_assert_eq!(keys, 4 * groups.len() + 2 * state.instances.len() + 1);
+        prop_assert_eq!(keys, 4 * groups.len() + 3 * state.instances.len() + 2);
         // Reading it anew gives the same.
         let read = Desired::load(store).unwrap();
         prop_assert_eq!(&*read.current(), &*state);

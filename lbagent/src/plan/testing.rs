@@ -97,6 +97,7 @@ impl World {
         });
         let group = ServiceGroup {
             uuid,
+            account: crate::desired::DEFAULT_ACCOUNT,
             name: format!("group-{number}"),
             created_at: START + Duration::from_secs(u64::from(number)),
             persistent: true,
@@ -116,6 +117,7 @@ impl World {
         let uuid = instance_uuid(number);
         let instance = Instance {
             uuid,
+            account: crate::desired::DEFAULT_ACCOUNT,
             name: format!("instance-{number}"),
             created_at: START,
             state: InstanceState::Running,

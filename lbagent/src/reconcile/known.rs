@@ -162,6 +162,7 @@ impl Known {
                 .filter_map(instance)
                 .filter(in_group)
                 .collect(),
+            ..DesiredState::default()
         };
         Part {
             desired: part,

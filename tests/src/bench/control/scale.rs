@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 use lbagent::dataplane::{Capacity, KernelDataplane, NextHop, Path};
 use lbagent::desired::validate::{self, NewInstance, NewInstanceGroup, NewServiceGroup};
 use lbagent::desired::{
-    Desired, DesiredState, GroupPolicy, Instance, InstancePolicy, InstanceState, Service,
-    ServiceGroup, SourcePolicy, StopRequest, Transport,
+    Caller, DEFAULT_ACCOUNT, Desired, DesiredState, GroupPolicy, Instance, InstancePolicy,
+    InstanceState, Service, ServiceGroup, SourcePolicy, StopRequest, Transport,
 };
 use lbagent::plan::{GatewaySettings, UnpublishedPorts};
 use lbagent::reconcile::{Reconciler, ReconcilerHandle, Timing};
@@ -79,6 +79,7 @@ fn state(groups: usize) -> Result<DesiredState> {
         let uuid = group_uuid(group);
         let service_group = ServiceGroup {
             uuid,
+            account: DEFAULT_ACCOUNT,
             name: format!("group-{group}"),
             created_at: now,
             persistent: true,
@@ -92,6 +93,7 @@ fn state(groups: usize) -> Result<DesiredState> {
         for number in group * INSTANCES..(group + 1) * INSTANCES {
             let instance = Instance {
                 uuid: instance_uuid(number as u128 + 1),
+                account: DEFAULT_ACCOUNT,
                 name: format!("instance-{number}"),
                 created_at: now,
                 state: InstanceState::Running,
@@ -131,6 +133,8 @@ struct Round {
     created_group: Uuid,
 }
 
+const US: Caller = Caller::operator(DEFAULT_ACCOUNT);
+
 type Change = fn(&Desired, &mut Round) -> Result<()>;
 
 /// What is changed, in this order, in every round.
@@ -141,7 +145,7 @@ const CHANGES: [(&str, Change); 9] = [
             ..InstancePolicy::default()
         };
         desired
-            .set_instance_policy(&Selector::Uuid(round.instance), &policy)?
+            .set_instance_policy(US, &Selector::Uuid(round.instance), &policy)?
             .outcome?;
         Ok(())
     }),
@@ -152,7 +156,7 @@ const CHANGES: [(&str, Change); 9] = [
         stop(desired, round.instance, Duration::ZERO)
     }),
     ("one instance started", |desired, round| {
-        desired.start_instances(&[Selector::Uuid(round.instance)])?;
+        desired.start_instances(US, &[Selector::Uuid(round.instance)])?;
         Ok(())
     }),
     ("one instance created", |desired, round| {
@@ -169,7 +173,7 @@ const CHANGES: [(&str, Change); 9] = [
             ..GroupPolicy::default()
         };
         desired
-            .set_group_policy(&Selector::Uuid(round.group), &policy)?
+            .set_group_policy(US, &Selector::Uuid(round.group), &policy)?
             .outcome?;
         Ok(())
     }),
@@ -182,7 +186,7 @@ const CHANGES: [(&str, Change); 9] = [
             hard_limit: 0,
         };
         let now = OffsetDateTime::now_utc();
-        let written = desired.create_service_groups(&[group], &names(), now)?;
+        let written = desired.create_service_groups(US, &[group], &names(), now)?;
         let [made] = &written.outcome[..] else {
             bail!("one group")
         };
@@ -193,7 +197,7 @@ const CHANGES: [(&str, Change); 9] = [
     ("one service × 16 deleted", |desired, round| {
         delete(desired, round)?;
         let group = Selector::Uuid(round.created_group);
-        for outcome in desired.delete_service_groups(&[group])?.outcome {
+        for outcome in desired.delete_service_groups(US, &[group])?.outcome {
             outcome?;
         }
         Ok(())
@@ -207,7 +211,7 @@ fn stop(desired: &Desired, instance: Uuid, drain: Duration) -> Result<()> {
         only_if: None,
     };
     for outcome in desired
-        .stop_instances(&[request], OffsetDateTime::now_utc())?
+        .stop_instances(US, &[request], OffsetDateTime::now_utc())?
         .outcome
     {
         outcome?;
@@ -224,14 +228,14 @@ fn create(desired: &Desired, round: &Round, group: Uuid, count: usize) -> Result
         image: None,
     };
     let new: Vec<_> = (0..count).map(new).collect();
-    let written = desired.create_instances(&new, &names(), OffsetDateTime::now_utc())?;
+    let written = desired.create_instances(US, &new, &names(), OffsetDateTime::now_utc())?;
     let made = written.outcome.into_iter();
     made.map(|made| Ok(made?.uuid)).collect()
 }
 
 fn delete(desired: &Desired, round: &mut Round) -> Result<()> {
     let gone: Vec<_> = round.created.drain(..).map(Selector::Uuid).collect();
-    for outcome in desired.delete_instances(&gone)?.outcome {
+    for outcome in desired.delete_instances(US, &gone)?.outcome {
         outcome?;
     }
     Ok(())

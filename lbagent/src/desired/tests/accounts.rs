@@ -1,0 +1,331 @@
+//! Accounts do not see each other.
+
+use std::time::Duration;
+
+use super::*;
+
+const THEM: Caller = Caller {
+    account: Uuid::from_u128(7),
+    role: Role::Member,
+};
+
+fn outcome<T, E: std::fmt::Display>(written: Written<Vec<Result<T, E>>>) -> String {
+    match written.outcome.into_iter().next() {
+        Some(Ok(_)) => "done".into(),
+        Some(Err(error)) => error.to_string(),
+        None => "no outcome".into(),
+    }
+}
+
+#[test]
+fn names_are_an_accounts_own_and_ports_domains_and_addresses_the_gateways() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, desired) = open(directory.path());
+    let make = |caller, new: NewServiceGroup| {
+        outcome(
+            desired
+                .create_service_groups(caller, &[new], &gateway(), NOW)
+                .unwrap(),
+        )
+    };
+    let with_domain = |name, port| NewServiceGroup {
+        domains: Some(vec!["web.example.com".into()]),
+        ..group(name, port)
+    };
+    assert_eq!(make(US, with_domain("secret", 80)), "done");
+    assert_eq!(make(THEM, group("secret", 81)), "done");
+    assert_eq!(
+        make(THEM, group("b", 80)),
+        "Port 80/tcp is in use; choose another port"
+    );
+    assert_eq!(
+        make(THEM, with_domain("b", 82)),
+        "Domain 'web.example.com' is in use; choose another one"
+    );
+    assert_eq!(
+        make(US, with_domain("b", 82)),
+        "Domain 'web.example.com' is in use by service group 'secret'; choose another one"
+    );
+    let join = |caller, name, host| {
+        let group = NewInstanceGroup::Join(Selector::Name("secret".into()));
+        let new = instance(name, host, group);
+        outcome(
+            desired
+                .create_instances(caller, &[new], &gateway(), NOW)
+                .unwrap(),
+        )
+    };
+    assert_eq!(join(US, "i", 1), "done");
+    assert_eq!(
+        join(THEM, "j", 1),
+        "Address 10.0.0.1 is in use; choose another one"
+    );
+    assert_eq!(join(THEM, "i", 2), "done");
+    let gone = desired
+        .delete_instances(US, &[Selector::Name("i".into())])
+        .unwrap();
+    assert_eq!(outcome(gone), "done");
+    assert_eq!(join(THEM, "j", 1), "done");
+}
+
+#[test]
+fn two_instances_at_an_address_keep_it_for_their_account_until_the_last_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, desired) = open(directory.path());
+    let make = |caller, name| {
+        let new = instance(name, 1, NewInstanceGroup::None);
+        let made = desired.create_instances(caller, &[new], &gateway(), NOW);
+        outcome(made.unwrap())
+    };
+    let delete = |name: &str| {
+        let selector = Selector::Name(name.into());
+        outcome(desired.delete_instances(US, &[selector]).unwrap())
+    };
+    assert_eq!(
+        (make(US, "a"), make(US, "b")),
+        ("done".into(), "done".into())
+    );
+    assert_eq!(delete("a"), "done");
+    assert!(make(THEM, "c").contains("in use"));
+    assert_eq!(delete("b"), "done");
+    assert_eq!(make(THEM, "c"), "done");
+}
+
+#[test]
+fn a_store_of_before_there_were_accounts_is_the_default_accounts() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, desired) = open(directory.path());
+    drop(desired);
+    let (g, i) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let records = [
+        (
+            format!("/groups/{g}"),
+            format!(
+                r#"{{"uuid":"{g}","name":"web","created_at":"2026-01-02T03:04:05Z","persistent":true,
+                 "soft_limit":1,"hard_limit":9,"services":[],"domains":["a.example.com"]}}"#
+            ),
+        ),
+        ("/names/groups/web".into(), format!("\"{g}\"")),
+        ("/domains/a.example.com".into(), format!("\"{g}\"")),
+        (
+            format!("/instances/{i}"),
+            format!(
+                r#"{{"uuid":"{i}","name":"a","created_at":"2026-01-02T03:04:05Z","image":null,
+                 "state":{{"state":"running"}},"service_group":"{g}","addresses":["10.0.0.1/32"]}}"#
+            ),
+        ),
+        ("/names/instances/a".into(), format!("\"{i}\"")),
+    ];
+    let put = |(key, value): (String, String)| Op::Put {
+        key,
+        value: value.into_bytes(),
+    };
+    let mut ops: Vec<Op> = records.map(put).into();
+    ops.push(Op::Delete {
+        key: keys::SCHEMA.into(),
+    });
+    store
+        .txn(&Transaction {
+            compares: vec![],
+            ops,
+        })
+        .unwrap();
+    let desired = Desired::load(store.clone()).unwrap();
+    let state = desired.current();
+    let find = |name: &str| Selector::Name(name.into());
+    assert_eq!(state.service_group(US, &find("web")).unwrap().uuid, g);
+    assert_eq!(state.instance(US, &find("a")).unwrap().uuid, i);
+    assert!(state.instance(THEM, &Selector::Uuid(i)).is_none());
+    let taken = [instance("x", 1, NewInstanceGroup::None)];
+    let taken = desired
+        .create_instances(THEM, &taken, &gateway(), NOW)
+        .unwrap();
+    assert!(outcome(taken).contains("in use"));
+    let keys = store.range("/names/").unwrap().items;
+    let keys: Vec<_> = keys.into_iter().map(|item| item.key).collect();
+    let nil = Uuid::nil();
+    assert_eq!(
+        keys,
+        [
+            format!("/names/groups/{nil}/web"),
+            format!("/names/instances/{nil}/a")
+        ]
+    );
+}
+
+#[test]
+fn a_document_keeps_accounts_and_what_they_must_not_share() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, desired) = open(directory.path());
+    for (caller, port) in [(US, 80), (THEM, 81)] {
+        let made = desired
+            .create_service_groups(caller, &[group("web", port)], &gateway(), NOW)
+            .unwrap();
+        assert_eq!(outcome(made), "done");
+        let join = NewInstanceGroup::Join(Selector::Name("web".into()));
+        let host = if caller == US { 1 } else { 2 };
+        let made = desired
+            .create_instances(caller, &[instance("i", host, join)], &gateway(), NOW)
+            .unwrap();
+        assert_eq!(outcome(made), "done");
+    }
+    let settings = crate::plan::testing::gateway(&[]);
+    let exported = document::export(&desired.current(), &settings, None);
+    let read = document::import(&exported, &gateway().vips).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (_, copy) = open(elsewhere.path());
+    copy.replace(&read).unwrap();
+    let (copied, original) = (copy.current(), desired.current());
+    assert_eq!(copied.service_groups, original.service_groups);
+    assert_eq!(copied.instances, original.instances);
+    assert_eq!(copied.claims, original.claims);
+    let mut foreign = exported.clone();
+    foreign.instances[0].account = Uuid::from_u128(9);
+    let error = document::import(&foreign, &gateway().vips).unwrap_err();
+    assert!(error.message.contains("No service group"), "{error:?}");
+    let mut shared = exported;
+    shared.instances[0].addresses = shared.instances[1].addresses.clone();
+    let error = document::import(&shared, &gateway().vips).unwrap_err();
+    assert!(error.message.contains("in use by another"), "{error:?}");
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, desired) = open(directory.path());
+    drop(desired);
+    let ops = vec![Op::Put {
+        key: keys::SCHEMA.into(),
+        value: b"99".into(),
+    }];
+    store
+        .txn(&Transaction {
+            compares: vec![],
+            ops,
+        })
+        .unwrap();
+    let error = Desired::load(store).err().unwrap();
+    assert!(error.to_string().contains("schema 99"), "{error}");
+}
+
+/// One step of an account: which operation, and on which of four names.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    operation: u8,
+    name: u8,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    (0..7_u8, 0..4_u8).prop_map(|(operation, name)| Step { operation, name })
+}
+
+/// Does a step within an account; `lane` keeps ports and addresses of accounts apart.
+fn step(desired: &Desired, caller: Caller, lane: u8, Step { operation, name }: Step) -> String {
+    let word = format!("n{name}");
+    let named = Selector::Name(word.clone());
+    let port = 1_000 * u16::from(lane) + u16::from(name) + 1;
+    match operation {
+        0 => {
+            let new = [group(&word, port)];
+            outcome(
+                desired
+                    .create_service_groups(caller, &new, &gateway(), NOW)
+                    .unwrap(),
+            )
+        }
+        1 => outcome(desired.delete_service_groups(caller, &[named]).unwrap()),
+        2 | 3 => {
+            let join = NewInstanceGroup::Join(named);
+            let new = [instance(&word, 10 * lane + name, join)];
+            outcome(
+                desired
+                    .create_instances(caller, &new, &gateway(), NOW)
+                    .unwrap(),
+            )
+        }
+        4 => {
+            let stop = StopRequest {
+                selector: named,
+                drain: Duration::ZERO,
+                only_if: None,
+            };
+            outcome(desired.stop_instances(caller, &[stop], NOW).unwrap())
+        }
+        5 => outcome(desired.start_instances(caller, &[named]).unwrap()),
+        _ => outcome(desired.delete_instances(caller, &[named]).unwrap()),
+    }
+}
+
+/// Every operation on an object of another account, by its UUID; what each answers.
+fn trespass(desired: &Desired, caller: Caller, uuid: Uuid) -> Vec<String> {
+    let it = Selector::Uuid(uuid);
+    let join = instance("spy", 99, NewInstanceGroup::Join(it.clone()));
+    let stop = StopRequest {
+        selector: it.clone(),
+        drain: Duration::ZERO,
+        only_if: None,
+    };
+    let policy = |outcome: Result<(), SetPolicyError>| outcome.unwrap_err().to_string();
+    let set_group = desired
+        .set_group_policy(caller, &it, &GroupPolicy::default())
+        .unwrap();
+    let set_instance = desired.set_instance_policy(caller, &it, &InstancePolicy::default());
+    let state = desired.current();
+    assert!(state.service_group(caller, &it).is_none() && state.instance(caller, &it).is_none());
+    let answers = vec![
+        outcome(
+            desired
+                .delete_service_groups(caller, std::slice::from_ref(&it))
+                .unwrap(),
+        ),
+        outcome(
+            desired
+                .create_instances(caller, &[join], &gateway(), NOW)
+                .unwrap(),
+        ),
+        outcome(desired.stop_instances(caller, &[stop], NOW).unwrap()),
+        outcome(
+            desired
+                .start_instances(caller, std::slice::from_ref(&it))
+                .unwrap(),
+        ),
+        outcome(desired.delete_instances(caller, &[it]).unwrap()),
+        policy(set_group.outcome.map(drop)),
+        policy(set_instance.unwrap().outcome.map(drop)),
+    ];
+    let hide = |answer: String| answer.replace(&uuid.to_string(), "UUID");
+    answers.into_iter().map(hide).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// An account's answers are the same whatever another one does, down to the last word.
+    #[test]
+    fn an_account_cannot_tell_whether_there_are_others(
+        steps in prop::collection::vec((any::<bool>(), any_step()), 1..60),
+    ) {
+        let (shared, alone) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ((_, shared), (_, alone)) = (open(shared.path()), open(alone.path()));
+        for (is_ours, this) in steps {
+            if !is_ours {
+                step(&shared, THEM, 2, this);
+                continue;
+            }
+            prop_assert_eq!(step(&shared, US, 1, this), step(&alone, US, 1, this));
+        }
+        let names = |desired: &Desired| {
+            let state = desired.current();
+            let groups = state.service_groups_of(US).map(|group| group.name.clone());
+            let instances = state.instances_of(US).map(|one| (one.name.clone(), one.state.clone()));
+            (groups.collect::<BTreeSet<_>>(), instances.map(|i| format!("{i:?}")).collect::<BTreeSet<_>>())
+        };
+        prop_assert_eq!(names(&shared), names(&alone));
+        let before = shared.current();
+        let unknown = trespass(&shared, THEM, Uuid::from_u128(0xdead));
+        for uuid in before.service_groups_of(US).map(|g| g.uuid).chain(before.instances_of(US).map(|i| i.uuid)) {
+            prop_assert_eq!(&trespass(&shared, THEM, uuid), &unknown);
+        }
+        prop_assert_eq!(shared.current(), before);
+    }
+}
