@@ -1,5 +1,7 @@
-//! Ring 3: the API of the real daemon, in raw HTTP and through an official client.
+//! Ring 3: the API of the real daemon, in raw HTTP and through the official clients.
 
+mod clients;
+mod js_sdk;
 mod lbctl;
 mod policy;
 mod python_sdk;
