@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lbagent_api::envelope::{Item, Warning};
+use lbagent_api::envelope::{Item, Reference, Warning};
+use lbagent_api::instance::Instance;
+use lbagent_api::service_group::ServiceGroup;
 use lbagent_api::{Envelope, ItemError, ResponseStatus};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,6 +18,7 @@ use ureq::unversioned::transport::NextTimeout;
 use ureq::{Agent, SendBody, config::Config, http::Uri};
 
 use crate::error::CtlError;
+use crate::output;
 use crate::unix_socket::UnixConnector;
 
 /// How long a connection may take.
@@ -109,13 +112,36 @@ impl fmt::Debug for Token {
     }
 }
 
+/// Objects of a listing that are asked for at once.
+const PAGE: usize = 1000;
+
 /// A client of one agent.
 #[derive(Debug)]
 pub struct Client {
     agent: Agent,
     endpoint: Endpoint,
     token: Option<Token>,
+    /// Whether answers are printed as they come.
+    pub keeps_answers: bool,
 }
+
+/// An object of a listing.
+pub trait Listed: DeserializeOwned {
+    /// Its identity, which is where a page can begin.
+    fn uuid(&self) -> String;
+}
+
+macro_rules! listed {
+    ($($object:ty),*) => {$(
+        impl Listed for $object {
+            fn uuid(&self) -> String {
+                self.uuid.to_string()
+            }
+        }
+    )*};
+}
+
+listed!(Reference, ServiceGroup, Instance);
 
 impl Client {
     /// A client of the agent at `endpoint`. Connects with the first request.
@@ -140,12 +166,39 @@ impl Client {
             agent,
             endpoint,
             token,
+            keeps_answers: false,
         }
     }
 
     /// Sends a request without a body.
     pub fn get<D: DeserializeOwned>(&self, path: &str) -> Result<D, CtlError> {
         self.call(Method::GET, path, None)
+    }
+
+    /// All objects of a listing, page by page; `items` takes a page's items out of its data.
+    pub fn list<D: DeserializeOwned, T: Listed>(
+        &self,
+        path: &str,
+        items: impl Fn(D) -> Vec<Item<T>>,
+    ) -> Result<Vec<T>, CtlError> {
+        let mut objects: Vec<T> = Vec::new();
+        loop {
+            // A page begins with the object that it is asked from: the last one that is known.
+            let from = objects
+                .last()
+                .map(|last| format!("&from={}", last.uuid()))
+                .unwrap_or_default();
+            let page = all(items(self.get(&format!("{path}?count={PAGE}{from}"))?))?;
+            let is_last = page.len() < PAGE;
+            let known = objects.last().map(Listed::uuid);
+            objects.extend(
+                page.into_iter()
+                    .filter(|object| Some(object.uuid()) != known),
+            );
+            if is_last {
+                return Ok(objects);
+            }
+        }
     }
 
     /// Sends a request with a JSON body.
@@ -206,6 +259,9 @@ impl Client {
             .map_err(|error| self.unreachable(&error))?;
         let status = response.status().as_u16();
         let text = self.read(&mut response)?;
+        if self.keeps_answers {
+            output::keep_answer(&text);
+        }
         self.open(status, &text)
     }
 

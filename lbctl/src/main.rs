@@ -3,13 +3,17 @@
 mod client;
 mod cmd;
 mod error;
+mod filter;
 mod output;
+mod screen;
 #[cfg(test)]
 mod stub;
+mod table;
 mod unix_socket;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -17,6 +21,7 @@ use clap::{Parser, Subcommand};
 use crate::client::{Client, Endpoint, Token};
 use crate::error::{CtlError, exit};
 use crate::output::Format;
+use crate::screen::Screen;
 
 /// Explains exit codes below `--help`.
 const AFTER_HELP: &str = "\
@@ -48,6 +53,9 @@ struct Cli {
     /// Form of what is printed
     #[arg(short, long, global = true, value_enum, default_value_t)]
     output: Format,
+    /// Leave the tables' headings away
+    #[arg(long, global = true)]
+    no_headers: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -55,10 +63,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Service groups: published ports
-    #[command(subcommand, visible_aliases = ["svc", "services"])]
+    #[command(subcommand, visible_aliases = ["services", "svc"])]
     Service(cmd::service::Command),
     /// Instances: what the published ports lead to
-    #[command(subcommand, visible_aliases = ["inst", "instances"])]
+    #[command(subcommand, visible_aliases = ["instances", "inst"])]
     Instance(cmd::instance::Command),
     /// VIPs and backends as the data plane has them, in the look of ipvsadm
     Show(cmd::show::Arguments),
@@ -98,6 +106,14 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), CtlError> {
     let format = cli.output;
+    let screen = Screen::detect(!cli.no_headers);
+    screen::set(match format {
+        Format::Wide => Screen {
+            width: None,
+            ..screen
+        },
+        _ => screen,
+    });
     if let Command::Completions { shell } = cli.command {
         return cmd::completions(shell);
     }
@@ -114,17 +130,39 @@ fn run(cli: Cli) -> Result<(), CtlError> {
         (Some(token), None) => Some(Token::parse(token)?),
         (None, None) => None,
     };
-    let client = Client::new(Endpoint::parse(&cli.endpoint)?, token);
-    match cli.command {
-        Command::Service(command) => cmd::service::run(command, &client, format),
-        Command::Instance(command) => cmd::instance::run(command, &client, format),
-        Command::Show(arguments) => cmd::show::run(&arguments, &client, format),
-        Command::Status(arguments) => cmd::status::run(&arguments, &client, format),
-        Command::Counters(arguments) => cmd::counters::run(&arguments, &client, format),
-        Command::Trace(arguments) => cmd::trace::run(&arguments, &client, format),
-        Command::Monitor(arguments) => cmd::monitor::run(&arguments, &client, format),
-        Command::State(command) => cmd::state::run(command, &client, format),
-        Command::Completions { shell } => cmd::completions(shell),
+    let mut client = Client::new(Endpoint::parse(&cli.endpoint)?, token);
+    client.keeps_answers = format == Format::Raw;
+    match cli.command.watch() {
+        Some(every) => cmd::watch::run(every, || dispatch(&cli.command, &client, format)),
+        None => dispatch(&cli.command, &client, format),
+    }
+}
+
+fn dispatch(command: &Command, client: &Client, format: Format) -> Result<(), CtlError> {
+    match command {
+        Command::Service(command) => cmd::service::run(command, client, format),
+        Command::Instance(command) => cmd::instance::run(command, client, format),
+        Command::Show(arguments) => cmd::show::run(arguments, client, format),
+        Command::Status(arguments) => cmd::status::run(arguments, client, format),
+        Command::Counters(arguments) => cmd::counters::run(arguments, client, format),
+        Command::Trace(arguments) => cmd::trace::run(arguments, client, format),
+        Command::Monitor(arguments) => cmd::monitor::run(arguments, client, format),
+        Command::State(command) => cmd::state::run(command, client, format),
+        Command::Completions { shell } => cmd::completions(*shell),
+    }
+}
+
+impl Command {
+    /// How often it is asked for again.
+    const fn watch(&self) -> Option<Duration> {
+        match self {
+            Self::Service(command) => command.watch(),
+            Self::Instance(command) => command.watch(),
+            Self::Show(arguments) => arguments.watch.every,
+            Self::Status(arguments) => arguments.watch.every,
+            Self::Counters(arguments) => arguments.watch.every,
+            _ => None,
+        }
     }
 }
 
@@ -214,8 +252,8 @@ mod tests {
         );
         check(
             &["lbctl", "show", "-o", "toml"],
-            "lbctl: invalid value 'toml' for '--output <OUTPUT>' [possible values: table, json, \
-             yaml]; see `lbctl --help`",
+            "lbctl: invalid value 'toml' for '--output <OUTPUT>' [possible values: table, wide, \
+             json, yaml, kv, raw, quiet]; see `lbctl --help`",
         );
     }
 }

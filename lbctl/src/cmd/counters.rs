@@ -14,6 +14,8 @@ pub struct Arguments {
     /// Also outcomes that no packet had
     #[arg(short, long)]
     all: bool,
+    #[command(flatten)]
+    pub watch: super::watch::Arguments,
 }
 
 /// Runs the command.

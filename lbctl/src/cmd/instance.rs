@@ -8,14 +8,18 @@ use lbagent_api::instance::{
     Instance, InstanceServiceGroupSpec, InstanceSpec, NetworkInterfaceSpec, parse_cidr,
 };
 use lbagent_api::lifecycle::{DeleteInstanceSpec, MAX_DRAIN_MS, StartSpec, StateChange, StopSpec};
+use lbagent_api::service_group::{DomainSpec, ServiceSpec};
 use lbagent_api::{Selector, paths};
 use serde::Serialize;
+use time::OffsetDateTime;
 use ureq::http::Method;
 
-use super::{Kind, advise_names, parse_duration, policy, query};
+use super::{
+    Kind, advise_names, listing, parse_duration, policy, query, service_create, wait, watch,
+};
 use crate::client::{Client, all, split};
 use crate::error::CtlError;
-use crate::output::{Column, Format, list, print, record, table, time};
+use crate::output::{Column, Format, created, list, print, record, table, time};
 
 /// What to do with instances.
 #[derive(Debug, Subcommand)]
@@ -24,15 +28,22 @@ pub enum Command {
     #[command(visible_alias = "new")]
     Create(Create),
     /// Show instances
-    #[command(visible_alias = "gt")]
+    #[command(visible_aliases = ["gt", "inspect", "show"])]
     Get {
         /// Names or UUIDs
         #[arg(required = true, value_name = "NAME|UUID")]
         names: Vec<String>,
+        #[command(flatten)]
+        watch: watch::Arguments,
     },
     /// List instances
     #[command(visible_alias = "list")]
-    Ls,
+    Ls {
+        #[command(flatten)]
+        listing: listing::Arguments,
+        #[command(flatten)]
+        watch: watch::Arguments,
+    },
     /// Give no new connections; with --drain, established ones stay for so long
     Stop(Stop),
     /// Give traffic again
@@ -43,14 +54,45 @@ pub enum Command {
     },
     /// Show or set weight and QUIC server id
     Policy(policy::InstanceArguments),
+    /// Wait until an instance is as described
+    #[command(after_help = wait::HELP)]
+    Wait(wait::Arguments),
     /// Detach and delete
     #[command(visible_aliases = ["remove", "delete", "del"])]
     Rm {
         /// Names or UUIDs
-        #[arg(required = true, value_name = "NAME|UUID")]
+        #[arg(required_unless_present_any = ["all", "filters"], value_name = "NAME|UUID")]
         names: Vec<String>,
+        /// All of them
+        #[arg(short, long, conflicts_with = "names")]
+        all: bool,
+        /// All with these members, as `ls --filter` lists them
+        #[arg(long = "filter", value_name = "EXPR", conflicts_with_all = ["names", "all"])]
+        filters: Vec<String>,
     },
 }
+
+impl Command {
+    /// How often it is asked for again.
+    pub const fn watch(&self) -> Option<Duration> {
+        match self {
+            Self::Get { watch, .. } | Self::Ls { watch, .. } => watch.every,
+            _ => None,
+        }
+    }
+}
+
+/// What an instance's answer may hold.
+pub const MEMBERS: &[&str] = &[
+    "uuid",
+    "name",
+    "created_at",
+    "state",
+    "image",
+    "service_group",
+    "network_interfaces",
+    "private_ip",
+];
 
 /// `lbctl instance create`.
 #[derive(Debug, Args)]
@@ -64,6 +106,17 @@ pub struct Create {
     /// Service group to serve: name or UUID
     #[arg(short = 'g', long, value_name = "NAME|UUID")]
     service: Option<String>,
+    /// Publish this port by a service group made with the instance: 443:8080, 5432:5432/tcp
+    #[arg(
+        short = 'p',
+        long = "port",
+        value_name = "PORT",
+        conflicts_with = "service"
+    )]
+    ports: Vec<String>,
+    /// Domain name of that service group
+    #[arg(short, long = "domain", value_name = "DOMAIN", requires = "ports")]
+    domains: Vec<String>,
     /// Recorded for people; nothing is started from it
     #[arg(long)]
     image: Option<String>,
@@ -101,16 +154,17 @@ fn parse_drain(text: &str) -> Result<Duration, String> {
 }
 
 /// Runs the command.
-pub fn run(command: Command, client: &Client, format: Format) -> Result<(), CtlError> {
+pub fn run(command: &Command, client: &Client, format: Format) -> Result<(), CtlError> {
     match command {
-        Command::Create(arguments) => create(&arguments, client, format),
-        Command::Get { names } => get(&names, client, format),
-        Command::Ls => {
-            let instances = all(client.get::<Instances<_>>(paths::INSTANCES)?.instances)?;
-            print(format, &instances, || render_list(&instances))
+        Command::Create(arguments) => create(arguments, client, format),
+        Command::Get { names, .. } => get(names, client, format),
+        Command::Ls { listing, .. } => {
+            let instances = listing.select(fetch(&[], client)?, MEMBERS)?;
+            let now = OffsetDateTime::now_utc();
+            listing.print(format, &instances, || render_list(&instances, format, now))
         }
         Command::Stop(arguments) => {
-            let body = stop_request(&arguments);
+            let body = stop_request(arguments);
             change(paths::INSTANCES_STOP, &body, client, format)
         }
         Command::Start { names } => {
@@ -127,8 +181,15 @@ pub fn run(command: Command, client: &Client, format: Format) -> Result<(), CtlE
                 .collect();
             change(paths::INSTANCES_START, &body, client, format)
         }
-        Command::Policy(arguments) => policy::instance(&arguments, client, format),
-        Command::Rm { names } => remove(&names, client, format),
+        Command::Policy(arguments) => policy::instance(arguments, client, format),
+        Command::Wait(arguments) => wait::run(Kind::Instance, arguments, client, format),
+        Command::Rm { names, filters, .. } if names.is_empty() => {
+            let listing = listing::Arguments::filtered(filters)?;
+            let instances: Vec<Instance> = listing.select(fetch(&[], client)?, MEMBERS)?;
+            let uuids = instances.iter().map(|instance| instance.uuid.to_string());
+            remove(&uuids.collect::<Vec<_>>(), client, format)
+        }
+        Command::Rm { names, .. } => remove(names, client, format),
     }
 }
 
@@ -182,22 +243,40 @@ fn request(arguments: &Create) -> Result<InstanceSpec, CtlError> {
         ip: Some(ip.clone()),
         ..NetworkInterfaceSpec::default()
     };
-    let service_group = arguments.service.as_deref().map(|word| {
-        let (uuid, name) = selector(word);
-        InstanceServiceGroupSpec {
-            uuid,
-            name,
-            ..InstanceServiceGroupSpec::default()
-        }
-    });
     Ok(InstanceSpec {
         name: arguments.name.clone(),
         image: arguments.image.clone().map(Into::into),
-        service_group,
+        service_group: group_request(arguments)?,
         network_interfaces: Some(arguments.addresses.iter().map(interface).collect()),
         autostart: Some(!arguments.stopped),
         ..InstanceSpec::default()
     })
+}
+
+/// The group to join, or to make.
+fn group_request(arguments: &Create) -> Result<Option<InstanceServiceGroupSpec>, CtlError> {
+    if let Some(word) = &arguments.service {
+        let (uuid, name) = selector(word);
+        return Ok(Some(InstanceServiceGroupSpec {
+            uuid,
+            name,
+            ..InstanceServiceGroupSpec::default()
+        }));
+    }
+    if arguments.ports.is_empty() {
+        return Ok(None);
+    }
+    let services = service_create::services(&arguments.ports)?;
+    let domains = arguments.domains.iter().map(|name| DomainSpec {
+        name: service_create::qualified(name),
+        certificate: None,
+    });
+    let domains: Vec<DomainSpec> = domains.collect();
+    Ok(Some(InstanceServiceGroupSpec {
+        services: Some(services.iter().map(ServiceSpec::from).collect()),
+        domains: (!domains.is_empty()).then_some(domains),
+        ..InstanceServiceGroupSpec::default()
+    }))
 }
 
 /// What fails most often at a creation is the service group's name, and the agent may tell that
@@ -219,7 +298,11 @@ fn explain(error: CtlError, arguments: &Create, client: &Client) -> CtlError {
     }
 }
 
-fn fetch(names: &[String], client: &Client) -> Result<Vec<Instance>, CtlError> {
+/// The instances of these names; all of them when there are none.
+pub fn fetch(names: &[String], client: &Client) -> Result<Vec<Instance>, CtlError> {
+    if names.is_empty() {
+        return client.list(paths::INSTANCES, |data: Instances<_>| data.instances);
+    }
     let path = format!("{}{}", paths::INSTANCES, query(names));
     all(client.get::<Instances<Instance>>(&path)?.instances)
 }
@@ -227,10 +310,11 @@ fn fetch(names: &[String], client: &Client) -> Result<Vec<Instance>, CtlError> {
 fn get(names: &[String], client: &Client, format: Format) -> Result<(), CtlError> {
     let instances =
         fetch(names, client).map_err(|error| advise_names(error, client, Kind::Instance))?;
-    let records = match format {
-        Format::Table => render_all(&instances, client)?,
+    let records = if format.is_table() {
+        render_all(&instances, client)?
+    } else {
         // Data is what the contract has.
-        Format::Json | Format::Yaml => String::new(),
+        String::new()
     };
     match &instances[..] {
         [instance] => print(format, instance, || records),
@@ -301,6 +385,9 @@ fn change(
 }
 
 fn remove(names: &[String], client: &Client, format: Format) -> Result<(), CtlError> {
+    if names.is_empty() {
+        return Ok(());
+    }
     let body: Vec<DeleteInstanceSpec> = names
         .iter()
         .map(|word| {
@@ -343,27 +430,32 @@ fn group(instance: &Instance) -> String {
     list(instance.service_group.iter().map(|group| &group.name))
 }
 
-fn render_list(instances: &[Instance]) -> String {
-    let columns = [
+fn render_list(instances: &[Instance], format: Format, now: OffsetDateTime) -> String {
+    let mut columns = vec![
         Column::Left("NAME"),
-        Column::Left("STATE"),
+        Column::State("STATE"),
         Column::Left("SERVICE"),
-        Column::Left("ADDRESSES"),
+        Column::Wrap("ADDRESSES"),
         Column::Left("CREATED AT"),
     ];
-    let rows: Vec<Vec<String>> = instances
-        .iter()
-        .map(|instance| {
-            vec![
-                instance.name.clone(),
-                instance.state.as_str().to_owned(),
-                group(instance),
-                addresses(instance),
-                time(instance.created_at),
-            ]
-        })
-        .collect();
-    table(&columns, &rows)
+    let is_wide = format == Format::Wide;
+    if is_wide {
+        columns.extend(["IMAGE", "UUID"].map(Column::Left));
+    }
+    let row = |instance: &Instance| {
+        let mut row = vec![
+            instance.name.clone(),
+            instance.state.as_str().to_owned(),
+            group(instance),
+            addresses(instance),
+            created(instance.created_at, format, now),
+        ];
+        if is_wide {
+            row.extend([list(&instance.image), instance.uuid.to_string()]);
+        }
+        row
+    };
+    table(&columns, &instances.iter().map(row).collect::<Vec<_>>())
 }
 
 /// One instance; `policy` is what it has beyond the contract.

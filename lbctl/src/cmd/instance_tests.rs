@@ -136,7 +136,14 @@ fn lists_and_records() {
 NAME   STATE     SERVICE  ADDRESSES             CREATED AT
 a      draining  web      10.0.0.7 2001:db8::7  1970-01-01T00:00:00Z
 loose  stopped   -        -                     1970-01-01T00:00:00Z";
-    assert_eq!(render_list(&[instance.clone(), loose]), expected);
+    assert_eq!(
+        render_list(
+            &[instance.clone(), loose],
+            Format::Table,
+            OffsetDateTime::UNIX_EPOCH
+        ),
+        expected
+    );
     let expected = "\
 uuid:        00000000-0000-0000-0000-000000000002
 name:        a

@@ -62,14 +62,14 @@ fn unknown_names() {
     check(
         "service get wbe",
         vec![missing("service group", "service_groups", "wbe"), groups()],
-        &["GET /v1/services?name=wbe", "GET /v1/services"],
+        &["GET /v1/services?name=wbe", "GET /v1/services?count=1000"],
         "lbctl: No service group with name 'wbe'; did you mean 'web'? `lbctl service ls` lists \
          them all",
     );
     check(
         "service rm zzz",
         vec![missing("service group", "service_groups", "zzz"), groups()],
-        &["DELETE /v1/services", "GET /v1/services"],
+        &["DELETE /v1/services", "GET /v1/services?count=1000"],
         "lbctl: No service group with name 'zzz'; `lbctl service ls` lists them all",
     );
     let instances = json!({"instances": [group("backend-1", json!([]))]});
@@ -79,7 +79,7 @@ fn unknown_names() {
             missing("instance", "instances", "backend1"),
             done(instances),
         ],
-        &["PUT /v1/instances/stop", "GET /v1/instances"],
+        &["PUT /v1/instances/stop", "GET /v1/instances?count=1000"],
         "lbctl: No instance with name 'backend1'; did you mean 'backend-1'? `lbctl instance ls` \
          lists them all",
     );
@@ -96,7 +96,7 @@ fn unknown_names() {
         &[
             "POST /v1/instances",
             "GET /v1/services?name=wbe",
-            "GET /v1/services",
+            "GET /v1/services?count=1000",
         ],
         "lbctl: No service group with name 'wbe'; did you mean 'web'? `lbctl service ls` lists \
          them all",
@@ -114,20 +114,20 @@ fn a_port_or_a_name_that_is_taken() {
     check(
         "service create -n new 5432/tcp",
         vec![taken("Port taken"), groups()],
-        &["POST /v1/services", "GET /v1/services"],
+        &["POST /v1/services", "GET /v1/services?count=1000"],
         "lbctl: port 5432/tcp is taken by service group 'db'; choose another port, or another \
          VIP with --ip, or remove that group with `lbctl service rm db`",
     );
     check(
         "service create -n new 5432/tcp",
         vec![taken("Port 5432/tcp belongs to 'db', says 'new'"), groups()],
-        &["POST /v1/services", "GET /v1/services"],
+        &["POST /v1/services", "GET /v1/services?count=1000"],
         "lbctl: Port 5432/tcp belongs to 'db', says 'new'",
     );
     check(
         "service create -n web 1/tcp",
         vec![taken("Name taken"), groups()],
-        &["POST /v1/services", "GET /v1/services"],
+        &["POST /v1/services", "GET /v1/services?count=1000"],
         "lbctl: the name 'web' is taken; choose another, or remove that service group with \
          `lbctl service rm web`",
     );

@@ -2,15 +2,19 @@
 
 pub mod counters;
 pub mod instance;
+pub mod listing;
 #[cfg(test)]
 mod mistakes_tests;
 pub mod monitor;
 pub mod policy;
 pub mod service;
+pub mod service_create;
 pub mod show;
 pub mod state;
 pub mod status;
 pub mod trace;
+pub mod wait;
+pub mod watch;
 
 use std::time::Duration;
 
@@ -68,7 +72,7 @@ fn advise_names(error: CtlError, client: &Client, kind: Kind) -> CtlError {
 
 /// What a name may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     ServiceGroup,
     Instance,
 }
@@ -88,6 +92,14 @@ impl Kind {
         }
     }
 
+    /// Path of the contract's endpoint for these objects.
+    const fn path(self) -> &'static str {
+        match self {
+            Self::ServiceGroup => paths::SERVICES,
+            Self::Instance => paths::INSTANCES,
+        }
+    }
+
     /// Path below which lbagent's own endpoints for these objects are.
     const fn extension(self) -> &'static str {
         match self {
@@ -98,23 +110,13 @@ impl Kind {
 
     fn names(self, client: &Client) -> Result<Vec<String>, CtlError> {
         use lbagent_api::envelope::{Instances, ServiceGroups};
-        let items = match self {
-            Self::ServiceGroup => {
-                client
-                    .get::<ServiceGroups<Reference>>(paths::SERVICES)?
-                    .service_groups
-            }
-            Self::Instance => {
-                client
-                    .get::<Instances<Reference>>(paths::INSTANCES)?
-                    .instances
-            }
-        };
-        Ok(crate::client::split(items)
-            .0
-            .into_iter()
-            .map(|object| object.name)
-            .collect())
+        let objects: Vec<Reference> = match self {
+            Self::ServiceGroup => client.list(paths::SERVICES, |data: ServiceGroups<_>| {
+                data.service_groups
+            }),
+            Self::Instance => client.list(paths::INSTANCES, |data: Instances<_>| data.instances),
+        }?;
+        Ok(objects.into_iter().map(|object| object.name).collect())
     }
 }
 
@@ -141,6 +143,20 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A duration as [`parse_duration`] reads it, in the largest unit that has no fraction.
+fn duration(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    let units = [("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+    let whole = units
+        .into_iter()
+        .find(|(_, unit)| milliseconds.is_multiple_of(*unit));
+    match whole {
+        Some((name, unit)) if milliseconds > 0 => format!("{}{name}", milliseconds / unit),
+        Some(_) => "0s".to_owned(),
+        None => format!("{milliseconds}ms"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,7 +175,10 @@ mod tests {
                 Ok(Duration::from_millis(milliseconds)),
                 "{text}"
             );
+            let printed = duration(Duration::from_millis(milliseconds));
+            assert_eq!(parse_duration(&printed), parse_duration(text), "{printed}");
         }
+        assert_eq!(duration(Duration::ZERO), "0s");
         for text in ["", "s", "-1s", "1d", "1.5s", "99999999999999999999s"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }

@@ -75,8 +75,10 @@ fn tell(line: &MonitorLine, format: Format) -> Result<(), CtlError> {
     match line {
         MonitorLine::Event(event) => {
             let text = match format {
-                Format::Table => render(event),
-                Format::Json => serde_json::to_string(event).map_err(unwritable)?,
+                Format::Table | Format::Wide => render(event),
+                Format::Kv | Format::Quiet | Format::Raw | Format::Json => {
+                    serde_json::to_string(event).map_err(unwritable)?
+                }
                 // Documents of one stream are told apart by this line.
                 Format::Yaml => {
                     format!(

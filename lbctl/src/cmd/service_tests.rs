@@ -1,63 +1,8 @@
-use clap::Parser;
+use lbagent_api::port_spec;
 use lbagent_api::service_group::Domain;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::*;
-
-#[derive(Debug, Parser)]
-struct Line {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[track_caller]
-fn check_request(line: &str, expected: Result<&str, &str>) {
-    let line = Line::parse_from(format!("service {line}").split(' '));
-    let Command::Create(arguments) = line.command else {
-        panic!("{line:?}")
-    };
-    let found = request(&arguments)
-        .map(|(spec, _)| serde_json::to_value(spec).unwrap())
-        .map_err(|error| error.to_string());
-    match expected {
-        Ok(json) => assert_eq!(found, Ok(serde_json::from_str(json).unwrap())),
-        Err(text) => assert_eq!(found, Err(text.to_owned())),
-    }
-}
-
-#[test]
-fn requests() {
-    check_request(
-        "create -n db 5432:5432/tcp 53:5353/udp",
-        Ok(r#"{"name":"db","services":[
-            {"port":5432,"destination_port":5432,"handlers":[],"protocol":"tcp"},
-            {"port":53,"destination_port":5353,"handlers":[],"protocol":"udp"}]}"#),
-    );
-    check_request(
-        "new 443:8080 -d web -d example.com -l 1 -L 20",
-        Ok(r#"{"services":[
-            {"port":443,"destination_port":8080,"handlers":["tls","http"]},
-            {"port":80,"destination_port":443,"handlers":["http","redirect"]}],
-            "domains":[{"name":"web"},{"name":"example.com."}],"soft_limit":1,"hard_limit":20}"#),
-    );
-    check_request(
-        "create --ip 192.0.2.1 1/udp",
-        Ok(
-            r#"{"services":[{"port":1,"destination_port":1,"handlers":[],"protocol":"udp",
-            "ip":"192.0.2.1"}]}"#,
-        ),
-    );
-    check_request("create -n a--b 1/udp", Err("Invalid name 'a--b'"));
-    check_request(
-        "create 1/udp 1:2/udp",
-        Err("Service port 1/udp is published twice in this service group"),
-    );
-    check_request(
-        "create 1/udp -l 5 -L 4",
-        Err("Value of 'soft_limit' (5) must not exceed 'hard_limit' (4)"),
-    );
-}
 
 fn group(name: &str, ports: &str) -> ServiceGroup {
     ServiceGroup {
@@ -94,7 +39,11 @@ NAME  FQDN             SERVICES                     INSTANCES  CREATED AT       
 db    db.lb.internal   5432:5432/tcp 5432:5432/udp  a          1970-01-01T00:00:00Z  true
 dns   dns.lb.internal  53:5353/udp@192.0.2.1        -          1970-01-01T00:00:00Z  true";
     assert_eq!(
-        render_list(&[group("db", "5432/tcp 5432/udp"), pinned]),
+        render_list(
+            &[group("db", "5432/tcp 5432/udp"), pinned],
+            Format::Table,
+            OffsetDateTime::UNIX_EPOCH
+        ),
         expected
     );
     let expected = "\
@@ -105,36 +54,8 @@ services:    5432:5432/tcp
 instances:   a
 soft limit:  1
 hard limit:  65535
+autokill:    -
 created at:  1970-01-01T00:00:00Z
 persistent:  true";
     assert_eq!(render(&group("db", "5432/tcp"), &[]), expected);
-}
-
-#[track_caller]
-fn check_owner(name: &str, ports: &str, expected: Option<&str>) {
-    let groups = [group("db", "5432/tcp"), group("dns", "53:5353/udp")];
-    let wanted = group("new", ports).services;
-    let owner = who_has_it(Some(name), &wanted, &groups);
-    assert_eq!(owner.map(|owner| owner.text).as_deref(), expected);
-}
-
-#[test]
-fn who_has_the_port_or_the_name() {
-    check_owner("new", "53/tcp", None);
-    check_owner(
-        "new",
-        "5432:1/tcp",
-        Some(
-            "port 5432/tcp is taken by service group 'db'; choose another port, or another VIP \
-             with --ip, or remove that group with `lbctl service rm db`",
-        ),
-    );
-    check_owner(
-        "dns",
-        "1/tcp",
-        Some(
-            "the name 'dns' is taken; choose another, or remove that service group with \
-             `lbctl service rm dns`",
-        ),
-    );
 }

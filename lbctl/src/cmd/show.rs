@@ -9,7 +9,7 @@ use lbagent_api::paths;
 use lbagent_api::status::{Table, TableBackend, TableData, TableGroup, TableVip, Traffic};
 use serde::Serialize;
 
-use super::{parse_duration, policy};
+use super::policy;
 use crate::client::Client;
 use crate::error::CtlError;
 use crate::output::{Column, Format, align, count, print};
@@ -27,18 +27,13 @@ pub struct Arguments {
     #[arg(long, conflicts_with = "stats")]
     rate: bool,
     /// How long --rate measures
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_interval)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = super::watch::parse_interval)]
     interval: Duration,
     /// Only this service group
     #[arg(value_name = "SERVICE")]
     service: Option<String>,
-}
-
-fn parse_interval(text: &str) -> Result<Duration, String> {
-    match parse_duration(text)? {
-        interval if interval.is_zero() => Err("expected more than nothing".to_owned()),
-        interval => Ok(interval),
-    }
+    #[command(flatten)]
+    pub watch: super::watch::Arguments,
 }
 
 /// Runs the command.

@@ -29,10 +29,10 @@ pub enum Command {
 }
 
 /// Runs the command.
-pub fn run(command: Command, client: &Client, format: Format) -> Result<(), CtlError> {
+pub fn run(command: &Command, client: &Client, format: Format) -> Result<(), CtlError> {
     match command {
-        Command::Export { file } => export(&file, client, format),
-        Command::Import { file } => import(&file, client, format),
+        Command::Export { file } => export(file, client, format),
+        Command::Import { file } => import(file, client, format),
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Arguments {
     /// Exit with 1 unless everything asked for is applied and nothing fails
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    pub watch: super::watch::Arguments,
 }
 
 /// Runs the command.
@@ -126,7 +128,7 @@ fn interfaces(status: &AgentStatus) -> String {
         Column::Left("INTERFACE"),
         Column::Left("ROLE"),
         Column::Left("ATTACHED"),
-        Column::Left("REMARK"),
+        Column::Wrap("REMARK"),
     ];
     let rows: Vec<Vec<String>> = status
         .interfaces
@@ -208,10 +210,10 @@ fn conditions(conditions: &[Condition]) -> String {
         })
         .collect();
     let columns = [
-        Column::Left("SEVERITY"),
+        Column::State("SEVERITY"),
         Column::Left("OBJECT"),
         Column::Left("NAME"),
-        Column::Left("CONDITION"),
+        Column::Wrap("CONDITION"),
     ];
     table(&columns, &rows)
 }
