@@ -6,9 +6,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lbagent_api::envelope::{Item, Reference, Warning};
-use lbagent_api::instance::Instance;
-use lbagent_api::service_group::ServiceGroup;
+use lbagent_api::envelope::{Item, Warning};
 use lbagent_api::{Envelope, ItemError, ResponseStatus};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -112,9 +110,6 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Objects of a listing that are asked for at once.
-const PAGE: usize = 1000;
-
 /// A client of one agent.
 #[derive(Debug)]
 pub struct Client {
@@ -124,24 +119,6 @@ pub struct Client {
     /// Whether answers are printed as they come.
     pub keeps_answers: bool,
 }
-
-/// An object of a listing.
-pub trait Listed: DeserializeOwned {
-    /// Its identity, which is where a page can begin.
-    fn uuid(&self) -> String;
-}
-
-macro_rules! listed {
-    ($($object:ty),*) => {$(
-        impl Listed for $object {
-            fn uuid(&self) -> String {
-                self.uuid.to_string()
-            }
-        }
-    )*};
-}
-
-listed!(Reference, ServiceGroup, Instance);
 
 impl Client {
     /// A client of the agent at `endpoint`. Connects with the first request.
@@ -173,32 +150,6 @@ impl Client {
     /// Sends a request without a body.
     pub fn get<D: DeserializeOwned>(&self, path: &str) -> Result<D, CtlError> {
         self.call(Method::GET, path, None)
-    }
-
-    /// All objects of a listing, page by page; `items` takes a page's items out of its data.
-    pub fn list<D: DeserializeOwned, T: Listed>(
-        &self,
-        path: &str,
-        items: impl Fn(D) -> Vec<Item<T>>,
-    ) -> Result<Vec<T>, CtlError> {
-        let mut objects: Vec<T> = Vec::new();
-        loop {
-            // A page begins with the object that it is asked from: the last one that is known.
-            let from = objects
-                .last()
-                .map(|last| format!("&from={}", last.uuid()))
-                .unwrap_or_default();
-            let page = all(items(self.get(&format!("{path}?count={PAGE}{from}"))?))?;
-            let is_last = page.len() < PAGE;
-            let known = objects.last().map(Listed::uuid);
-            objects.extend(
-                page.into_iter()
-                    .filter(|object| Some(object.uuid()) != known),
-            );
-            if is_last {
-                return Ok(objects);
-            }
-        }
     }
 
     /// Sends a request with a JSON body.

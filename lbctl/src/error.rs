@@ -62,6 +62,15 @@ pub enum CtlError {
     /// The agent is not as it should be, asked for by `status --check`.
     #[error("{0}")]
     Unhealthy(String),
+    /// Files are wrong; one line for each mistake.
+    #[error("{}", .0.join("; "))]
+    Files(Vec<String>),
+    /// Some of several changes failed; one line for each.
+    #[error("{}", .0.join("; "))]
+    Changes(Vec<String>),
+    /// Files and agent differ, which was shown already.
+    #[error("the agent differs from the files")]
+    Different,
     /// Reading or writing on this side failed.
     #[error("{0}")]
     Local(String),
@@ -71,12 +80,14 @@ impl CtlError {
     /// The exit code.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => exit::USAGE,
+            Self::Usage(_) | Self::Files(_) => exit::USAGE,
             Self::Unreachable { .. } | Self::Foreign { .. } => exit::UNREACHABLE,
             Self::Refused { .. }
             | Self::Items(_)
             | Self::Token { .. }
             | Self::Unhealthy(_)
+            | Self::Changes(_)
+            | Self::Different
             | Self::Local(_) => exit::REFUSED,
         }
     }
@@ -85,6 +96,10 @@ impl CtlError {
     pub fn lines(&self) -> Vec<String> {
         match self {
             Self::Items(items) => items.iter().map(|item| line(&describe(item))).collect(),
+            Self::Files(mistakes) | Self::Changes(mistakes) => {
+                mistakes.iter().map(|mistake| line(mistake)).collect()
+            }
+            Self::Different => Vec::new(),
             other => vec![line(&other.to_string())],
         }
     }

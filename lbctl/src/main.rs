@@ -1,10 +1,13 @@
 //! lbctl: the operator's command line of lbagent. Speaks only HTTP.
 
+mod apply;
 mod client;
 mod cmd;
 mod error;
 mod filter;
+mod manifest;
 mod output;
+mod paging;
 mod screen;
 #[cfg(test)]
 mod stub;
@@ -78,6 +81,23 @@ enum Command {
     Trace(cmd::trace::Arguments),
     /// What becomes of packets, as it happens: a sample of them, while this runs
     Monitor(cmd::monitor::Arguments),
+    /// Make the agent have what files describe: lbctl apply -f web.yaml
+    #[command(after_help = cmd::apply::HELP)]
+    Apply(cmd::apply::Apply),
+    /// Show what `apply` would change; exit code 1 if anything
+    #[command(after_help = cmd::apply::HELP)]
+    Diff(cmd::apply::Diff),
+    /// Check files without asking an agent
+    #[command(after_help = cmd::apply::HELP)]
+    Check(cmd::apply::Files),
+    /// Write the whole state to a file
+    Save {
+        /// Where to; `-` is stdout
+        #[arg(default_value = "-")]
+        file: PathBuf,
+    },
+    /// Replace the whole state by that of a file, after showing what changes
+    Restore(cmd::save::Restore),
     /// The desired state as one document
     #[command(subcommand)]
     State(cmd::state::Command),
@@ -114,8 +134,11 @@ fn run(cli: Cli) -> Result<(), CtlError> {
         },
         _ => screen,
     });
-    if let Command::Completions { shell } = cli.command {
-        return cmd::completions(shell);
+    // These need no agent.
+    match &cli.command {
+        Command::Completions { shell } => return cmd::completions(*shell),
+        Command::Check(files) => return cmd::apply::check(files),
+        _ => {}
     }
     let token = match (&cli.token, &cli.token_file) {
         (_, Some(path)) => {
@@ -147,6 +170,11 @@ fn dispatch(command: &Command, client: &Client, format: Format) -> Result<(), Ct
         Command::Counters(arguments) => cmd::counters::run(arguments, client, format),
         Command::Trace(arguments) => cmd::trace::run(arguments, client, format),
         Command::Monitor(arguments) => cmd::monitor::run(arguments, client, format),
+        Command::Apply(arguments) => cmd::apply::apply(arguments, client, format),
+        Command::Diff(arguments) => cmd::apply::diff(arguments, client, format),
+        Command::Check(files) => cmd::apply::check(files),
+        Command::Save { file } => cmd::save::save(file, client, format),
+        Command::Restore(arguments) => cmd::save::restore(arguments, client, format),
         Command::State(command) => cmd::state::run(command, client, format),
         Command::Completions { shell } => cmd::completions(*shell),
     }

@@ -22,7 +22,7 @@ pub enum Format {
     Wide,
     /// JSON, with all members.
     Json,
-    /// YAML, with all members.
+    /// YAML; of service groups and instances what `lbctl apply` reads.
     Yaml,
     /// A line `member=value` for each member.
     Kv,

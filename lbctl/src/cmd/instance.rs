@@ -4,21 +4,18 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use lbagent_api::envelope::{Instances, Reference};
-use lbagent_api::instance::{
-    Instance, InstanceServiceGroupSpec, InstanceSpec, NetworkInterfaceSpec, parse_cidr,
-};
+use lbagent_api::instance::Instance;
 use lbagent_api::lifecycle::{DeleteInstanceSpec, MAX_DRAIN_MS, StartSpec, StateChange, StopSpec};
-use lbagent_api::service_group::{DomainSpec, ServiceSpec};
 use lbagent_api::{Selector, paths};
 use serde::Serialize;
 use time::OffsetDateTime;
 use ureq::http::Method;
 
-use super::{
-    Kind, advise_names, listing, parse_duration, policy, query, service_create, wait, watch,
-};
+use super::instance_create::{self, Create};
+use super::{Kind, advise_names, edit, listing, parse_duration, policy, query, wait, watch};
 use crate::client::{Client, all, split};
 use crate::error::CtlError;
+use crate::manifest;
 use crate::output::{Column, Format, created, list, print, record, table, time};
 
 /// What to do with instances.
@@ -54,6 +51,9 @@ pub enum Command {
     },
     /// Show or set weight and QUIC server id
     Policy(policy::InstanceArguments),
+    /// Change an instance: in an editor, or by --set, --add and --del
+    #[command(after_help = edit::HELP)]
+    Edit(edit::Arguments),
     /// Wait until an instance is as described
     #[command(after_help = wait::HELP)]
     Wait(wait::Arguments),
@@ -94,37 +94,6 @@ pub const MEMBERS: &[&str] = &[
     "private_ip",
 ];
 
-/// `lbctl instance create`.
-#[derive(Debug, Args)]
-pub struct Create {
-    /// Name of the instance; made up when absent
-    #[arg(short, long)]
-    name: Option<String>,
-    /// Address, at most one of each family
-    #[arg(long = "ip", value_name = "ADDRESS", required = true)]
-    addresses: Vec<String>,
-    /// Service group to serve: name or UUID
-    #[arg(short = 'g', long, value_name = "NAME|UUID")]
-    service: Option<String>,
-    /// Publish this port by a service group made with the instance: 443:8080, 5432:5432/tcp
-    #[arg(
-        short = 'p',
-        long = "port",
-        value_name = "PORT",
-        conflicts_with = "service"
-    )]
-    ports: Vec<String>,
-    /// Domain name of that service group
-    #[arg(short, long = "domain", value_name = "DOMAIN", requires = "ports")]
-    domains: Vec<String>,
-    /// Recorded for people; nothing is started from it
-    #[arg(long)]
-    image: Option<String>,
-    /// Do not give it traffic yet
-    #[arg(long)]
-    stopped: bool,
-}
-
 /// `lbctl instance stop`.
 #[derive(Debug, Args)]
 pub struct Stop {
@@ -156,10 +125,13 @@ fn parse_drain(text: &str) -> Result<Duration, String> {
 /// Runs the command.
 pub fn run(command: &Command, client: &Client, format: Format) -> Result<(), CtlError> {
     match command {
-        Command::Create(arguments) => create(arguments, client, format),
+        Command::Create(arguments) => instance_create::create(arguments, client, format),
         Command::Get { names, .. } => get(names, client, format),
         Command::Ls { listing, .. } => {
             let instances = listing.select(fetch(&[], client)?, MEMBERS)?;
+            if format == Format::Yaml && !listing.has_fields() {
+                return print_documents(&instances, client);
+            }
             let now = OffsetDateTime::now_utc();
             listing.print(format, &instances, || render_list(&instances, format, now))
         }
@@ -182,6 +154,7 @@ pub fn run(command: &Command, client: &Client, format: Format) -> Result<(), Ctl
             change(paths::INSTANCES_START, &body, client, format)
         }
         Command::Policy(arguments) => policy::instance(arguments, client, format),
+        Command::Edit(arguments) => edit::run(Kind::Instance, arguments, client, format),
         Command::Wait(arguments) => wait::run(Kind::Instance, arguments, client, format),
         Command::Rm { names, filters, .. } if names.is_empty() => {
             let listing = listing::Arguments::filtered(filters)?;
@@ -193,108 +166,11 @@ pub fn run(command: &Command, client: &Client, format: Format) -> Result<(), Ctl
     }
 }
 
-fn selector(word: &str) -> (Option<String>, Option<String>) {
+/// A word as `uuid` or `name` of a request.
+pub fn selector(word: &str) -> (Option<String>, Option<String>) {
     match Selector::from_word(word) {
         Selector::Uuid(uuid) => (Some(uuid.to_string()), None),
         Selector::Name(name) => (None, Some(name)),
-    }
-}
-
-fn create(arguments: &Create, client: &Client, format: Format) -> Result<(), CtlError> {
-    let spec = request(arguments)?;
-    let created = client
-        .send::<Instances<Reference>>(Method::POST, paths::INSTANCES, &spec)
-        .and_then(|answer| all(answer.instances))
-        .map_err(|error| explain(error, arguments, client))?;
-    let uuids: Vec<String> = created
-        .iter()
-        .map(|instance| instance.uuid.to_string())
-        .collect();
-    let mut instances = fetch(&uuids, client)?;
-    match (instances.pop(), instances.is_empty()) {
-        (Some(instance), true) => print(format, &instance, || render(&instance, &[])),
-        _ => Err(CtlError::Local(
-            "the agent made no instance, or several".to_owned(),
-        )),
-    }
-}
-
-fn request(arguments: &Create) -> Result<InstanceSpec, CtlError> {
-    let mut families = Vec::new();
-    for text in &arguments.addresses {
-        let (address, _) = parse_cidr(text).map_err(|_| {
-            CtlError::Usage(format!(
-                "'{text}' is no address; write --ip 10.0.0.7 or --ip 2001:db8::7"
-            ))
-        })?;
-        if families.contains(&address.is_ipv4()) {
-            return Err(CtlError::Usage(format!(
-                "{address} is the second address of its family; an instance has one of each, so \
-                 create another instance for it"
-            )));
-        }
-        families.push(address.is_ipv4());
-    }
-    if let Some(name) = &arguments.name {
-        lbagent_api::request::validate_name(name)
-            .map_err(|error| CtlError::Usage(error.to_string()))?;
-    }
-    let interface = |ip: &String| NetworkInterfaceSpec {
-        ip: Some(ip.clone()),
-        ..NetworkInterfaceSpec::default()
-    };
-    Ok(InstanceSpec {
-        name: arguments.name.clone(),
-        image: arguments.image.clone().map(Into::into),
-        service_group: group_request(arguments)?,
-        network_interfaces: Some(arguments.addresses.iter().map(interface).collect()),
-        autostart: Some(!arguments.stopped),
-        ..InstanceSpec::default()
-    })
-}
-
-/// The group to join, or to make.
-fn group_request(arguments: &Create) -> Result<Option<InstanceServiceGroupSpec>, CtlError> {
-    if let Some(word) = &arguments.service {
-        let (uuid, name) = selector(word);
-        return Ok(Some(InstanceServiceGroupSpec {
-            uuid,
-            name,
-            ..InstanceServiceGroupSpec::default()
-        }));
-    }
-    if arguments.ports.is_empty() {
-        return Ok(None);
-    }
-    let services = service_create::services(&arguments.ports)?;
-    let domains = arguments.domains.iter().map(|name| DomainSpec {
-        name: service_create::qualified(name),
-        certificate: None,
-    });
-    let domains: Vec<DomainSpec> = domains.collect();
-    Ok(Some(InstanceServiceGroupSpec {
-        services: Some(services.iter().map(ServiceSpec::from).collect()),
-        domains: (!domains.is_empty()).then_some(domains),
-        ..InstanceServiceGroupSpec::default()
-    }))
-}
-
-/// What fails most often at a creation is the service group's name, and the agent may tell that
-/// about the instance, so the name is looked up on this side.
-fn explain(error: CtlError, arguments: &Create, client: &Client) -> CtlError {
-    if !matches!(error, CtlError::Items(_) | CtlError::Refused { .. }) {
-        return error;
-    }
-    let Some(word) = &arguments.service else {
-        return error;
-    };
-    let path = format!("{}{}", paths::SERVICES, query(std::slice::from_ref(word)));
-    let found = client
-        .get::<lbagent_api::envelope::ServiceGroups<Reference>>(&path)
-        .and_then(|answer| all(answer.service_groups));
-    match found {
-        Err(missing @ CtlError::Items(_)) => advise_names(missing, client, Kind::ServiceGroup),
-        _ => error,
     }
 }
 
@@ -307,9 +183,17 @@ pub fn fetch(names: &[String], client: &Client) -> Result<Vec<Instance>, CtlErro
     all(client.get::<Instances<Instance>>(&path)?.instances)
 }
 
+/// Prints an instance that was just made.
+pub fn print_one(format: Format, instance: &Instance) -> Result<(), CtlError> {
+    print(format, instance, || render(instance, &[]))
+}
+
 fn get(names: &[String], client: &Client, format: Format) -> Result<(), CtlError> {
     let instances =
         fetch(names, client).map_err(|error| advise_names(error, client, Kind::Instance))?;
+    if format == Format::Yaml {
+        return print_documents(&instances, client);
+    }
     let records = if format.is_table() {
         render_all(&instances, client)?
     } else {
@@ -320,6 +204,14 @@ fn get(names: &[String], client: &Client, format: Format) -> Result<(), CtlError
         [instance] => print(format, instance, || records),
         instances => print(format, &instances, || records),
     }
+}
+
+/// What `lbctl apply` reads.
+fn print_documents(instances: &[Instance], client: &Client) -> Result<(), CtlError> {
+    let documents = instances
+        .iter()
+        .map(|instance| manifest::of_instance(instance, client));
+    manifest::print(&documents.collect::<Result<Vec<_>, _>>()?)
 }
 
 fn render_all(instances: &[Instance], client: &Client) -> Result<String, CtlError> {

@@ -49,6 +49,11 @@ impl Arguments {
         })
     }
 
+    /// Whether only some members are asked for.
+    pub fn has_fields(&self) -> bool {
+        !self.fields.is_empty()
+    }
+
     /// The objects that are asked for. `members` are those that an object may have.
     pub fn select<T: Serialize>(
         &self,

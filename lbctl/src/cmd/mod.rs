@@ -1,12 +1,16 @@
 //! One module for each command.
 
+pub mod apply;
 pub mod counters;
+pub mod edit;
 pub mod instance;
+pub mod instance_create;
 pub mod listing;
 #[cfg(test)]
 mod mistakes_tests;
 pub mod monitor;
 pub mod policy;
+pub mod save;
 pub mod service;
 pub mod service_create;
 pub mod show;
@@ -71,14 +75,14 @@ fn advise_names(error: CtlError, client: &Client, kind: Kind) -> CtlError {
 }
 
 /// What a name may name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     ServiceGroup,
     Instance,
 }
 
 impl Kind {
-    const fn command(self) -> &'static str {
+    pub const fn command(self) -> &'static str {
         match self {
             Self::ServiceGroup => "service",
             Self::Instance => "instance",
@@ -121,7 +125,7 @@ impl Kind {
 }
 
 /// Reads a duration such as `30s`, `500ms`, `5m` or `1h`; a bare number is seconds.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -144,7 +148,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A duration as [`parse_duration`] reads it, in the largest unit that has no fraction.
-fn duration(duration: Duration) -> String {
+pub fn duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     let units = [("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
     let whole = units

@@ -124,7 +124,8 @@ fn show_or_change<P: Serialize + DeserializeOwned>(
     Ok(answer.policy)
 }
 
-fn path(kind: Kind, word: &str) -> String {
+/// Path of an object's policy.
+pub fn path(kind: Kind, word: &str) -> String {
     format!("{}/{}/policy", kind.extension(), encode(word))
 }
 

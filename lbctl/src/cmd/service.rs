@@ -11,9 +11,10 @@ use time::OffsetDateTime;
 use ureq::http::Method;
 
 use super::service_create::{self, Create, PORT_HELP};
-use super::{Kind, advise_names, listing, policy, query, wait, watch};
+use super::{Kind, advise_names, edit, listing, policy, query, wait, watch};
 use crate::client::{Client, all, split};
 use crate::error::CtlError;
+use crate::manifest;
 use crate::output::{Column, Format, created, list, print, record, table, time};
 
 /// What to do with service groups.
@@ -42,6 +43,9 @@ pub enum Command {
     /// Show or set forwarding mode, source prefixes and QUIC layout
     #[command(after_help = policy::GROUP_HELP)]
     Policy(policy::GroupArguments),
+    /// Change a service group: in an editor, or by --set, --add and --del
+    #[command(after_help = edit::HELP)]
+    Edit(edit::Arguments),
     /// Wait until a service group is as described
     #[command(after_help = wait::HELP)]
     Wait(wait::Arguments),
@@ -91,10 +95,14 @@ pub fn run(command: &Command, client: &Client, format: Format) -> Result<(), Ctl
         Command::Get { names, .. } => get(names, client, format),
         Command::Ls { listing, .. } => {
             let groups = listing.select(fetch(&[], client)?, MEMBERS)?;
+            if format == Format::Yaml && !listing.has_fields() {
+                return print_documents(&groups, client);
+            }
             let now = OffsetDateTime::now_utc();
             listing.print(format, &groups, || render_list(&groups, format, now))
         }
         Command::Policy(arguments) => policy::group(arguments, client, format),
+        Command::Edit(arguments) => edit::run(Kind::ServiceGroup, arguments, client, format),
         Command::Wait(arguments) => wait::run(Kind::ServiceGroup, arguments, client, format),
         Command::Rm(arguments) => remove(arguments, client, format),
     }
@@ -132,6 +140,9 @@ pub fn fetch(names: &[String], client: &Client) -> Result<Vec<ServiceGroup>, Ctl
 fn get(names: &[String], client: &Client, format: Format) -> Result<(), CtlError> {
     let groups =
         fetch(names, client).map_err(|error| advise_names(error, client, Kind::ServiceGroup))?;
+    if format == Format::Yaml {
+        return print_documents(&groups, client);
+    }
     let records = if format.is_table() {
         render_all(&groups, client)?
     } else {
@@ -142,6 +153,12 @@ fn get(names: &[String], client: &Client, format: Format) -> Result<(), CtlError
         [group] => print(format, group, || records),
         groups => print(format, &groups, || records),
     }
+}
+
+/// What `lbctl apply` reads.
+fn print_documents(groups: &[ServiceGroup], client: &Client) -> Result<(), CtlError> {
+    let documents = groups.iter().map(|group| manifest::of_group(group, client));
+    manifest::print(&documents.collect::<Result<Vec<_>, _>>()?)
 }
 
 /// Prints a group that was just made.

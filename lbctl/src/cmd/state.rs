@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use lbagent_api::state::{FORMAT, ImportData, StateData, StateDocument};
+use lbagent_api::state::{FORMAT, ImportData, Imported, StateData, StateDocument};
 use lbagent_api::{paths, request};
 use ureq::http::Method;
 
@@ -36,7 +36,8 @@ pub fn run(command: &Command, client: &Client, format: Format) -> Result<(), Ctl
     }
 }
 
-fn export(file: &Path, client: &Client, format: Format) -> Result<(), CtlError> {
+/// Writes it to a file.
+pub fn export(file: &Path, client: &Client, format: Format) -> Result<(), CtlError> {
     let document = client.get::<StateData>(paths::STATE)?.state;
     // The document is data: a table of it could not be imported.
     let text = if format == Format::Yaml {
@@ -54,6 +55,25 @@ fn export(file: &Path, client: &Client, format: Format) -> Result<(), CtlError> 
 }
 
 fn import(file: &Path, client: &Client, format: Format) -> Result<(), CtlError> {
+    let document = read(file)?;
+    let imported = client
+        .send::<ImportData>(Method::PUT, paths::STATE, &document)?
+        .imported;
+    print(format, &imported, || told(&imported))
+}
+
+/// What an import did, for people.
+pub fn told(imported: &Imported) -> String {
+    format!(
+        "{} and {} imported, generation {}",
+        count(imported.service_groups, "service group"),
+        count(imported.instances, "instance"),
+        imported.generation
+    )
+}
+
+/// Reads it from a file; `-` is stdin.
+pub fn read(file: &Path) -> Result<StateDocument, CtlError> {
     let shown = file.display();
     let mut text = String::new();
     let read = if file == Path::new("-") {
@@ -62,19 +82,7 @@ fn import(file: &Path, client: &Client, format: Format) -> Result<(), CtlError> 
         std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text))
     };
     read.map_err(|error| CtlError::Usage(format!("cannot read '{shown}': {error}")))?;
-    let document = parse(&text)
-        .map_err(|why| CtlError::Usage(format!("'{shown}' is no exported state: {why}")))?;
-    let imported = client
-        .send::<ImportData>(Method::PUT, paths::STATE, &document)?
-        .imported;
-    print(format, &imported, || {
-        format!(
-            "{} and {} imported, generation {}",
-            count(imported.service_groups, "service group"),
-            count(imported.instances, "instance"),
-            imported.generation
-        )
-    })
+    parse(&text).map_err(|why| CtlError::Usage(format!("'{shown}' is no exported state: {why}")))
 }
 
 /// Reads JSON, or YAML as `state export -o yaml` writes it.

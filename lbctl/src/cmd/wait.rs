@@ -81,7 +81,7 @@ pub fn run(
         until,
         timeout,
     } = arguments;
-    let object = poll(*timeout, name, || {
+    let object = poll(*timeout, || {
         let object = find(kind, name, client)?;
         if object.is_none() && !matches!(until, Condition::Deleted) {
             // What is not there will not become anything.
@@ -96,7 +96,8 @@ pub fn run(
             ));
         }
         Ok(until.holds(object.as_ref()).then_some(object))
-    })?;
+    })?
+    .ok_or_else(|| too_late(name, *timeout))?;
     match object {
         Some(object) if !format.is_table() => print(format, &object, String::new),
         _ => Ok(()),
@@ -106,32 +107,37 @@ pub fn run(
 /// Waits until no instance is attached to any of these groups.
 pub fn until_empty(names: &[String], timeout: Duration, client: &Client) -> Result<(), CtlError> {
     names.iter().try_for_each(|name| {
-        poll(timeout, name, || {
+        poll(timeout, || {
             let object = find(Kind::ServiceGroup, name, client)?;
             Ok(object.as_ref().is_none_or(is_empty).then_some(()))
-        })
+        })?
+        .ok_or_else(|| too_late(name, timeout))
     })
 }
 
-fn poll<T>(
+/// Looks until something is found, or the time is over.
+pub fn poll<T>(
     timeout: Duration,
-    name: &str,
     mut look: impl FnMut() -> Result<Option<T>, CtlError>,
-) -> Result<T, CtlError> {
+) -> Result<Option<T>, CtlError> {
     let begin = Instant::now();
     loop {
         if let Some(found) = look()? {
-            return Ok(found);
+            return Ok(Some(found));
         }
         let left = timeout.saturating_sub(begin.elapsed());
         if left.is_zero() {
-            return Err(CtlError::Local(format!(
-                "'{name}' is not so after {}; give it longer with a larger timeout",
-                super::duration(timeout)
-            )));
+            return Ok(None);
         }
         thread::sleep(INTERVAL.min(left));
     }
+}
+
+fn too_late(name: &str, timeout: Duration) -> CtlError {
+    CtlError::Local(format!(
+        "'{name}' is not so after {}; give it longer with a larger timeout",
+        super::duration(timeout)
+    ))
 }
 
 fn find(kind: Kind, name: &str, client: &Client) -> Result<Option<Value>, CtlError> {

@@ -1,0 +1,133 @@
+//! What differs between files and agent. Pure but for the policies, which are asked for.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use super::State;
+use crate::client::Client;
+use crate::cmd::Kind;
+use crate::error::CtlError;
+use crate::manifest::read::Object;
+use crate::manifest::{InstanceManifest, Manifest};
+
+/// One object's part of the way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// What the agent has.
+    pub from: Option<Manifest>,
+    /// What is asked for; nothing for an object that goes.
+    pub to: Option<Manifest>,
+}
+
+/// What is done to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It is as asked for.
+    Unchanged,
+    /// It was not there.
+    Created,
+    /// It keeps its identity.
+    Changed,
+    /// It goes, and another of its name comes: what differs cannot be changed.
+    Replaced,
+    /// No file has it.
+    Pruned,
+}
+
+impl Action {
+    /// For people.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Created => "created",
+            Self::Changed => "changed",
+            Self::Replaced => "replaced",
+            Self::Pruned => "pruned",
+        }
+    }
+}
+
+impl Change {
+    /// What is done.
+    pub fn action(&self) -> Action {
+        match (&self.from, &self.to) {
+            (None, _) => Action::Created,
+            (Some(_), None) => Action::Pruned,
+            (Some(from), Some(to)) if from == to => Action::Unchanged,
+            (Some(Manifest::Instance(from)), Some(Manifest::Instance(to)))
+                if is_another(from, to) =>
+            {
+                Action::Replaced
+            }
+            (Some(_), Some(_)) => Action::Changed,
+        }
+    }
+
+    /// The object.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.to.as_ref().or(self.from.as_ref())
+    }
+}
+
+/// Whether what differs is part of an instance for life.
+fn is_another(from: &InstanceManifest, to: &InstanceManifest) -> bool {
+    from.addresses != to.addresses
+        || from.service_group != to.service_group
+        || from.image != to.image
+}
+
+/// What is to be done, in the order of the files; `prune` adds the objects, of the kinds that the
+/// files have, that no file describes.
+pub fn plan(
+    objects: &[Object],
+    state: &State,
+    prune: bool,
+    client: &Client,
+) -> Result<Vec<Change>, CtlError> {
+    let mut changes = Vec::new();
+    for Object { manifest, .. } in objects {
+        let from = state.manifest(manifest.kind(), manifest.name(), client)?;
+        let to = completed(manifest.clone(), from.as_ref());
+        changes.push(Change { from, to: Some(to) });
+    }
+    if prune {
+        for (kind, name) in unnamed(objects, state) {
+            let from = state.manifest(kind, &name, client)?;
+            changes.push(Change { from, to: None });
+        }
+    }
+    Ok(changes)
+}
+
+/// What a file leaves away and does not reset stays as it is.
+fn completed(mut to: Manifest, from: Option<&Manifest>) -> Manifest {
+    match (&mut to, from) {
+        (Manifest::ServiceGroup(to), Some(Manifest::ServiceGroup(from)))
+            if to.domains.is_none() =>
+        {
+            to.domains.clone_from(&from.domains);
+        }
+        (Manifest::Instance(to), Some(Manifest::Instance(from))) => {
+            to.state = to.state.or(from.state)
+        }
+        _ => {}
+    }
+    to
+}
+
+fn unnamed(objects: &[Object], state: &State) -> Vec<(Kind, String)> {
+    let named: HashSet<(Kind, &str)> = objects
+        .iter()
+        .map(|object| (object.manifest.kind(), object.manifest.name()))
+        .collect();
+    let kinds: HashSet<Kind> = named.iter().map(|(kind, _)| *kind).collect();
+    let groups = state.groups.keys().map(|name| (Kind::ServiceGroup, name));
+    let instances = state.instances.keys().map(|name| (Kind::Instance, name));
+    groups
+        .chain(instances)
+        .filter(|(kind, name)| kinds.contains(kind) && !named.contains(&(*kind, name.as_str())))
+        .map(|(kind, name)| (kind, name.clone()))
+        .collect()
+}
