@@ -3,6 +3,7 @@
 mod clients;
 mod js_sdk;
 mod lbctl;
+mod lbctl_files;
 mod policy;
 mod python_sdk;
 mod raw_http;

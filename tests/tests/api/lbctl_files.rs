@@ -1,0 +1,373 @@
+//! `lbctl` with files, an editor and a terminal, against the real daemon.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use lbagent_tests::ctl;
+use lbagent_tests::gateway::Gateway;
+use lbagent_tests::poll::{SOON, poll_until};
+use lbagent_tests::require_root;
+use lbagent_tests::topology::Shape;
+use tempfile::TempDir;
+
+const WEB: &str = "\
+kind: ServiceGroup
+name: web
+services: [5432:7000/tcp, 5432:7000/udp]
+domains: [web.example.com]
+---
+kind: Instance
+name: b1
+service_group: web
+addresses: [10.66.0.11, 'fd66::b']
+---
+kind: Instance
+name: b2
+service_group: web
+addresses: [10.66.0.12]
+policy: {weight: 50}
+";
+
+/// A gateway, and a directory with files.
+struct Desk {
+    gateway: Gateway,
+    files: TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self {
+            gateway: Gateway::start(Shape::Bridged, 2).unwrap(),
+            files: TempDir::new().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Runs `lbctl LINE` in the directory: (exit code, stdout, stderr).
+    #[track_caller]
+    fn run(&self, line: &str) -> (i32, String, String) {
+        self.run_with(line, &[])
+    }
+
+    #[track_caller]
+    fn run_with(&self, line: &str, variables: &[(&str, &str)]) -> (i32, String, String) {
+        // Entering the host's mounts forgets the directory, so a shell goes there.
+        let host = &self.gateway.topology.gateway;
+        let lbctl = ctl::command(host, &[]);
+        let mut command = host.command("sh");
+        command.args(["-c", "cd \"$0\" && exec \"$@\""]);
+        command.arg(self.files.path()).arg(lbctl.get_program());
+        command.args(line.split(' ')).env_remove("RUST_BACKTRACE");
+        command.envs(variables.iter().copied());
+        command.stdin(Stdio::null());
+        let output = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let code = output.status.code().unwrap();
+        (code, text(output.stdout), text(output.stderr))
+    }
+
+    /// Runs `lbctl LINE`, which must end with this code, and returns what it printed.
+    #[track_caller]
+    fn check(&self, line: &str, code: i32) -> String {
+        let (ended, stdout, stderr) = self.run(line);
+        assert_eq!(ended, code, "lbctl {line}: {stdout}{stderr}");
+        stdout
+    }
+
+    /// Runs `lbctl LINE`, which must fail with this code and these lines.
+    #[track_caller]
+    fn check_mistake(&self, line: &str, code: i32, lines: &[&str]) {
+        let (ended, stdout, stderr) = self.run(line);
+        assert_eq!(ended, code, "lbctl {line}: {stdout}{stderr}");
+        let found: Vec<&str> = stderr.lines().collect();
+        assert_eq!(found, lines, "lbctl {line}");
+    }
+}
+
+#[test]
+fn files_are_applied_compared_and_pruned() {
+    require_root!();
+    let desk = Desk::new();
+    desk.write("web.yaml", WEB);
+    assert_eq!(
+        desk.check("check -f web.yaml", 0),
+        "3 objects, nothing wrong\n"
+    );
+    assert!(desk.check("diff -f web.yaml", 1).contains("\n+name: web\n"));
+    let created = "service web created\ninstance b1 created\ninstance b2 created\n";
+    assert_eq!(desk.check("apply -f web.yaml --dry-run", 0), created);
+    assert_eq!(desk.check("service ls --no-headers", 0), "");
+    assert_eq!(desk.check("apply -f web.yaml --wait", 0), created);
+    desk.gateway.probe().unwrap();
+    let unchanged = created.replace("created", "unchanged");
+    for line in ["apply -f web.yaml", "apply -f ."] {
+        let mut found: Vec<String> = desk.check(line, 0).lines().map(str::to_owned).collect();
+        let mut expected: Vec<&str> = unchanged.lines().collect();
+        found.sort();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+    }
+    assert_eq!(desk.check("diff -f web.yaml", 0), "");
+
+    // What is printed can be applied, and changes nothing.
+    let printed =
+        desk.check("service ls -o yaml", 0) + "---\n" + &desk.check("instance ls -o yaml", 0);
+    desk.write("printed.yaml", &printed);
+    assert_eq!(desk.check("diff -f printed.yaml --prune", 0), "");
+
+    // Weight and state change in place, another address makes another instance.
+    let uuid = desk.check("instance ls --filter name==b2 -f uuid --no-headers", 0);
+    let other = WEB
+        .replace("weight: 50", "weight: 70")
+        .replace("'fd66::b'", "'fd66::d'");
+    desk.write("web.yaml", &(other + "state: stopped\n"));
+    let difference = desk.check("diff -f web.yaml", 1);
+    for line in [
+        "-  weight: 50",
+        "+  weight: 70",
+        "-- fd66::b",
+        "+state: stopped",
+    ] {
+        assert!(difference.contains(line), "no {line} in {difference}");
+    }
+    assert_eq!(
+        desk.check("apply -f web.yaml", 0),
+        "instance b1 replaced\ninstance b2 changed\nservice web unchanged\n"
+    );
+    assert_eq!(
+        desk.check(
+            "instance ls --filter state==stopped -f uuid --no-headers",
+            0
+        ),
+        uuid
+    );
+    assert_eq!(desk.check("diff -f web.yaml", 0), "");
+
+    // Only what no file has goes, and only when that was agreed to.
+    desk.check("instance create --name b3 --ip 10.66.0.13", 0);
+    assert!(
+        desk.check("diff -f web.yaml --prune", 1)
+            .contains("\n-name: b3\n")
+    );
+    desk.check_mistake(
+        "apply -f web.yaml --prune",
+        2,
+        &["lbctl: no file describes instance b3; delete? Say so with --yes"],
+    );
+    assert!(
+        desk.check("apply -f web.yaml --prune --yes", 0)
+            .contains("instance b3 pruned\n")
+    );
+    assert_eq!(desk.check("instance ls -o quiet", 0).lines().count(), 2);
+}
+
+#[test]
+fn a_wrong_document_changes_nothing() {
+    require_root!();
+    let desk = Desk::new();
+    desk.check("service create -n old 5432:7000/tcp", 0);
+    let wrong = WEB.replace("addresses: [10.66.0.12]", "adresses: [10.66.0.12]");
+    desk.write("web.yaml", &wrong);
+    let unknown = "lbctl: web.yaml:14: unknown field 'adresses', expected one of 'kind', 'name', \
+                   'service_group', 'addresses', 'image', 'state', 'policy'";
+    for line in ["check -f web.yaml", "diff -f web.yaml", "apply -f web.yaml"] {
+        desk.check_mistake(line, 2, &[unknown]);
+    }
+    // Also what only the agent knows.
+    desk.write(
+        "web.yaml",
+        &WEB.replace(
+            "name: b2\nservice_group: web",
+            "name: b2\nservice_group: wbe",
+        ),
+    );
+    desk.check_mistake(
+        "apply -f web.yaml",
+        2,
+        &[
+            "lbctl: web.yaml:1: web: port 5432/tcp is taken by service group 'old'",
+            "lbctl: web.yaml:11: b2: there is no service group 'wbe', here or on the agent",
+        ],
+    );
+    assert_eq!(desk.check("service ls -o quiet", 0), "old\n");
+    assert_eq!(desk.check("instance ls -o quiet", 0), "");
+    desk.check_mistake(
+        "apply -f nothing.yaml",
+        2,
+        &["lbctl: cannot read 'nothing.yaml': No such file or directory (os error 2)"],
+    );
+}
+
+/// Makes a script that is an editor.
+fn editor(desk: &Desk, script: &str) -> String {
+    let path = desk.path("editor");
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn an_object_is_edited() {
+    require_root!();
+    let desk = Desk::new();
+    desk.write("web.yaml", WEB);
+    desk.check("apply -f web.yaml", 0);
+    let edit = |script: &str| {
+        let editor = editor(&desk, script);
+        desk.run_with("instance edit b2", &[("EDITOR", &editor), ("VISUAL", "")])
+    };
+    let (code, stdout, stderr) = edit("true");
+    assert_eq!(
+        (code, stdout.as_str(), stderr.as_str()),
+        (0, "", "lbctl: nothing was changed\n")
+    );
+    let (code, stdout, _) = edit("sed -i s/50/60/ \"$1\"");
+    assert_eq!((code, stdout.as_str()), (0, "instance b2 changed\n"));
+    // The first draft is refused; the second one has the reason in it, and is corrected.
+    let (code, stdout, stderr) = edit(
+        "if grep -q '^#! lbctl: draft:1: .*0 to 1000' \"$1\"; then sed -i s/5000/61/ \"$1\"; \
+         else sed -i s/60/5000/ \"$1\"; fi",
+    );
+    assert_eq!(
+        (code, stdout.as_str()),
+        (0, "instance b2 changed\n"),
+        "{stderr}"
+    );
+    assert!(
+        desk.check("instance get b2 -o yaml", 0)
+            .contains("weight: 61\n")
+    );
+    // Nobody corrects this one.
+    let (code, _, stderr) = edit("sed -i s/61/5000/ \"$1\"");
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("the draft is kept as"), "{stderr}");
+    let (code, _, stderr) = edit("exit 3");
+    assert_eq!(code, 1, "{stderr}");
+    desk.check(
+        "instance edit b2 --set policy.weight=7 --set state=stopped",
+        0,
+    );
+    let now = desk.check("instance get b2 -o yaml", 0);
+    assert!(
+        now.contains("weight: 7\n") && now.contains("state: stopped\n"),
+        "{now}"
+    );
+    desk.check_mistake(
+        "instance edit b3",
+        1,
+        &[
+            "lbctl: No instance with name 'b3'; did you mean 'b1' or 'b2'? `lbctl instance ls` \
+           lists them all",
+        ],
+    );
+}
+
+#[test]
+fn the_state_is_saved_and_restored() {
+    require_root!();
+    let desk = Desk::new();
+    desk.write("web.yaml", WEB);
+    desk.check("apply -f web.yaml", 0);
+    desk.check("save state.json", 0);
+    let (code, _, stderr) = desk.run("restore state.json");
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("has this state already"), "{stderr}");
+    desk.check("instance rm b1 b2", 0);
+    assert!(
+        desk.check("restore state.json --dry-run", 0)
+            .contains("\n+  name: b1\n")
+    );
+    let (code, _, stderr) = desk.run("restore state.json");
+    assert_eq!(code, 2, "{stderr}");
+    assert_eq!(desk.check("instance ls -o quiet", 0), "");
+    assert!(
+        desk.check("restore state.json --yes", 0)
+            .contains("2 instances imported")
+    );
+    assert_eq!(desk.check("diff -f web.yaml --prune", 0), "");
+    desk.gateway.probe().unwrap();
+}
+
+#[test]
+fn a_listing_is_watched() {
+    require_root!();
+    let desk = Desk::new();
+    desk.write("web.yaml", WEB);
+    desk.check("apply -f web.yaml", 0);
+    let out = desk.path("watched");
+    let arguments = [
+        "instance",
+        "ls",
+        "-w=50ms",
+        "-f",
+        "name,state",
+        "--sort",
+        "name",
+    ];
+    let mut watch = ctl::command(&desk.gateway.topology.gateway, &arguments)
+        .stdout(File::create(&out).unwrap())
+        .spawn()
+        .unwrap();
+    let shows = |text: &str| {
+        poll_until(text, SOON, || {
+            fs::read_to_string(&out).unwrap().ends_with(text)
+        })
+        .unwrap();
+    };
+    shows("NAME  STATE\nb1    running\nb2    running\n");
+    desk.check("instance stop b2", 0);
+    shows("\n\nNAME  STATE\nb1    running\nb2    stopped\n");
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    assert_eq!(fs::read_to_string(&out).unwrap().matches("NAME").count(), 2);
+}
+
+#[test]
+fn tables_fit_a_terminal() {
+    require_root!();
+    let desk = Desk::new();
+    desk.write("web.yaml", WEB);
+    desk.check("apply -f web.yaml", 0);
+    desk.check(
+        &format!(
+            "service create -n {} 1:1/tcp 2:2/tcp 3:3/tcp 4:4/tcp",
+            "long-".repeat(9) + "name"
+        ),
+        0,
+    );
+    let on_terminal = |line: &str, variables: &[(&str, &str)]| {
+        let lbctl = ctl::command(&desk.gateway.topology.gateway, &[]);
+        let binary = lbctl.get_program().to_str().unwrap().to_owned();
+        let line = format!("stty cols 80 rows 24; {binary} {line}");
+        let mut script = desk.gateway.topology.gateway.command("script");
+        script
+            .args(["-qec", &line, "/dev/null"])
+            .stdin(Stdio::null());
+        script
+            .env("TERM", "xterm")
+            .env_remove("NO_COLOR")
+            .envs(variables.iter().copied());
+        let output = script.output().unwrap();
+        assert!(output.status.success(), "{line}");
+        String::from_utf8(output.stdout).unwrap().replace('\r', "")
+    };
+    let plain = on_terminal("service ls", &[("NO_COLOR", "1")]);
+    assert!(!plain.contains('\u{1b}'), "{plain:?}");
+    assert!(plain.contains("s ago"), "{plain}");
+    for line in plain.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    assert!(on_terminal("instance ls", &[]).contains("\u{1b}["));
+    let piped = desk.check("service ls", 0);
+    assert_eq!(piped.lines().count(), 3, "{piped}");
+    assert!(!piped.contains('\u{1b}'));
+}
