@@ -28,6 +28,7 @@ pub mod server;
 pub mod shared_load;
 pub mod skip;
 pub mod slowness;
+pub mod store_load;
 pub mod syscalls;
 pub mod topology;
 pub mod transfer;

@@ -100,6 +100,8 @@ pub enum Event {
         key: String,
         /// Revision of the removal.
         revision: u64,
+        /// What it held.
+        previous: Vec<u8>,
     },
 }
 
@@ -109,6 +111,14 @@ impl Event {
         match self {
             Self::Put(item) => &item.key,
             Self::Delete { key, .. } => key,
+        }
+    }
+
+    /// The revision at which it changed.
+    pub fn revision(&self) -> u64 {
+        match self {
+            Self::Put(item) => item.mod_revision,
+            Self::Delete { revision, .. } => *revision,
         }
     }
 }

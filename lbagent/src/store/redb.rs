@@ -21,8 +21,11 @@ const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const FORMAT: &str = "format";
 /// In `META`: the store's revision.
 const REVISION: &str = "revision";
-/// The layout above.
-const KNOWN_FORMAT: u64 = 1;
+/// The layout above. The desired state's keys tell their own schema; that a file of format 1 becomes
+/// one of format 2 with the first write only keeps the lbagent out that knows of no schema.
+const KNOWN_FORMAT: u64 = 2;
+/// Formats that can be read.
+const READABLE_FORMATS: std::ops::RangeInclusive<u64> = 1..=KNOWN_FORMAT;
 
 /// One file, no server.
 pub struct RedbStore {
@@ -65,7 +68,7 @@ impl RedbStore {
             Ok((format, revision))
         };
         let (found, revision) = prepare().map_err(|error| self.failed("read", error))?;
-        if found != KNOWN_FORMAT {
+        if !READABLE_FORMATS.contains(&found) {
             return Err(StoreError::Format {
                 path: self.path.clone(),
                 found,
@@ -76,7 +79,10 @@ impl RedbStore {
     }
 
     fn write(&self, transaction: &Transaction) -> Result<Written, redb::Error> {
-        let write = self.database.begin_write()?;
+        let mut write = self.database.begin_write()?;
+        // With a single phase, a damaged page of the last transaction cannot be told from a commit
+        // that a power failure interrupted, and the transaction would be rolled back silently.
+        write.set_two_phase_commit(true);
         let (revision, events);
         {
             let mut values = write.open_table(VALUES)?;
@@ -103,6 +109,7 @@ impl RedbStore {
                 return Ok(Written::Unchanged(revision));
             }
             meta.insert(REVISION, revision)?;
+            meta.insert(FORMAT, KNOWN_FORMAT)?;
         }
         write.commit()?;
         Ok(Written::Done { revision, events })
@@ -152,10 +159,11 @@ fn apply(
                 }));
             }
             Op::Delete { key } => {
-                if values.remove(key.as_str())?.is_some() {
+                if let Some(previous) = values.remove(key.as_str())? {
                     events.push(Event::Delete {
                         key: key.clone(),
                         revision,
+                        previous: previous.value().2.to_vec(),
                     });
                 }
             }

@@ -7,4 +7,5 @@ mod lbctl_files;
 mod policy;
 mod python_sdk;
 mod raw_http;
+mod store_crash;
 mod token;
