@@ -1,7 +1,7 @@
 //! The REST contract: what travels between the agent and its clients, and nothing that acts on it.
 //!
 //! * [`envelope`], [`error_code`], [`request`]: what every answer and every request share
-//! * [`service_group`], [`instance`], [`lifecycle`]: the Services API v1
+//! * [`service_group`], [`instance`], [`lifecycle`], [`certificate`]: the Services API v1
 //! * [`status`], [`state`], [`policy`], [`trace`], [`monitor`]: lbagent's own extensions below `/v1/x/`
 //! * [`port_spec`]: the grammar in which people write published ports
 //!
@@ -9,6 +9,7 @@
 //! wrong value gets the contract's message rather than the parser's. The validated forms are the
 //! types without the suffix.
 
+pub mod certificate;
 pub mod envelope;
 pub mod error_code;
 pub mod instance;
@@ -38,6 +39,8 @@ pub mod paths {
     pub const INSTANCES_STOP: &str = "/v1/instances/stop";
     /// Start several instances.
     pub const INSTANCES_START: &str = "/v1/instances/start";
+    /// Certificates; `/{uuid}` below it names one.
+    pub const CERTIFICATES: &str = "/v1/certificates";
     /// Extension: how the agent and every object are, [`crate::status::AgentStatus`].
     pub const STATUS: &str = "/v1/x/status";
     /// Extension: VIPs and backends as the data plane has them, [`crate::status::Table`].

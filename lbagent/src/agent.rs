@@ -14,6 +14,8 @@
 mod drains;
 mod lock;
 mod notify;
+mod open_store;
+mod wake;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -21,7 +23,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::net::{TcpListener, UnixListener};
@@ -31,15 +33,13 @@ use tracing::{info, warn};
 
 use crate::api;
 use crate::config::{ApiConfig, Config};
-use crate::dataplane::{
-    Changes, InterfaceStatus, KernelDataplane, LoadError, ObjectStatus, OpenOptions,
-};
+use crate::dataplane::{InterfaceStatus, KernelDataplane, LoadError, ObjectStatus, OpenOptions};
 use crate::desired::{Desired, DesiredError, document};
 use crate::fragments;
 use crate::monitor::{Monitor, MonitorHandle};
 use crate::plan::GatewaySettings;
-use crate::reconcile::{FillError, Reconciler, ReconcilerHandle, Timing, WakeReason, fill};
-use crate::store::{RedbStore, StoreError};
+use crate::reconcile::{FillError, Reconciler, ReconcilerHandle, Timing, fill};
+use crate::store::StoreError;
 use lock::Lock;
 
 /// Why the agent ended, or did not start. The data plane, if there is one, goes on forwarding.
@@ -74,6 +74,15 @@ pub enum AgentError {
     /// The store's content cannot be used.
     #[error(transparent)]
     Desired(#[from] DesiredError),
+    /// The copy that is made before a migration cannot be made.
+    #[error("cannot copy the store to {} before it is migrated; nothing was changed", path.display())]
+    Backup {
+        /// The copy.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The state document to begin with cannot be used.
     #[error("cannot import the state document {}", path.display())]
     Import {
@@ -123,7 +132,7 @@ pub enum AgentError {
 pub fn run(config: Config, import_state: Option<&Path>) -> Result<(), AgentError> {
     require_privileges()?;
     let lock = Lock::take(&config.state_dir)?;
-    let store = RedbStore::open(&config.store_path())?;
+    let store = open_store::open(&config.store_path())?;
     let desired = Arc::new(Desired::load(Arc::new(store))?);
     if let Some(path) = import_state {
         import(&desired, path, &config.vips)?;
@@ -216,7 +225,7 @@ async fn serve(
         source,
     })?;
     let reconciling = tokio::spawn(reconciler.run());
-    let waking = tokio::spawn(wake_on_changes(changes, handle.clone()));
+    let waking = tokio::spawn(wake::on_changes(changes, handle.clone()));
     let draining = tokio::spawn(drains::run(Arc::clone(&desired)));
     let (stop, stopped) = watch::channel(false);
     let (fragments, holding) = fragments::start(held, stopped.clone());
@@ -257,22 +266,6 @@ fn log_start(interfaces: &[InterfaceStatus], object: Option<&ObjectStatus>) {
             .join(", "),
         "lbagent has its data plane"
     );
-}
-
-/// Changes come in groups: a link that goes down takes addresses, routes and neighbours along. So
-/// the first of them is given company, and those of a storm lead to few passes.
-async fn wake_on_changes(changes: Option<watch::Receiver<Changes>>, handle: ReconcilerHandle) {
-    const COMPANY: Duration = Duration::from_millis(5);
-    const STORM: Duration = Duration::from_millis(100);
-    let Some(mut changes) = changes else { return };
-    let mut last = None::<Instant>;
-    while changes.changed().await.is_ok() {
-        let is_storm = last.is_some_and(|last| last.elapsed() < STORM);
-        tokio::time::sleep(if is_storm { STORM } else { COMPANY }).await;
-        changes.borrow_and_update();
-        handle.notify(WakeReason::NetworkChanged);
-        last = Some(Instant::now());
-    }
 }
 
 fn api_context(

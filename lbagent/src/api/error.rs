@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lbagent_api::{ContractError, Envelope, ErrorCode, ItemError, Selector};
 
+use crate::desired::certificate::CertificateError;
 use crate::desired::{
     ChangeInstanceError, CreateInstanceError, CreateServiceGroupError, DeleteServiceGroupError,
     DesiredError, PolicyConflict, Role, SetPolicyError,
@@ -100,6 +101,9 @@ impl ApiError {
                 StatusCode::BAD_REQUEST,
                 format!("The request body cannot be read: {text}"),
             ),
+            Self::Desired(error @ DesiredError::Changed { .. }) => {
+                (StatusCode::PRECONDITION_FAILED, error.to_string())
+            }
             Self::Desired(error) => {
                 let error = anyhow::Error::from(error);
                 tracing::error!("the desired state was not written: {error:#}");
@@ -193,6 +197,23 @@ pub(super) fn create_instance(name: Option<&str>, error: &CreateInstanceError) -
         CreateInstanceError::ServiceGroup(error) => return create_service_group(name, error),
     };
     item(name, code, error.to_string())
+}
+
+pub(super) fn create_certificate(name: Option<String>, error: &CertificateError) -> ItemError {
+    item(name.as_deref(), certificate_code(error), error.to_string())
+}
+
+pub(super) fn change_certificate(selector: &Selector, error: &CertificateError) -> ItemError {
+    ItemError::new(selector, certificate_code(error), error.to_string())
+}
+
+const fn certificate_code(error: &CertificateError) -> ErrorCode {
+    match error {
+        CertificateError::NotFound(_) => ErrorCode::NotFound,
+        CertificateError::NameTaken { .. } => ErrorCode::AlreadyExists,
+        CertificateError::OtherName { .. } => ErrorCode::CertificateNameMismatch,
+        CertificateError::Attached { .. } => ErrorCode::Attached,
+    }
 }
 
 pub(super) fn change_instance(selector: &Selector, error: &ChangeInstanceError) -> ItemError {

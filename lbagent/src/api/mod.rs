@@ -4,7 +4,9 @@
 //! the reconciler has applied it, so that what a call asked for has taken effect when it returns.
 
 mod auth;
+mod certificates;
 mod error;
+mod etag;
 mod extensions;
 mod instances;
 mod monitor;
@@ -112,6 +114,7 @@ pub fn router(context: Context) -> Router {
         .route(&one(paths::INSTANCES, ""), instance)
         .route(&one(paths::INSTANCES, "/stop"), put(instances::stop_one))
         .route(&one(paths::INSTANCES, "/start"), put(instances::start_one))
+        .merge(certificates::routes())
         .route(paths::STATUS, get(extensions::status))
         .route(paths::TABLE, get(extensions::table))
         .route(paths::COUNTERS, get(extensions::counters))
@@ -129,6 +132,7 @@ pub fn router(context: Context) -> Router {
         .fallback(unsupported::no_such_path)
         .method_not_allowed_fallback(unsupported::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(context.clone(), etag::conditional))
         .layer(from_fn_with_state(context.clone(), auth::identify))
         .layer(from_fn(respond::catch_panics))
         .with_state(context)

@@ -14,10 +14,15 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::{APPLY_TIMEOUT, Context, Shared};
-use crate::desired::{Desired, DesiredError, Written};
+use crate::desired::{Desired, DesiredError, Expected, Written};
 
 /// Answer of an endpoint.
 pub(super) type Answer = Result<Response, ApiError>;
+
+tokio::task_local! {
+    /// What the request's `If-Match` asks of every change that is made for it.
+    pub(super) static EXPECTED: Option<Expected>;
+}
 
 /// The contract answers 200 whenever the request as a whole was understood.
 pub(super) fn answer<D: Serialize>(envelope: Envelope<D>) -> Answer {
@@ -30,7 +35,10 @@ pub(super) async fn change<T: Send + 'static>(
     context: &Shared,
     operation: impl FnOnce(&Desired) -> Result<Written<T>, DesiredError> + Send + 'static,
 ) -> Result<(Written<T>, Vec<Warning>), ApiError> {
-    let desired = context.desired.clone();
+    let desired = match EXPECTED.try_with(Clone::clone) {
+        Ok(Some(expected)) => context.desired.expecting(expected),
+        _ => Desired::clone(&context.desired),
+    };
     let before = desired.current().generation;
     let written = tokio::task::spawn_blocking(move || operation(&desired))
         .await

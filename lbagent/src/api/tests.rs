@@ -1,6 +1,8 @@
 //! The endpoints in process, on a store in a file, the real reconciler and the data plane's twin.
 
+mod certificates;
 mod contract;
+mod etag;
 mod extensions;
 mod lifecycle;
 mod policy;

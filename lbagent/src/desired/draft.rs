@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lbagent_api::Selector;
+use lbagent_api::certificate::Secret;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::stored::DesiredError;
-use super::{Caller, DesiredState, Instance, ServiceGroup, SharedMap, keys};
+use super::{Caller, Certificate, DesiredState, Instance, ServiceGroup, SharedMap, keys};
 use crate::store::{Compare, KeyValue, Op, Range, Transaction};
 
 /// The store's content at one revision.
@@ -21,8 +22,6 @@ pub(super) struct Snapshot {
     pub(super) schema: Option<u32>,
     /// Who uses each address, by its key.
     addresses: SharedMap<String, AddressUse>,
-    /// `mod_revision` of every key.
-    revisions: SharedMap<String, u64>,
 }
 
 /// The instances at an address. Several of one account may share it, in different groups.
@@ -47,7 +46,7 @@ impl Snapshot {
                     key: item.key.clone(),
                     source,
                 })?;
-            snapshot.revisions.insert(item.key, item.mod_revision);
+            state.revisions.insert(item.key, item.mod_revision);
         }
         snapshot.state = Arc::new(state);
         Ok(snapshot)
@@ -63,6 +62,9 @@ impl Snapshot {
         } else if item.key.starts_with(keys::INSTANCES) {
             let instance: Instance = serde_json::from_slice(&item.value)?;
             state.instances.insert(instance.uuid, instance);
+        } else if item.key.starts_with(keys::CERTIFICATES) {
+            let certificate: Certificate = serde_json::from_slice(&item.value)?;
+            state.certificates.insert(certificate.uuid, certificate);
         } else if is_claim {
             let owner = serde_json::from_slice(&item.value)?;
             state.claims.insert(item.key.clone(), owner);
@@ -179,6 +181,23 @@ impl Draft {
         self.edit().instances.remove(&uuid)
     }
 
+    /// Writes a certificate, and its private key if that changes.
+    pub(super) fn put_certificate(&mut self, certificate: Certificate, key: Option<&Secret>) {
+        if let Some(key) = key {
+            self.write(keys::certificate_key(certificate.uuid), &key.reveal());
+        }
+        self.write(keys::certificate(certificate.uuid), &certificate);
+        self.edit()
+            .certificates
+            .insert(certificate.uuid, certificate);
+    }
+
+    pub(super) fn remove_certificate(&mut self, uuid: Uuid) -> Option<Certificate> {
+        self.remove(keys::certificate_key(uuid));
+        self.remove(keys::certificate(uuid));
+        self.edit().certificates.remove(&uuid)
+    }
+
     pub(super) fn put_hash_seed(&mut self, seed: u64) {
         self.write(keys::HASH_SEED.to_owned(), &seed);
         self.snapshot.hash_seed = Some(seed);
@@ -227,6 +246,28 @@ impl Draft {
         Some(instance)
     }
 
+    /// The caller's certificate that a selector names.
+    pub(super) fn find_certificate(
+        &mut self,
+        caller: Caller,
+        selector: &Selector,
+    ) -> Option<Certificate> {
+        self.expects.insert(match selector {
+            Selector::Uuid(uuid) => keys::certificate(*uuid),
+            Selector::Name(name) => keys::certificate_name(caller.account, name),
+        });
+        let certificate = self.state().certificate(caller, selector).cloned()?;
+        self.expects.insert(keys::certificate(certificate.uuid));
+        Some(certificate)
+    }
+
+    /// The revision of a key; 0 when there is none. The transaction fails when that changes meanwhile.
+    pub(super) fn revision(&mut self, key: String) -> u64 {
+        let revision = self.state().revision(&key);
+        self.expects.insert(key);
+        revision
+    }
+
     /// What to write, if anything.
     pub(super) fn transaction(&self) -> Option<Transaction> {
         if self.writes.is_empty() {
@@ -235,7 +276,7 @@ impl Draft {
         let keys: BTreeSet<&String> = self.writes.keys().chain(&self.expects).collect();
         let compare = |key: &&String| Compare {
             key: (*key).clone(),
-            mod_revision: self.snapshot.revisions.get(*key).copied().unwrap_or(0),
+            mod_revision: self.state().revision(key),
         };
         let op = |(key, value): (&String, &Option<Vec<u8>>)| match value.clone() {
             Some(value) => Op::Put {
@@ -252,13 +293,14 @@ impl Draft {
 
     /// The store's content after the transaction was written at a revision.
     pub(super) fn committed(mut self, revision: u64) -> Snapshot {
+        let state = Arc::make_mut(&mut self.snapshot.state);
         for (key, value) in self.writes {
             match value {
-                Some(_) => self.snapshot.revisions.insert(key, revision),
-                None => self.snapshot.revisions.remove(&key),
+                Some(_) => state.revisions.insert(key, revision),
+                None => state.revisions.remove(&key),
             };
         }
-        Arc::make_mut(&mut self.snapshot.state).generation = revision;
+        state.generation = revision;
         self.snapshot
     }
 
@@ -273,7 +315,7 @@ impl Draft {
     }
 
     fn remove(&mut self, key: String) {
-        if self.snapshot.revisions.contains_key(&key) {
+        if self.state().revisions.contains_key(&key) {
             self.writes.insert(key, None);
         } else {
             self.writes.remove(&key);

@@ -10,6 +10,9 @@ use super::{Service, Transport};
 
 pub(super) const GROUPS: &str = "/groups/";
 pub(super) const INSTANCES: &str = "/instances/";
+pub(super) const CERTIFICATES: &str = "/certificates/";
+/// Private keys, each beside its certificate. Nothing reads them but what uses them.
+pub(super) const CERTIFICATE_KEYS: &str = "/certificate-keys/";
 pub(super) const NAMES: &str = "/names/";
 pub(super) const DOMAINS: &str = "/domains/";
 pub(super) const PORTS: &str = "/ports/";
@@ -31,6 +34,18 @@ pub(super) fn group_name(account: Uuid, name: &str) -> String {
 
 pub(super) fn instance_name(account: Uuid, name: &str) -> String {
     format!("{NAMES}instances/{account}/{name}")
+}
+
+pub(super) fn certificate(uuid: Uuid) -> String {
+    format!("{CERTIFICATES}{uuid}")
+}
+
+pub(super) fn certificate_key(uuid: Uuid) -> String {
+    format!("{CERTIFICATE_KEYS}{uuid}")
+}
+
+pub(super) fn certificate_name(account: Uuid, name: &str) -> String {
+    format!("{NAMES}certificates/{account}/{name}")
 }
 
 /// The claim of an address: its instances are all of one account.

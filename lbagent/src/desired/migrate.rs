@@ -1,13 +1,33 @@
 //! Stores of earlier versions.
 
 use super::draft::Draft;
-use super::{instance, keys, service_group};
+use super::{DesiredError, instance, keys, service_group};
+use crate::store::{Range, Store};
 
 /// Version of the store's keys and values that this lbagent writes.
 ///
 /// 1 (which is not written down): names are unique in the whole gateway. 2: names are an account's
 /// own, and addresses are claimed.
 pub(super) const SCHEMA: u32 = 2;
+
+/// The schema that a store tells; one that tells none is the oldest, or new.
+pub(super) fn found(range: &Range) -> Result<Option<u32>, DesiredError> {
+    let item = range.items.iter().find(|item| item.key == keys::SCHEMA);
+    item.map(|item| serde_json::from_slice(&item.value))
+        .transpose()
+        .map_err(|source| DesiredError::Unreadable {
+            key: keys::SCHEMA.to_owned(),
+            source,
+        })
+}
+
+/// The schema of a store that [`migrate`] would change; `None` for a new store and for one that is
+/// up to date.
+pub fn older_schema(store: &dyn Store) -> Result<Option<u32>, DesiredError> {
+    let range = store.range("/")?;
+    let found = found(&range)?.unwrap_or(1);
+    Ok((found < SCHEMA && !range.items.is_empty()).then_some(found))
+}
 
 /// Brings an older store up to [`SCHEMA`].
 pub(super) fn migrate(draft: &mut Draft) {

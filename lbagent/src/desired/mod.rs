@@ -5,8 +5,10 @@
 //! * the operations and their errors know nothing of HTTP
 
 mod caller;
+pub mod certificate;
 pub mod document;
 mod draft;
+mod expected;
 mod instance;
 mod keys;
 mod migrate;
@@ -33,14 +35,17 @@ pub use lbagent_api::policy::{
 };
 
 pub use caller::{Caller, DEFAULT_ACCOUNT, Role};
+pub use certificate::Certificate;
+pub use expected::{Expected, Kind};
 pub use instance::{ChangeInstanceError, CreateInstanceError, StateChange, StopRequest};
+pub use migrate::older_schema;
 pub use policy::{PolicyConflict, SetPolicyError, group_remarks, instance_remarks};
 pub use service_group::{CreateServiceGroupError, DeleteServiceGroupError};
 pub use shared_map::SharedMap;
 pub use stored::{Desired, DesiredError, Written};
 
 /// Everything that was asked for, at one generation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DesiredState {
     /// Revision of the store that this state was read at; rises with every write.
@@ -49,9 +54,37 @@ pub struct DesiredState {
     pub service_groups: SharedMap<Uuid, ServiceGroup>,
     /// By UUID.
     pub instances: SharedMap<Uuid, Instance>,
+    /// By UUID; without their private keys.
+    #[serde(default)]
+    pub certificates: SharedMap<Uuid, Certificate>,
     /// Owners of names, domains and ports, by the store's key.
     #[serde(skip)]
     pub claims: SharedMap<String, Uuid>,
+    /// Revision at which each of the store's keys was last written.
+    #[serde(skip)]
+    pub revisions: SharedMap<String, u64>,
+}
+
+impl PartialEq for DesiredState {
+    /// Whether the same is asked for; when each part of it was written makes no difference.
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            generation,
+            service_groups,
+            instances,
+            certificates,
+            claims,
+            revisions: _,
+        } = self;
+        (generation, service_groups, instances, certificates, claims)
+            == (
+                &other.generation,
+                &other.service_groups,
+                &other.instances,
+                &other.certificates,
+                &other.claims,
+            )
+    }
 }
 
 /// Published ports and the policy for the instances behind them.
@@ -187,7 +220,7 @@ impl InstanceState {
 impl DesiredState {
     /// Whether nothing was asked for.
     pub fn is_empty(&self) -> bool {
-        self.service_groups.is_empty() && self.instances.is_empty()
+        self.service_groups.is_empty() && self.instances.is_empty() && self.certificates.is_empty()
     }
 
     /// The instances of a service group.
@@ -216,6 +249,24 @@ impl DesiredState {
             Selector::Uuid(uuid) => Some(*uuid),
             Selector::Name(name) => self.claims.get(&key(name)).copied(),
         }
+    }
+
+    /// The caller's certificate that a selector names.
+    pub fn certificate(&self, caller: Caller, selector: &Selector) -> Option<&Certificate> {
+        let key = |name: &str| keys::certificate_name(caller.account, name);
+        let certificate = self.certificates.get(&self.named(selector, key)?);
+        certificate.filter(|certificate| certificate.account == caller.account)
+    }
+
+    /// The caller's certificates.
+    pub fn certificates_of(&self, caller: Caller) -> impl Iterator<Item = &Certificate> {
+        let certificates = self.certificates.values();
+        certificates.filter(move |certificate| certificate.account == caller.account)
+    }
+
+    /// Revision at which a key of the store was last written; 0 when there is none.
+    fn revision(&self, key: &str) -> u64 {
+        self.revisions.get(key).copied().unwrap_or(0)
     }
 
     /// The caller's service groups.

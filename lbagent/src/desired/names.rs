@@ -43,6 +43,14 @@ pub(super) fn random_suffix() -> String {
         .collect()
 }
 
+/// `<common name>-<5 letters or digits>`: as much of the name as fits, without a wildcard's `*`.
+pub(super) fn certificate_name(common_name: &str) -> String {
+    let plain = common_name.trim_start_matches("*.");
+    let head: String = plain.chars().take(57).collect();
+    let suffix = &random_suffix()[..5];
+    format!("{}-{suffix}", head.trim_end_matches(['-', '.']))
+}
+
 /// A domain label for a group of this name: as much of it as fits, and a suffix.
 pub(super) fn domain_label(name: &str) -> String {
     // A label has 63 letters at most, nine of which are the suffix and its hyphen.

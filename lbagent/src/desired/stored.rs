@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::draft::{Draft, Snapshot};
-use super::{DesiredState, instance, migrate};
+use super::{DesiredState, Expected, Kind, instance, migrate};
 use crate::store::{Store, StoreError, TxnError};
 
 /// Tries to write before giving up. Only another gateway's writes can make one fail.
@@ -39,6 +39,15 @@ pub enum DesiredError {
         /// Its schema.
         found: u32,
     },
+    /// The object is not as the client saw it, or is gone.
+    #[error(
+        "The {} changed since it was read (If-Match): read it again, and try with what it is now",
+        kind.noun()
+    )]
+    Changed {
+        /// What it is.
+        kind: Kind,
+    },
     /// Others write all the time.
     #[error(
         "the desired state kept changing while {ATTEMPTS} attempts to write it were made; try again"
@@ -56,7 +65,14 @@ pub struct Written<T> {
 }
 
 /// The desired state in the store. Its calls block for a disk write.
+#[derive(Clone)]
 pub struct Desired {
+    shared: Arc<Shared>,
+    /// What every change through this handle depends on.
+    expected: Option<Expected>,
+}
+
+struct Shared {
     store: Arc<dyn Store>,
     /// What the store held when last read or written. The lock also orders writes.
     cache: Mutex<Snapshot>,
@@ -66,17 +82,22 @@ pub struct Desired {
 impl Desired {
     /// Reads the store; brings an older one up to date, and gives a new one its flow hash key.
     pub fn load(store: Arc<dyn Store>) -> Result<Self, DesiredError> {
-        let snapshot = Snapshot::from_range(store.range("/")?)?;
-        if let Some(found) = snapshot.schema
+        let range = store.range("/")?;
+        // Before anything else: what is newer need not be readable.
+        if let Some(found) = migrate::found(&range)?
             && found > migrate::SCHEMA
         {
             return Err(DesiredError::NewerSchema { found });
         }
+        let snapshot = Snapshot::from_range(range)?;
         let published = watch::Sender::new(snapshot.state.clone());
         let desired = Self {
-            store,
-            cache: Mutex::new(snapshot),
-            published,
+            shared: Arc::new(Shared {
+                store,
+                cache: Mutex::new(snapshot),
+                published,
+            }),
+            expected: None,
         };
         desired.transact(|draft| {
             migrate::migrate(draft);
@@ -89,14 +110,23 @@ impl Desired {
         Ok(desired)
     }
 
+    /// The same desired state, whose changes through this handle are made only as long as an object
+    /// is as expected. That is checked in each change's transaction.
+    pub fn expecting(&self, expected: Expected) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            expected: Some(expected),
+        }
+    }
+
     /// The state as last written.
     pub fn current(&self) -> Arc<DesiredState> {
-        self.published.borrow().clone()
+        self.shared.published.borrow().clone()
     }
 
     /// Every later state.
     pub fn subscribe(&self) -> watch::Receiver<Arc<DesiredState>> {
-        self.published.subscribe()
+        self.shared.published.subscribe()
     }
 
     /// Key of the flow hash.
@@ -118,6 +148,12 @@ impl Desired {
         let mut cache = self.lock();
         for _ in 0..ATTEMPTS {
             let mut draft = Draft::new(cache.clone());
+            if let Some(expected) = &self.expected
+                && !expected.holds(&mut draft)
+            {
+                let kind = expected.kind;
+                return Err(DesiredError::Changed { kind });
+            }
             let outcome = change(&mut draft);
             let Some(transaction) = draft.transaction() else {
                 return Ok(Written {
@@ -125,10 +161,10 @@ impl Desired {
                     generation: cache.state.generation,
                 });
             };
-            match self.store.txn(&transaction) {
+            match self.shared.store.txn(&transaction) {
                 Ok(revision) if revision == cache.state.generation + 1 => {
                     *cache = draft.committed(revision);
-                    self.published.send_replace(cache.state.clone());
+                    self.shared.published.send_replace(cache.state.clone());
                     return Ok(Written {
                         outcome,
                         generation: revision,
@@ -136,16 +172,16 @@ impl Desired {
                 }
                 Ok(revision) => {
                     // Others wrote keys that this change does not touch.
-                    *cache = Snapshot::from_range(self.store.range("/")?)?;
-                    self.published.send_replace(cache.state.clone());
+                    *cache = Snapshot::from_range(self.shared.store.range("/")?)?;
+                    self.shared.published.send_replace(cache.state.clone());
                     return Ok(Written {
                         outcome,
                         generation: revision,
                     });
                 }
                 Err(TxnError::Conflict { .. }) => {
-                    *cache = Snapshot::from_range(self.store.range("/")?)?;
-                    self.published.send_replace(cache.state.clone());
+                    *cache = Snapshot::from_range(self.shared.store.range("/")?)?;
+                    self.shared.published.send_replace(cache.state.clone());
                 }
                 Err(TxnError::Store(error)) => return Err(error.into()),
                 Err(error @ TxnError::DuplicateKey { .. }) => {
@@ -158,6 +194,9 @@ impl Desired {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Snapshot> {
         // The snapshot is replaced as a whole, never half-written.
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

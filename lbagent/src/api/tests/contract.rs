@@ -382,7 +382,7 @@ async fn paths_and_methods_that_are_not_served_say_so() {
         )
         .await;
     server
-        .refuses("POST /v1/certificates", "{}", 501, "not supported")
+        .refuses("POST /v1/volumes", "{}", 501, "not supported")
         .await;
     server
         .refuses("GET /v1/services/autoscale", "", 501, "not supported")

@@ -1,0 +1,298 @@
+//! `/v1/certificates`. No answer holds a private key.
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use lbagent_api::certificate::{self as contract, CertificateSpec, Certificates, RotationSpec};
+use lbagent_api::envelope::{Item, Reference, Warning};
+use lbagent_api::request::{ListQuery, parse_one_or_many};
+use lbagent_api::{ContractError, Envelope, ErrorCode, ItemError, Selector, paths};
+use serde::Serialize;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::auth::As;
+use super::error::ApiError;
+use super::request::{Body, Listing, Named, page};
+use super::respond::{Answer, answer, change};
+use super::service_groups::missing_selector;
+use super::{Shared, error};
+use crate::desired::certificate::{self, CertificateError, NewCertificate, Rotation};
+use crate::desired::{Caller, Certificate, DesiredState, ServiceGroup};
+
+/// The paths below `/v1/certificates`.
+pub(super) fn routes() -> Router<Shared> {
+    let all = get(list).post(create).put(rotate).delete(delete);
+    let one = get(get_one).put(rotate_one).delete(delete_one);
+    Router::new()
+        .route(paths::CERTIFICATES, all)
+        .route(&format!("{}/{{uuid}}", paths::CERTIFICATES), one)
+}
+
+/// A certificate in an answer: whole, or by its names.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Shown {
+    Whole(Box<contract::Certificate>),
+    Names(Reference),
+}
+
+pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
+    let specs: Vec<CertificateSpec> = parse_one_or_many(&body.0)?;
+    if specs.is_empty() {
+        return Err(ContractError::new(
+            ErrorCode::MalformedRequest,
+            "The request body must be a JSON object or an array of objects",
+        )
+        .into());
+    }
+    // Reading keys is work for a thread that may be busy for a while.
+    let read = |spec: CertificateSpec| {
+        let common_name = spec.validate()?;
+        NewCertificate::read(spec.name, common_name, &spec.chain, spec.pkey)
+            .map_err(|error| ContractError::invalid(error.to_string()))
+    };
+    let names: Vec<Option<String>> = specs.iter().map(|spec| spec.name.clone()).collect();
+    let new = read_all(specs, read).await?;
+    let now = OffsetDateTime::now_utc();
+    let (written, warnings) = change(&context, move |desired| {
+        desired.create_certificates(caller, &new, now)
+    })
+    .await?;
+    let failed = |index: usize, error: &CertificateError| {
+        let name = names.get(index).cloned().flatten();
+        error::create_certificate(name, error)
+    };
+    changed(&context, caller, written.outcome, warnings, failed)
+}
+
+pub(super) async fn rotate(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
+    let mut specs = Vec::new();
+    for spec in parse_one_or_many::<RotationSpec>(&body.0)? {
+        specs.push((spec.selector()?.ok_or_else(missing_selector)?, spec));
+    }
+    if specs.is_empty() {
+        return Err(missing_selector().into());
+    }
+    rotate_these(context, caller, specs).await
+}
+
+pub(super) async fn rotate_one(
+    State(context): State<Shared>,
+    As(caller): As,
+    Named(selector): Named,
+    body: Body,
+) -> Answer {
+    let spec: RotationSpec = lbagent_api::request::parse_body(&body.0)?;
+    Body::without_selector(spec.selector()?)?;
+    rotate_these(context, caller, vec![(selector, spec)]).await
+}
+
+async fn rotate_these(
+    context: Shared,
+    caller: Caller,
+    specs: Vec<(Selector, RotationSpec)>,
+) -> Answer {
+    let read = |(selector, spec): (Selector, RotationSpec)| {
+        Rotation::read(selector, &spec.chain, spec.pkey)
+            .map_err(|error| ContractError::invalid(error.to_string()))
+    };
+    let rotations = read_all(specs, read).await?;
+    let selectors: Vec<_> = rotations.iter().map(|it| it.selector().clone()).collect();
+    let (written, warnings) = change(&context, move |desired| {
+        desired.rotate_certificates(caller, &rotations)
+    })
+    .await?;
+    let failed = |index: usize, error: &CertificateError| {
+        error::change_certificate(&selectors[index], error)
+    };
+    changed(&context, caller, written.outcome, warnings, failed)
+}
+
+/// What breaks a rule refuses the request as a whole, before anything is written.
+async fn read_all<S: Send + 'static, T: Send + 'static>(
+    specs: Vec<S>,
+    read: impl FnMut(S) -> Result<T, ContractError> + Send + 'static,
+) -> Result<Vec<T>, ApiError> {
+    let reading = move || specs.into_iter().map(read).collect::<Result<Vec<T>, _>>();
+    let read = tokio::task::spawn_blocking(reading).await;
+    Ok(read.map_err(|_| ApiError::Internal)??)
+}
+
+/// The certificates that were written, and why others were not.
+fn changed(
+    context: &Shared,
+    caller: Caller,
+    outcomes: Vec<Result<Certificate, CertificateError>>,
+    mut warnings: Vec<Warning>,
+    failed: impl Fn(usize, &CertificateError) -> ItemError,
+) -> Answer {
+    let state = context.desired.current();
+    let attached = certificate::attached(&state, caller.account);
+    let now = OffsetDateTime::now_utc();
+    let mut items = Vec::with_capacity(outcomes.len());
+    for (index, outcome) in outcomes.into_iter().enumerate() {
+        items.push(match outcome {
+            Ok(certificate) => {
+                warnings.extend(date_warning(&certificate, now));
+                Item::Done(whole(&certificate, &attached, now))
+            }
+            Err(error) => Item::Failed(failed(index, &error)),
+        });
+    }
+    let envelope = Envelope::of_items(items, |certificates| Certificates { certificates });
+    answer(Envelope {
+        warnings,
+        ..envelope
+    })
+}
+
+fn date_warning(certificate: &Certificate, now: OffsetDateTime) -> Option<Warning> {
+    let Certificate {
+        name,
+        not_before,
+        not_after,
+        ..
+    } = certificate;
+    let message = if now < *not_before {
+        format!("Certificate '{name}' is not valid before {not_before}: clients will refuse it")
+    } else if *not_after < now {
+        format!("Certificate '{name}' expired on {not_after}: clients will refuse it")
+    } else {
+        return None;
+    };
+    Some(Warning { message })
+}
+
+pub(super) async fn list(
+    State(context): State<Shared>,
+    As(caller): As,
+    query: Listing,
+    body: Body,
+) -> Answer {
+    let query = query.with_body(&body)?;
+    answer(found(&context.desired.current(), caller, &query)?)
+}
+
+pub(super) async fn get_one(
+    State(context): State<Shared>,
+    As(caller): As,
+    Named(selector): Named,
+    Listing(query): Listing,
+    body: Body,
+) -> Answer {
+    body.empty()?;
+    Body::without_selector(query.selectors.first().cloned())?;
+    let query = ListQuery {
+        selectors: vec![selector],
+        details: query.details,
+        ..ListQuery::default()
+    };
+    answer(found(&context.desired.current(), caller, &query)?)
+}
+
+pub(super) async fn delete(
+    State(context): State<Shared>,
+    As(caller): As,
+    query: Listing,
+    body: Body,
+) -> Answer {
+    let query = query.with_body(&body)?;
+    if query.selectors.is_empty() {
+        return Err(missing_selector().into());
+    }
+    delete_these(context, caller, query.selectors).await
+}
+
+pub(super) async fn delete_one(
+    State(context): State<Shared>,
+    As(caller): As,
+    Named(selector): Named,
+    body: Body,
+) -> Answer {
+    body.empty()?;
+    delete_these(context, caller, vec![selector]).await
+}
+
+async fn delete_these(context: Shared, caller: Caller, selectors: Vec<Selector>) -> Answer {
+    let named = selectors.clone();
+    let (written, warnings) = change(&context, move |desired| {
+        desired.delete_certificates(caller, &named)
+    })
+    .await?;
+    let outcomes = selectors.iter().zip(written.outcome);
+    let items = outcomes.map(|(selector, outcome)| match outcome {
+        Ok(reference) => Item::Done(reference),
+        Err(error) => Item::Failed(error::change_certificate(selector, &error)),
+    });
+    let envelope = Envelope::of_items(items.collect(), |certificates| Certificates {
+        certificates,
+    });
+    answer(Envelope {
+        warnings,
+        ..envelope
+    })
+}
+
+fn found(
+    state: &DesiredState,
+    caller: Caller,
+    query: &ListQuery,
+) -> Result<Envelope<Certificates<Shown>>, ContractError> {
+    let attached = certificate::attached(state, caller.account);
+    let now = OffsetDateTime::now_utc();
+    let show = |certificate: &Certificate| match query.details {
+        true => Shown::Whole(Box::new(whole(certificate, &attached, now))),
+        false => Shown::Names(Reference {
+            uuid: certificate.uuid,
+            name: certificate.name.clone(),
+        }),
+    };
+    let items = if query.selectors.is_empty() {
+        let identity = |certificate: &Certificate| (certificate.created_at, certificate.uuid);
+        let page = page(state.certificates_of(caller), identity, query)?;
+        page.into_iter()
+            .map(|certificate| Item::Done(show(certificate)))
+            .collect()
+    } else {
+        let find = |selector| match state.certificate(caller, selector) {
+            Some(certificate) => Item::Done(show(certificate)),
+            None => Item::Failed(ItemError::not_found("certificate", selector)),
+        };
+        query.selectors.iter().map(find).collect()
+    };
+    Ok(Envelope::of_items(items, |certificates| Certificates {
+        certificates,
+    }))
+}
+
+/// The contract's form of a certificate.
+fn whole(
+    certificate: &Certificate,
+    attached: &BTreeMap<Uuid, Vec<&ServiceGroup>>,
+    now: OffsetDateTime,
+) -> contract::Certificate {
+    let groups = attached.get(&certificate.uuid).into_iter().flatten();
+    let reference = |group: &&ServiceGroup| Reference {
+        uuid: group.uuid,
+        name: group.name.clone(),
+    };
+    contract::Certificate {
+        uuid: certificate.uuid,
+        name: certificate.name.clone(),
+        created_at: certificate.created_at,
+        common_name: certificate.common_name.clone(),
+        subject: certificate.subject.clone(),
+        issuer: certificate.issuer.clone(),
+        serial_number: certificate.serial_number.clone(),
+        not_before: certificate.not_before,
+        not_after: certificate.not_after,
+        state: match certificate.is_valid_at(now) {
+            true => contract::CertificateState::Valid,
+            false => contract::CertificateState::Error,
+        },
+        service_groups: groups.map(reference).collect(),
+    }
+}
