@@ -12,6 +12,7 @@
 pub mod certificate;
 pub mod envelope;
 pub mod error_code;
+pub mod events;
 pub mod instance;
 pub mod lifecycle;
 pub mod monitor;
@@ -57,6 +58,10 @@ pub mod paths {
     /// Extension: instances; `/{uuid|name}/policy` below it is an instance's
     /// [`crate::policy::InstancePolicy`].
     pub const X_INSTANCES: &str = "/v1/x/instances";
+    /// Extension: changes and applied generations, as server-sent events, [`crate::events`].
+    pub const EVENTS: &str = "/v1/x/events";
+    /// Changes of instances' states, as server-sent events, [`crate::events::AuditEvent`].
+    pub const AUDIT: &str = "/v1/audit";
     /// Extension: the desired state as one document, [`crate::state::StateDocument`].
     pub const STATE: &str = "/v1/x/state";
 }

@@ -28,7 +28,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tracing::{info, warn};
 
 use crate::api;
@@ -229,13 +229,15 @@ async fn serve(
     let draining = tokio::spawn(drains::run(Arc::clone(&desired)));
     let (stop, stopped) = watch::channel(false);
     let (fragments, holding) = fragments::start(held, stopped.clone());
-    let (monitor, monitoring) = Monitor::start(events, &handle, desired.subscribe(), stopped);
+    let (monitor, monitoring) =
+        Monitor::start(events, &handle, desired.subscribe(), stopped.clone());
     let context = api_context(
         &config,
         gateway,
         desired,
         (handle, monitor, fragments),
         (interfaces, object),
+        stopped,
     )?;
     let served = serve_api(&config.api, context, stop).await;
     // Ends soon by itself, because the API has stopped; with it, so does the sampling.
@@ -274,6 +276,7 @@ fn api_context(
     desired: Arc<Desired>,
     (reconciler, monitor, fragments): (ReconcilerHandle, MonitorHandle, Arc<fragments::Counters>),
     (interfaces, object): (watch::Receiver<Vec<InterfaceStatus>>, Option<ObjectStatus>),
+    stopped: watch::Receiver<bool>,
 ) -> Result<api::Context, AgentError> {
     let token = config.api.token_file.as_ref().map(|path| {
         std::fs::read_to_string(path)
@@ -293,6 +296,8 @@ fn api_context(
         fragments,
         interfaces,
         object,
+        subscribers: Arc::new(Semaphore::new(api::MAX_SUBSCRIBERS)),
+        stopped,
         started_at: OffsetDateTime::now_utc(),
     })
 }

@@ -35,6 +35,8 @@ pub(super) enum ApiError {
     WrongMethod(String),
     /// The contract has it, this version does not.
     NotSupported(String),
+    /// As many streams are open as there may be.
+    TooManySubscribers,
     /// The body is larger than the endpoint takes.
     TooLarge,
     /// The body did not arrive.
@@ -93,6 +95,10 @@ impl ApiError {
             ),
             Self::WrongMethod(text) => (StatusCode::METHOD_NOT_ALLOWED, text),
             Self::NotSupported(text) => (StatusCode::NOT_IMPLEMENTED, text),
+            Self::TooManySubscribers => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many event streams are open; close one, or try again later".to_owned(),
+            ),
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "The request body is too large; send fewer objects at a time".to_owned(),
@@ -101,17 +107,7 @@ impl ApiError {
                 StatusCode::BAD_REQUEST,
                 format!("The request body cannot be read: {text}"),
             ),
-            Self::Desired(error @ DesiredError::Changed { .. }) => {
-                (StatusCode::PRECONDITION_FAILED, error.to_string())
-            }
-            Self::Desired(error) => {
-                let error = anyhow::Error::from(error);
-                tracing::error!("the desired state was not written: {error:#}");
-                (
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    format!("Nothing was changed: {error:#}"),
-                )
-            }
+            Self::Desired(error) => unwritten(error),
             Self::Observe(error) => {
                 let error = anyhow::Error::from(error);
                 (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}"))
@@ -132,12 +128,28 @@ impl ApiError {
     }
 }
 
+/// Why a change of the desired state was not written.
+fn unwritten(error: DesiredError) -> (StatusCode, String) {
+    if let DesiredError::Changed { .. } = error {
+        return (StatusCode::PRECONDITION_FAILED, error.to_string());
+    }
+    let error = anyhow::Error::from(error);
+    tracing::error!("the desired state was not written: {error:#}");
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!("Nothing was changed: {error:#}"),
+    )
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, message) = self.told();
         let body = Envelope::<()>::request_error(status.as_u16(), message);
         let mut response = (status, Json(body)).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(
+            status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        ) {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

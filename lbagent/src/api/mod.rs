@@ -7,6 +7,7 @@ mod auth;
 mod certificates;
 mod error;
 mod etag;
+mod events;
 mod extensions;
 mod instances;
 mod monitor;
@@ -28,7 +29,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, put};
 use lbagent_api::paths;
 use time::OffsetDateTime;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::dataplane::{InterfaceStatus, ObjectStatus};
 use crate::desired::Desired;
@@ -44,6 +45,9 @@ const APPLY_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_BODY: usize = 8 << 20;
 /// Largest state document.
 const MAX_DOCUMENT: usize = 64 << 20;
+
+/// Streams of events at a time, of all clients together.
+pub const MAX_SUBSCRIBERS: usize = 64;
 
 /// What the endpoints work with.
 pub struct Context {
@@ -65,6 +69,10 @@ pub struct Context {
     pub interfaces: watch::Receiver<Vec<InterfaceStatus>>,
     /// Which object is attached.
     pub object: Option<ObjectStatus>,
+    /// Places for streams of events.
+    pub subscribers: Arc<Semaphore>,
+    /// Whether the agent stops, which ends streams.
+    pub stopped: watch::Receiver<bool>,
     /// When the agent started.
     pub started_at: OffsetDateTime,
 }
@@ -115,6 +123,7 @@ pub fn router(context: Context) -> Router {
         .route(&one(paths::INSTANCES, "/stop"), put(instances::stop_one))
         .route(&one(paths::INSTANCES, "/start"), put(instances::start_one))
         .merge(certificates::routes())
+        .merge(events::routes())
         .route(paths::STATUS, get(extensions::status))
         .route(paths::TABLE, get(extensions::table))
         .route(paths::COUNTERS, get(extensions::counters))

@@ -3,6 +3,7 @@
 mod certificates;
 mod contract;
 mod etag;
+mod events;
 mod extensions;
 mod lifecycle;
 mod policy;
@@ -27,6 +28,7 @@ use crate::store::RedbStore;
 struct Server {
     router: Router,
     desired: Arc<Desired>,
+    stop: watch::Sender<bool>,
     _directory: tempfile::TempDir,
     _interfaces: watch::Sender<Vec<InterfaceStatus>>,
 }
@@ -99,6 +101,7 @@ impl Server {
             mode: Some(AttachedMode::Native),
             reason: None,
         }]);
+        let stop = watch::Sender::new(false);
         let router = router(Context {
             gateway,
             metro_domain: "lb.internal".into(),
@@ -109,11 +112,14 @@ impl Server {
             monitor: crate::monitor::MonitorHandle::closed(),
             fragments: Arc::default(),
             object: None,
+            subscribers: Arc::new(Semaphore::new(MAX_SUBSCRIBERS)),
+            stopped: stop.subscribe(),
             started_at: OffsetDateTime::now_utc(),
         });
         Self {
             router,
             desired,
+            stop,
             _directory: directory,
             _interfaces: interfaces,
         }

@@ -24,7 +24,6 @@ pub(super) const PATHS: &[&str] = &[
     "/v1/volumes/{uuid}",
     "/v1/images",
     "/v1/images/list",
-    "/v1/audit",
 ];
 
 pub(super) async fn endpoint(method: Method, uri: Uri) -> ApiError {

@@ -6,6 +6,7 @@
 
 mod caller;
 pub mod certificate;
+mod changes;
 pub mod document;
 mod draft;
 mod expected;
@@ -36,6 +37,7 @@ pub use lbagent_api::policy::{
 
 pub use caller::{Caller, DEFAULT_ACCOUNT, Role};
 pub use certificate::Certificate;
+pub use changes::{ChangeWatch, ObjectChange};
 pub use expected::{Expected, Kind};
 pub use instance::{ChangeInstanceError, CreateInstanceError, StateChange, StopRequest};
 pub use migrate::older_schema;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::draft::{Draft, Snapshot};
 use super::{DesiredState, Expected, Kind, instance, migrate};
-use crate::store::{Store, StoreError, TxnError};
+use crate::store::{Store, StoreError, TxnError, Watch};
 
 /// Tries to write before giving up. Only another gateway's writes can make one fail.
 const ATTEMPTS: usize = 16;
@@ -117,6 +117,11 @@ impl Desired {
             shared: Arc::clone(&self.shared),
             expected: Some(expected),
         }
+    }
+
+    /// Changes of the store's keys below a prefix, from a revision on.
+    pub(super) fn watch(&self, prefix: &str, revision: u64) -> Box<dyn Watch> {
+        self.shared.store.watch(prefix, revision)
     }
 
     /// The state as last written.

@@ -93,7 +93,12 @@ pub struct Transaction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// It was created or replaced.
-    Put(KeyValue),
+    Put {
+        /// What it is now.
+        item: KeyValue,
+        /// What it held before; `None` for a new key.
+        previous: Option<Vec<u8>>,
+    },
     /// It was removed.
     Delete {
         /// The key.
@@ -109,7 +114,7 @@ impl Event {
     /// The key that changed.
     pub fn key(&self) -> &str {
         match self {
-            Self::Put(item) => &item.key,
+            Self::Put { item, .. } => &item.key,
             Self::Delete { key, .. } => key,
         }
     }
@@ -117,7 +122,7 @@ impl Event {
     /// The revision at which it changed.
     pub fn revision(&self) -> u64 {
         match self {
-            Self::Put(item) => item.mod_revision,
+            Self::Put { item, .. } => item.mod_revision,
             Self::Delete { revision, .. } => *revision,
         }
     }

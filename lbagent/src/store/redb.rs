@@ -148,15 +148,18 @@ fn apply(
     for op in ops {
         match op {
             Op::Put { key, value } => {
-                let created = values.get(key.as_str())?.map(|value| value.value().0);
+                let found = values.get(key.as_str())?;
+                let found = found.map(|value| (value.value().0, value.value().2.to_vec()));
+                let (created, previous) = found.unzip();
                 let create_revision = created.unwrap_or(revision);
                 values.insert(key.as_str(), (create_revision, revision, value.as_slice()))?;
-                events.push(Event::Put(KeyValue {
+                let item = KeyValue {
                     key: key.clone(),
                     value: value.clone(),
                     create_revision,
                     mod_revision: revision,
-                }));
+                };
+                events.push(Event::Put { item, previous });
             }
             Op::Delete { key } => {
                 if let Some(previous) = values.remove(key.as_str())? {

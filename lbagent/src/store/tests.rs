@@ -66,8 +66,9 @@ impl Model {
                         create_revision,
                         mod_revision: revision,
                     };
-                    self.keys.insert(item.key.clone(), item.clone());
-                    self.events.push(Event::Put(item));
+                    let previous = self.keys.insert(item.key.clone(), item.clone());
+                    let previous = previous.map(|item| item.value);
+                    self.events.push(Event::Put { item, previous });
                 }
                 Op::Delete { key } => {
                     if let Some(previous) = self.keys.remove(key) {
@@ -227,7 +228,8 @@ fn a_watch_waits_for_its_prefix() {
         create_revision: revision,
         mod_revision: revision,
     };
-    assert_eq!(events, [Event::Put(item(2))]);
+    let (item, previous) = (item(2), None);
+    assert_eq!(events, [Event::Put { item, previous }]);
 }
 
 #[test]

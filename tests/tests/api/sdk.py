@@ -1,6 +1,7 @@
 """Drives the agent with the official client, as a user of it would. Run by python_sdk.rs."""
 
 import asyncio
+import os
 import sys
 
 from unikraft_cloud import UnikraftCloud
@@ -72,9 +73,28 @@ async def instances(ukc):
     await expect(NotFoundError, ukc.instances.get(name="one"))
 
 
+async def certificates(ukc):
+    pem = {"chain": os.environ["TEST_CHAIN"], "pkey": os.environ["TEST_PKEY"]}
+    made = await ukc.certificates.create(common_name="sdk.example.com", **pem)
+    assert (made.state, made.service_groups) == ("valid", []), made
+    assert made.name.startswith("sdk.example.com-"), made
+    assert "PRIVATE" not in repr(made), made
+    handle = ukc.certificates.get(name=made.name)
+    assert (await handle).serial_number == made.serial_number
+    assert [one.uuid async for one in ukc.certificates.list()] == [made.uuid]
+    assert (await handle.update(**pem)).uuid == made.uuid
+    mismatch = await expect(
+        UnikraftCloudError, ukc.certificates.create(common_name="a.example.net", **pem)
+    )
+    assert "a.example.net" in str(mismatch), mismatch
+    await handle.delete()
+    missing = await expect(NotFoundError, ukc.certificates.get(uuid=made.uuid))
+    assert missing.absent, missing
+
+
 async def main():
     async with UnikraftCloud(token="tok", base_url=sys.argv[1], trust_env=False) as ukc:
-        for step in (services, paging, instances):
+        for step in (services, paging, instances, certificates):
             await step(ukc)
             print(step.__name__, "done")
         await ukc.services.get(name="web").delete()

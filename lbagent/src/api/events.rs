@@ -1,0 +1,271 @@
+//! Streams of what happens: `/v1/x/events`, lbagent's own, and `/v1/audit` in the contract's form. Both
+//! tell the store's history: what was committed, in its order.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Query, State};
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use axum::response::IntoResponse;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::routing::get;
+use futures_util::stream;
+use lbagent_api::events::{
+    Applied, AuditData, AuditEvent, AuditObject, AuditQuery, EventsQuery, Gap, ObjectKind,
+    parse_generation,
+};
+use lbagent_api::{ContractError, paths};
+use serde::Serialize;
+use time::OffsetDateTime;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use uuid::Uuid;
+
+use super::Shared;
+use super::auth::As;
+use super::error::ApiError;
+use super::respond::Answer;
+use crate::desired::{Caller, ChangeWatch, Desired, ObjectChange, Role};
+use crate::reconcile::ReconcileResult;
+use crate::store::WatchError;
+
+/// Silence after which a comment shows that the connection lives.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// The same for `/v1/audit`, as its contract has it.
+const AUDIT_HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// The paths of the streams.
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route(paths::EVENTS, get(events))
+        .route(paths::AUDIT, get(audit))
+}
+
+/// The pairs of the query string.
+pub(super) struct Pairs(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Pairs {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| ContractError::invalid(error.body_text()))?;
+        Ok(Self(pairs))
+    }
+}
+
+impl Pairs {
+    fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+}
+
+/// What a stream turns into events.
+enum Happened {
+    Changes(Vec<ObjectChange>),
+    Applied(Arc<ReconcileResult>),
+    Gap(Gap),
+}
+
+/// Follows the history, and goes on behind a gap.
+struct Source {
+    desired: Arc<Desired>,
+    changes: ChangeWatch,
+    /// Results of the reconciler, if they are asked for.
+    results: Option<watch::Receiver<Arc<ReconcileResult>>>,
+    applied: u64,
+    stopped: watch::Receiver<bool>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Source {
+    fn open(context: &Shared, from: Option<u64>, with_results: bool) -> Result<Self, ApiError> {
+        let place = Arc::clone(&context.subscribers).try_acquire_owned();
+        let place = place.map_err(|_| ApiError::TooManySubscribers)?;
+        let now = context.desired.current().generation;
+        // A generation that is yet to come is another history's: that of a store before a restore.
+        let from = from.unwrap_or(now + 1);
+        if from > now + 1 {
+            let text = format!("Generation {from} does not exist yet; the newest is {now}");
+            return Err(ContractError::invalid(text).into());
+        }
+        Ok(Self {
+            changes: context.desired.changes(from),
+            desired: Arc::clone(&context.desired),
+            results: with_results.then(|| context.reconciler.subscribe()),
+            applied: 0,
+            stopped: context.stopped.clone(),
+            _place: place,
+        })
+    }
+
+    /// The next thing that happened; `None` when the agent stops. Each branch is cancel-safe.
+    async fn next(&mut self) -> Option<Happened> {
+        loop {
+            let result = async {
+                match &mut self.results {
+                    None => std::future::pending().await,
+                    Some(results) => results
+                        .changed()
+                        .await
+                        .map(|()| results.borrow_and_update().clone()),
+                }
+            };
+            tokio::select! {
+                changes = self.changes.next() => match changes {
+                    Ok(changes) => return Some(Happened::Changes(changes)),
+                    Err(WatchError::Compacted { asked, oldest }) => {
+                        self.changes = self.desired.changes(oldest);
+                        return Some(Happened::Gap(Gap { from: asked, next: oldest }));
+                    }
+                    Err(WatchError::Closed) => return None,
+                },
+                result = result => match result {
+                    Ok(result) if result.generation > self.applied => {
+                        self.applied = result.generation;
+                        return Some(Happened::Applied(result));
+                    }
+                    Ok(_) => {}
+                    Err(_) => return None,
+                },
+                _ = self.stopped.wait_for(|stopped| *stopped) => return None,
+            }
+        }
+    }
+}
+
+/// A response that goes on until the client or the agent ends it.
+fn stream_of(
+    source: Source,
+    heartbeat: Duration,
+    tell: impl FnMut(Happened) -> Vec<Event> + Send + 'static,
+) -> axum::response::Response {
+    let events = stream::unfold(
+        (source, tell, VecDeque::new()),
+        |(mut source, mut tell, mut queue)| async move {
+            while queue.is_empty() {
+                queue.extend(tell(source.next().await?));
+            }
+            let event: Event = queue.pop_front()?;
+            Some((Ok::<_, Infallible>(event), (source, tell, queue)))
+        },
+    );
+    let alive = KeepAlive::new().interval(heartbeat).text("heartbeat");
+    Sse::new(events).keep_alive(alive).into_response()
+}
+
+/// An event; objects of ours are always JSON.
+fn event(name: &str, data: &impl Serialize) -> Event {
+    let event = Event::default().event(name);
+    event.json_data(data).unwrap_or_default()
+}
+
+pub(super) async fn events(
+    State(context): State<Shared>,
+    As(caller): As,
+    pairs: Pairs,
+    headers: HeaderMap,
+) -> Answer {
+    let query = EventsQuery::parse(pairs.iter())?;
+    let is_operator = caller.role == Role::Operator;
+    // An operator sees all accounts, unless it names one; anybody else its own.
+    let account = match query.account {
+        Some(account) if !is_operator && account != caller.account => {
+            return Err(ApiError::Forbidden { role: caller.role });
+        }
+        None if !is_operator => Some(caller.account),
+        account => account,
+    };
+    let from = match headers.get("last-event-id").and_then(|id| id.to_str().ok()) {
+        Some(id) => Some(parse_generation("Last-Event-ID", id)? + 1),
+        None => query.from,
+    };
+    let source = Source::open(&context, from, is_operator)?;
+    let is_wanted = move |it: &ObjectChange| {
+        (query.kinds.is_empty() || query.kinds.contains(&it.change.kind))
+            && account.is_none_or(|account| account == it.change.account)
+    };
+    let tell = move |happened| match happened {
+        Happened::Changes(changes) => {
+            let wanted: Vec<_> = changes.iter().filter(|it| is_wanted(it)).collect();
+            let next = wanted.iter().skip(1).map(|it| Some(it.change.generation));
+            let next = next.chain([None]);
+            let tell = |(it, next): (&&ObjectChange, Option<u64>)| {
+                let told = event(it.change.r#type.name(), &it.change);
+                // A client that comes back must not miss the rest of a transaction: only the last
+                // event of a generation has its id.
+                match next == Some(it.change.generation) {
+                    true => told,
+                    false => told.id(it.change.generation.to_string()),
+                }
+            };
+            wanted.iter().zip(next).map(tell).collect()
+        }
+        Happened::Applied(result) => vec![event(
+            "applied",
+            &Applied {
+                generation: result.generation,
+                steps: result.steps,
+                conditions: result.conditions.len(),
+                error: result.error.clone(),
+            },
+        )],
+        Happened::Gap(gap) => vec![event("gap", &gap).id((gap.next - 1).to_string())],
+    };
+    Ok(stream_of(source, HEARTBEAT, tell))
+}
+
+pub(super) async fn audit(State(context): State<Shared>, As(caller): As, pairs: Pairs) -> Answer {
+    let query = AuditQuery::parse(pairs.iter())?;
+    let source = Source::open(&context, None, false)?;
+    let tell = move |happened| match happened {
+        Happened::Changes(changes) => {
+            let wanted = changes.iter().filter_map(|it| audited(it, caller, &query));
+            wanted.map(|told| event(&told.r#type, &told)).collect()
+        }
+        Happened::Gap(gap) => vec![event("gap", &lost(gap))],
+        Happened::Applied(_) => Vec::new(),
+    };
+    Ok(stream_of(source, AUDIT_HEARTBEAT, tell))
+}
+
+/// A change of an instance's state, if it is one that this client wants to see.
+fn audited(it: &ObjectChange, caller: Caller, query: &AuditQuery) -> Option<AuditEvent> {
+    const TYPE: &str = "vm.state_change";
+    let uuid: Uuid = it.change.uuid;
+    let is_asked = (query.events.is_empty() || query.events.iter().any(|asked| asked == TYPE))
+        && (query.uuids.is_empty() || query.uuids.contains(&uuid));
+    let is_visible = it.change.account == caller.account;
+    let is_change = it.change.kind == ObjectKind::Instance && it.state_before != it.state_now;
+    (is_asked && is_visible && is_change).then(|| AuditEvent {
+        r#type: TYPE.to_owned(),
+        timestamp: OffsetDateTime::now_utc(),
+        object: Some(AuditObject {
+            r#type: "i".to_owned(),
+            uuid,
+            owner: it.change.account,
+            tags: Vec::new(),
+        }),
+        data: Some(AuditData {
+            prev: it.state_before.clone(),
+            new: it.state_now.clone().unwrap_or_else(|| "deleted".to_owned()),
+        }),
+        dropped: None,
+    })
+}
+
+fn lost(gap: Gap) -> AuditEvent {
+    AuditEvent {
+        r#type: "gap".to_owned(),
+        timestamp: OffsetDateTime::now_utc(),
+        object: None,
+        data: None,
+        dropped: Some(gap.next - gap.from),
+    }
+}
