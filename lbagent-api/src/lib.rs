@@ -2,13 +2,14 @@
 //!
 //! * [`envelope`], [`error_code`], [`request`]: what every answer and every request share
 //! * [`service_group`], [`instance`], [`lifecycle`], [`certificate`]: the Services API v1
-//! * [`status`], [`state`], [`policy`], [`trace`], [`monitor`]: lbagent's own extensions below `/v1/x/`
+//! * [`access`], [`status`], [`state`], [`policy`], [`trace`], [`monitor`]: lbagent's own extensions below `/v1/x/`
 //! * [`port_spec`]: the grammar in which people write published ports
 //!
 //! A type named `…Spec` is a request as received: its members are optional and wide, so that a
 //! wrong value gets the contract's message rather than the parser's. The validated forms are the
 //! types without the suffix.
 
+pub mod access;
 pub mod certificate;
 pub mod envelope;
 pub mod error_code;
@@ -62,9 +63,18 @@ pub mod paths {
     pub const EVENTS: &str = "/v1/x/events";
     /// Changes of instances' states, as server-sent events, [`crate::events::AuditEvent`].
     pub const AUDIT: &str = "/v1/audit";
+    /// Quotas of the caller's account; `/v1/users/{uuid}/quotas` names it.
+    pub const QUOTAS: &str = "/v1/users/quotas";
+    /// Extension: accounts; `/{uuid|name}` below it names one, `/{uuid|name}/quotas` its quotas.
+    pub const ACCOUNTS: &str = "/v1/x/accounts";
+    /// Extension: tokens; `/{uuid}` below it names one.
+    pub const TOKENS: &str = "/v1/x/tokens";
     /// Extension: the desired state as one document, [`crate::state::StateDocument`].
     pub const STATE: &str = "/v1/x/state";
 }
+
+/// The Unix socket that the agent listens on unless configured otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/lbagent/api.sock";
 
 /// Where the agent listens unless configured otherwise.
 pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7480";

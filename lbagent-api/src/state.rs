@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::access::Quotas;
 use crate::policy::{GroupPolicy, InstancePolicy};
 use crate::service_group::{Autokill, Service};
 
@@ -65,6 +66,10 @@ pub struct StateDocument {
     /// A UDP flow is new after so many seconds of silence.
     #[serde(default = "default_udp_idle_s")]
     pub udp_idle_s: u32,
+    /// Accounts, but for the default one unless it was given quotas. Tokens stay where they are: an
+    /// exported state lets nobody in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accounts: Vec<StateAccount>,
     /// Service groups.
     #[serde(default)]
     pub service_groups: Vec<StateServiceGroup>,
@@ -89,6 +94,21 @@ pub enum UnpublishedPorts {
     Pass,
     /// They are dropped and counted.
     Drop,
+}
+
+/// An account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateAccount {
+    /// Identity.
+    pub uuid: Uuid,
+    /// Unique name.
+    pub name: String,
+    /// When it was created.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// What it may have.
+    pub quotas: Quotas,
 }
 
 /// A service group.

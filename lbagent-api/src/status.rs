@@ -52,6 +52,9 @@ pub struct AgentInfo {
     /// When the process started.
     #[serde(with = "time::serde::rfc3339")]
     pub started_at: OffsetDateTime,
+    /// Requests that were refused because nobody knows who asked.
+    #[serde(default)]
+    pub refused_requests: u64,
 }
 
 /// The BPF programs of this agent.

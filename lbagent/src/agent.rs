@@ -12,29 +12,28 @@
 //! A stop ends the API first and leaves the pinned data plane as it is.
 
 mod drains;
+mod listen;
 mod lock;
 mod notify;
 mod open_store;
+pub(crate) mod tls;
 mod wake;
 
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::api;
-use crate::config::{ApiConfig, Config};
+use crate::config::Config;
 use crate::dataplane::{InterfaceStatus, KernelDataplane, LoadError, ObjectStatus, OpenOptions};
-use crate::desired::{Desired, DesiredError, document};
+use crate::desired::{Desired, DesiredError, Digest, document};
 use crate::fragments;
 use crate::monitor::{Monitor, MonitorHandle};
 use crate::plan::GatewaySettings;
@@ -116,6 +115,9 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    /// The certificate of the API cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
     /// Something that every host has is missing.
     #[error("cannot {what}")]
     Host {
@@ -188,6 +190,10 @@ fn import(desired: &Desired, path: &Path, vips: &BTreeSet<IpAddr>) -> Result<(),
         source,
     })?;
     let written = desired.replace(&wanted)?;
+    written.outcome.map_err(|error| AgentError::Import {
+        path: path.to_owned(),
+        source: error.into(),
+    })?;
     info!(path = %path.display(), generation = written.generation, "imported the state document");
     Ok(())
 }
@@ -239,7 +245,7 @@ async fn serve(
         (interfaces, object),
         stopped,
     )?;
-    let served = serve_api(&config.api, context, stop).await;
+    let served = listen::serve(&config.api, context, stop).await;
     // Ends soon by itself, because the API has stopped; with it, so does the sampling.
     let _ = tokio::time::timeout(Duration::from_secs(2), monitoring).await;
     for task in [reconciling, waking, draining, holding] {
@@ -280,7 +286,7 @@ fn api_context(
 ) -> Result<api::Context, AgentError> {
     let token = config.api.token_file.as_ref().map(|path| {
         std::fs::read_to_string(path)
-            .map(|text| text.trim().to_owned())
+            .map(|text| Digest::of(text.trim().as_bytes()))
             .map_err(|source| AgentError::Token {
                 path: path.clone(),
                 source,
@@ -290,6 +296,8 @@ fn api_context(
         gateway,
         metro_domain: config.api.metro_domain.clone(),
         token: token.transpose()?,
+        tcp_without_token: config.api.loopback_without_token,
+        refusals: api::Refusals::default(),
         desired,
         reconciler,
         monitor,
@@ -300,98 +308,4 @@ fn api_context(
         stopped,
         started_at: OffsetDateTime::now_utc(),
     })
-}
-
-/// Serves until a signal comes, which `stop` then tells. Requests under way are finished.
-async fn serve_api(
-    config: &ApiConfig,
-    context: api::Context,
-    stop: watch::Sender<bool>,
-) -> Result<(), AgentError> {
-    let router = api::router(context);
-    let stopped = stop.subscribe();
-    let mut servers = tokio::task::JoinSet::new();
-    let wait = |mut stopped: watch::Receiver<bool>| async move {
-        // An error means that the sender is gone, which is an end too.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
-    if let Some(address) = config.listen {
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| AgentError::Listen {
-                address: address.to_string(),
-                source,
-            })?;
-        info!(%address, "the API listens");
-        let serve = axum::serve(listener, router.clone());
-        servers.spawn(
-            serve
-                .with_graceful_shutdown(wait(stopped.clone()))
-                .into_future(),
-        );
-    }
-    if let Some(path) = &config.unix_socket {
-        let listener = listen_on_path(path)?;
-        info!(path = %path.display(), "the API listens");
-        let serve = axum::serve(listener, router);
-        servers.spawn(serve.with_graceful_shutdown(wait(stopped)).into_future());
-    }
-    notify::ready();
-    wait_for_signal().await?;
-    notify::stopping();
-    stop.send_replace(true);
-    // A client that holds its connection open must not keep the agent.
-    let patience = std::time::Duration::from_secs(5);
-    let finished = async { while servers.join_next().await.is_some() {} };
-    if tokio::time::timeout(patience, finished).await.is_err() {
-        warn!("API connections are still open after {patience:?}; closing them");
-    }
-    if let Some(path) = &config.unix_socket {
-        let _ = std::fs::remove_file(path);
-    }
-    info!("lbagent stops; the pinned data plane goes on forwarding");
-    Ok(())
-}
-
-/// Binds a Unix socket, in the place of one that a killed agent left behind. Owner and group may
-/// connect.
-fn listen_on_path(path: &Path) -> Result<UnixListener, AgentError> {
-    let failed = |source| AgentError::Listen {
-        address: path.display().to_string(),
-        source,
-    };
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(failed)?;
-    }
-    // Anything but a socket, and a socket that somebody answers on, is left alone: binding to it
-    // fails, and says so.
-    let is_socket =
-        std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
-        std::fs::remove_file(path).map_err(failed)?;
-    }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
-    Ok(listener)
-}
-
-async fn wait_for_signal() -> Result<(), AgentError> {
-    let listen = |kind| {
-        signal(kind).map_err(|source| AgentError::Host {
-            what: "listen for signals",
-            source,
-        })
-    };
-    let (mut terminate, mut interrupt, mut hangup) = (
-        listen(SignalKind::terminate())?,
-        listen(SignalKind::interrupt())?,
-        listen(SignalKind::hangup())?,
-    );
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => warn!("SIGHUP changes nothing: restart lbagent to read its configuration again"),
-        }
-    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Every problem is found in one go, and each names the key and where its value came from.
 
+mod api;
 mod reader;
 mod settings;
 #[cfg(test)]
@@ -65,10 +66,25 @@ pub struct ApiConfig {
     pub listen: Option<SocketAddr>,
     /// Unix socket to listen on.
     pub unix_socket: Option<PathBuf>,
-    /// Holds the bearer token that clients must show; none is asked for when absent.
+    /// Its members may use the socket, beside root and the agent's own user.
+    pub unix_socket_group: Option<u32>,
+    /// Whether clients on this host are operators over TCP without a token.
+    pub loopback_without_token: bool,
+    /// Holds a token of an operator, beside those in the store.
     pub token_file: Option<PathBuf>,
+    /// What the TCP listener proves itself with; it speaks plain HTTP when absent.
+    pub tls: Option<TlsFiles>,
     /// Domain below which unqualified domain names of service groups live.
     pub metro_domain: String,
+}
+
+/// Files in PEM form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and those between it and a root that clients know.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 impl Config {
@@ -92,9 +108,10 @@ impl Config {
             Origin::Line { line, .. } => line,
             Origin::File(_) | Origin::Flag(_) => usize::MAX,
         });
-        match config {
-            Some(config) if problems.is_empty() => Ok(config),
-            _ => Err(ConfigError::Invalid { problems }),
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError::Invalid { problems })
         }
     }
 

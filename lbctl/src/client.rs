@@ -6,11 +6,13 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lbagent_api::access::ACCOUNT_HEADER;
 use lbagent_api::envelope::{Item, Warning};
 use lbagent_api::{Envelope, ItemError, ResponseStatus};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::{Method, Request, Response};
+use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 use ureq::{Agent, SendBody, config::Config, http::Uri};
@@ -29,18 +31,34 @@ const MAX_ANSWER: u64 = 512 << 20;
 /// Where the agent is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// `http://HOST:PORT`, without a path.
+    /// `http://HOST:PORT` or `https://HOST:PORT`, without a path.
     Http(String),
     /// A Unix socket.
     Unix(PathBuf),
 }
 
 impl Endpoint {
-    /// Reads `http://HOST:PORT[/v1]`, `HOST:PORT`, `unix:PATH` or an absolute path.
+    /// The agent of this host: its Unix socket, which needs no token, if it is there.
+    pub fn local() -> Self {
+        let socket = std::path::Path::new(lbagent_api::DEFAULT_SOCKET);
+        if socket.exists() {
+            Self::Unix(socket.into())
+        } else {
+            Self::Http(lbagent_api::DEFAULT_ENDPOINT.to_owned())
+        }
+    }
+
+    /// Whether the agent has to prove who it is.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Http(base) if base.starts_with("https://"))
+    }
+
+    /// Reads `http[s]://HOST:PORT[/v1]`, `HOST:PORT`, `unix:PATH` or an absolute path.
     pub fn parse(text: &str) -> Result<Self, CtlError> {
         let wrong = |why: &str| {
             Err(CtlError::Usage(format!(
-                "endpoint '{text}' {why}; write http://HOST:PORT or unix:/PATH/TO/SOCKET"
+                "endpoint '{text}' {why}; write http://HOST:PORT, https://HOST:PORT or \
+                 unix:/PATH/TO/SOCKET"
             )))
         };
         if let Some(path) = text.strip_prefix("unix:") {
@@ -53,9 +71,6 @@ impl Endpoint {
         if text.starts_with('/') {
             return Ok(Self::Unix(text.into()));
         }
-        if text.starts_with("https://") {
-            return wrong("asks for TLS, which the agent's API does not speak");
-        }
         let base = text.trim_end_matches('/');
         let base = base.strip_suffix("/v1").unwrap_or(base);
         let base = if base.contains("://") {
@@ -65,7 +80,7 @@ impl Endpoint {
         };
         match base.parse::<Uri>() {
             Ok(uri)
-                if uri.scheme_str() == Some("http")
+                if matches!(uri.scheme_str(), Some("http" | "https"))
                     && uri.host().is_some_and(|host| !host.is_empty())
                     && !base.ends_with(':')
                     && matches!(uri.path(), "" | "/")
@@ -118,12 +133,20 @@ pub struct Client {
     token: Option<Token>,
     /// Whether answers are printed as they come.
     pub keeps_answers: bool,
+    /// The account that an operator acts for, instead of its own.
+    pub account: Option<String>,
 }
 
 impl Client {
     /// A client of the agent at `endpoint`. Connects with the first request.
     pub fn new(endpoint: Endpoint, token: Option<Token>) -> Self {
+        Self::with_tls(endpoint, token, TlsConfig::default())
+    }
+
+    /// As [`new`](Self::new), for an endpoint that speaks TLS.
+    pub fn with_tls(endpoint: Endpoint, token: Option<Token>, tls: TlsConfig) -> Self {
         let config = Config::builder()
+            .tls_config(tls)
             .http_status_as_error(false)
             .max_redirects(0)
             // A proxy from the environment would get the token.
@@ -144,6 +167,7 @@ impl Client {
             endpoint,
             token,
             keeps_answers: false,
+            account: None,
         }
     }
 
@@ -233,6 +257,9 @@ impl Client {
         if let Some(Token(token)) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
+        if let Some(account) = &self.account {
+            request = request.header(ACCOUNT_HEADER, account);
+        }
         if body.is_some() {
             request = request.header("Content-Type", "application/json");
         }
@@ -275,7 +302,7 @@ impl Client {
 
     /// Takes the data out of an answer's envelope, or tells why there is none.
     fn open<D: DeserializeOwned>(&self, status: u16, text: &[u8]) -> Result<D, CtlError> {
-        if matches!(status, 401 | 403) {
+        if status == 401 {
             let given = self.token.is_some();
             return Err(CtlError::Token {
                 endpoint: self.endpoint.to_string(),

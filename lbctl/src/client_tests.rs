@@ -139,7 +139,7 @@ fn nobody_answers() {
 
 #[test]
 fn the_token_travels_and_is_never_printed() {
-    let (endpoint, server) = stub("403 Forbidden", r#"{"status":"error"}"#);
+    let (endpoint, server) = stub("401 Unauthorized", r#"{"status":"error"}"#);
     let client = Client::new(endpoint, Some(Token::parse(" secret \n").unwrap()));
     let error = client.get::<serde_json::Value>("/v1/services").unwrap_err();
     let (head, _) = server.join().unwrap();
@@ -188,6 +188,7 @@ fn endpoints() {
         ("http://127.0.0.1:7480", "http://127.0.0.1:7480"),
         ("http://127.0.0.1:7480/v1/", "http://127.0.0.1:7480"),
         ("gateway:7480", "http://gateway:7480"),
+        ("https://gateway:7480/v1", "https://gateway:7480"),
         ("http://[::1]:7480", "http://[::1]:7480"),
         ("unix:/run/lbagent/api.sock", "unix:/run/lbagent/api.sock"),
         ("unix:///run/lbagent/api.sock", "unix:/run/lbagent/api.sock"),
@@ -195,14 +196,7 @@ fn endpoints() {
     ] {
         assert_eq!(Endpoint::parse(text).unwrap().to_string(), expected);
     }
-    for text in [
-        "",
-        "https://gateway",
-        "ftp://gateway",
-        "http://",
-        "http://a/b",
-        "unix:x",
-    ] {
+    for text in ["", "ftp://gateway", "http://", "http://a/b", "unix:x"] {
         assert_eq!(Endpoint::parse(text).unwrap_err().exit_code(), 2, "{text}");
     }
 }

@@ -12,6 +12,7 @@ mod screen;
 #[cfg(test)]
 mod stub;
 mod table;
+mod tls;
 mod unix_socket;
 
 use std::path::PathBuf;
@@ -39,14 +40,16 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(version, after_help = AFTER_HELP, propagate_version = true)]
 struct Cli {
-    /// The agent: http://HOST:PORT or unix:/PATH/TO/SOCKET
-    #[arg(
-        long,
-        global = true,
-        env = "LBCTL_ENDPOINT",
-        default_value = lbagent_api::DEFAULT_ENDPOINT
-    )]
-    endpoint: String,
+    /// The agent: http[s]://HOST:PORT or unix:/PATH/TO/SOCKET. Without it, the Unix socket
+    /// /run/lbagent/api.sock if it is there, else http://127.0.0.1:7480
+    #[arg(long, global = true, env = "LBCTL_ENDPOINT")]
+    endpoint: Option<String>,
+    /// Certificates that prove the agent's own, for https; the system's roots without it
+    #[arg(long, global = true, value_name = "FILE", env = "LBCTL_CA_FILE")]
+    ca_file: Option<PathBuf>,
+    /// For operators: the account to act for, by name or UUID
+    #[arg(long, global = true, value_name = "ACCOUNT", env = "LBCTL_ACCOUNT")]
+    account: Option<String>,
     /// The agent's token
     #[arg(long, global = true, env = "LBCTL_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -71,6 +74,12 @@ enum Command {
     /// Instances: what the published ports lead to
     #[command(subcommand, visible_aliases = ["instances", "inst"])]
     Instance(cmd::instance::Command),
+    /// Accounts that share the gateway, and their quotas
+    #[command(subcommand, visible_alias = "accounts")]
+    Account(cmd::account::Command),
+    /// Tokens: who may ask the agent for what
+    #[command(subcommand, visible_alias = "tokens")]
+    Token(cmd::token::Command),
     /// VIPs and backends as the data plane has them, in the look of ipvsadm
     Show(cmd::show::Arguments),
     /// The agent, its interfaces, and what is not as it should be
@@ -153,7 +162,17 @@ fn run(cli: Cli) -> Result<(), CtlError> {
         (Some(token), None) => Some(Token::parse(token)?),
         (None, None) => None,
     };
-    let mut client = Client::new(Endpoint::parse(&cli.endpoint)?, token);
+    let endpoint = match &cli.endpoint {
+        Some(text) => Endpoint::parse(text)?,
+        None => Endpoint::local(),
+    };
+    let mut client = if endpoint.is_tls() {
+        let tls = tls::config(cli.ca_file.as_deref())?;
+        Client::with_tls(endpoint, token, tls)
+    } else {
+        Client::new(endpoint, token)
+    };
+    client.account = cli.account.clone();
     client.keeps_answers = format == Format::Raw;
     match cli.command.watch() {
         Some(every) => cmd::watch::run(every, || dispatch(&cli.command, &client, format)),
@@ -165,6 +184,8 @@ fn dispatch(command: &Command, client: &Client, format: Format) -> Result<(), Ct
     match command {
         Command::Service(command) => cmd::service::run(command, client, format),
         Command::Instance(command) => cmd::instance::run(command, client, format),
+        Command::Account(command) => cmd::account::run(command, client, format),
+        Command::Token(command) => cmd::token::run(command, client, format),
         Command::Show(arguments) => cmd::show::run(arguments, client, format),
         Command::Status(arguments) => cmd::status::run(arguments, client, format),
         Command::Counters(arguments) => cmd::counters::run(arguments, client, format),

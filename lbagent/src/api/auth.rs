@@ -1,32 +1,163 @@
 //! Who asks: every request gets its [`Caller`] here, or is refused.
+//!
+//! A token tells account and role. Without one, the Unix socket tells by the kernel's word which
+//! user is at its other end; over TCP nobody is let in, unless the configuration says so.
 
-use axum::extract::{FromRequestParts, Request, State};
-use axum::http::header;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::http::request::Parts;
+use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use lbagent_api::Selector;
+use lbagent_api::access::ACCOUNT_HEADER;
+use time::OffsetDateTime;
 
+use super::Context;
 use super::Shared;
-use super::error::ApiError;
-use crate::desired::{Caller, DEFAULT_ACCOUNT, Role};
+use super::error::{ApiError, AuthError};
+use crate::desired::{Caller, DEFAULT_ACCOUNT, Digest, Role};
 
-/// Lets requests through that show the configured token; all when there is none. The health of the
-/// agent is no secret.
+/// What is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Anybody.
+    Tcp,
+    /// A process of this host that may operate the gateway.
+    Operator,
+    /// Another process of this host.
+    Stranger {
+        /// Its user.
+        uid: u32,
+    },
+}
+
+/// Refusals, counted, and logged no more often than a log can bear.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    count: AtomicU64,
+    told: Mutex<Option<(Instant, u64)>>,
+}
+
+impl Refusals {
+    /// Shortest time between two lines.
+    const PAUSE: Duration = Duration::from_secs(10);
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, peer: Peer) {
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let Ok(mut told) = self.told.lock() else {
+            return;
+        };
+        let (last, before) = told.unzip();
+        if last.is_none_or(|last| last.elapsed() >= Self::PAUSE) {
+            let since_last = count - before.unwrap_or(0);
+            tracing::warn!(?peer, since_last, "refused a request without a good token");
+            *told = Some((Instant::now(), count));
+        }
+    }
+}
+
+/// Lets requests through that are somebody's. The health of the agent is no secret.
 pub(super) async fn identify(
     State(context): State<Shared>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let is_open = request.uri().path() == "/v1/healthz";
-    match &context.token {
-        Some(token) if !is_open && !shows(&request, token) => {
-            ApiError::Unauthorized.into_response()
-        }
-        _ => {
-            let caller = Caller::operator(DEFAULT_ACCOUNT);
+    if request.uri().path() == "/v1/healthz" {
+        return next.run(request).await;
+    }
+    let peer = match request.extensions().get::<ConnectInfo<Peer>>() {
+        Some(ConnectInfo(peer)) => *peer,
+        None => Peer::Tcp,
+    };
+    match caller(&context, &request, peer) {
+        Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
+        Err(error) => {
+            if matches!(
+                error,
+                ApiError::Auth(AuthError::Unknown | AuthError::Stranger { .. })
+            ) {
+                context.refusals.add(peer);
+            }
+            skip_body(request).await;
+            error.into_response()
+        }
+    }
+}
+
+/// Reads what a client may be sending still: one that is cut off meanwhile sees no answer. Nobody in
+/// particular gets little patience.
+async fn skip_body(request: Request) {
+    const MOST: usize = 64 << 10;
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let body = axum::body::to_bytes(request.into_body(), MOST);
+    // Too long or too slow: then the client does without.
+    let _ = tokio::time::timeout(PATIENCE, body).await;
+}
+
+fn caller(context: &Context, request: &Request, peer: Peer) -> Result<Caller, ApiError> {
+    let operator = Caller::operator(DEFAULT_ACCOUNT);
+    let shown = request.headers().get(header::AUTHORIZATION);
+    let holder = shown
+        .and_then(|value| bearer(value.as_bytes()))
+        .and_then(|shown| holder(context, shown));
+    let caller = match (holder, peer) {
+        (Some(caller), _) => caller,
+        // Whoever could leave a token away may as well show any word, as clients do that have to.
+        (None, Peer::Tcp) if context.tcp_without_token => operator,
+        _ if shown.is_some() => return Err(AuthError::Unknown.into()),
+        (None, Peer::Operator) => operator,
+        (None, Peer::Tcp) => return Err(AuthError::Unknown.into()),
+        (None, Peer::Stranger { uid }) => return Err(AuthError::Stranger { uid }.into()),
+    };
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if caller.role == Role::Reader && !is_read {
+        return Err(AuthError::Forbidden { role: caller.role }.into());
+    }
+    acting(context, request, caller)
+}
+
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, shown) = value.split_at_checked(7)?;
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer ");
+    is_bearer.then(|| shown.trim_ascii())
+}
+
+fn holder(context: &Context, shown: &[u8]) -> Option<Caller> {
+    let configured = context.token.as_ref();
+    if configured.is_some_and(|token| token.is(&Digest::of(shown))) {
+        return Some(Caller::operator(DEFAULT_ACCOUNT));
+    }
+    let state = context.desired.current();
+    state.access.caller(shown, OffsetDateTime::now_utc())
+}
+
+/// The account that an operator acts for is the one that the request names.
+fn acting(context: &Context, request: &Request, caller: Caller) -> Result<Caller, ApiError> {
+    let Some(named) = request.headers().get(ACCOUNT_HEADER) else {
+        return Ok(caller);
+    };
+    if caller.role != Role::Operator {
+        return Err(AuthError::Forbidden { role: caller.role }.into());
+    }
+    let word = String::from_utf8_lossy(named.as_bytes());
+    let selector = Selector::from_word(word.trim());
+    match context.desired.current().account(&selector) {
+        Some(account) => Ok(Caller::operator(account.uuid)),
+        None => Err(ApiError::NoSuchObject(format!(
+            "No account with {selector}"
+        ))),
     }
 }
 
@@ -38,7 +169,7 @@ impl<S: Send + Sync> FromRequestParts<S> for As {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let caller = parts.extensions.get::<Caller>();
-        caller.copied().map(Self).ok_or(ApiError::Unauthorized)
+        caller.copied().map(Self).ok_or(AuthError::Unknown.into())
     }
 }
 
@@ -51,26 +182,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Operator {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match As::from_request_parts(parts, state).await?.0.role {
             Role::Operator => Ok(Self),
-            role @ (Role::Member | Role::Reader) => Err(ApiError::Forbidden { role }),
+            role @ (Role::Member | Role::Reader) => Err(AuthError::Forbidden { role }.into()),
         }
     }
-}
-
-fn shows(request: &Request, token: &str) -> bool {
-    let Some(value) = request.headers().get(header::AUTHORIZATION) else {
-        return false;
-    };
-    let Some((scheme, shown)) = value.as_bytes().split_at_checked(7) else {
-        return false;
-    };
-    scheme.eq_ignore_ascii_case(b"bearer ") && is_equal(shown.trim_ascii(), token.as_bytes())
-}
-
-/// Takes as long for a token that is almost right as for any other of its length.
-fn is_equal(a: &[u8], b: &[u8]) -> bool {
-    let differences = a
-        .iter()
-        .zip(b)
-        .fold(0, |bits, (a, b)| std::hint::black_box(bits | (a ^ b)));
-    a.len() == b.len() && differences == 0
 }

@@ -8,7 +8,7 @@ use lbagent_api::{ContractError, Envelope, ErrorCode, ItemError, Selector};
 use crate::desired::certificate::CertificateError;
 use crate::desired::{
     ChangeInstanceError, CreateInstanceError, CreateServiceGroupError, DeleteServiceGroupError,
-    DesiredError, PolicyConflict, Role, SetPolicyError,
+    DesiredError, PolicyConflict, QuotaError, Role, SetPolicyError,
 };
 use crate::monitor::WatchError;
 use crate::reconcile::ObserveError;
@@ -18,13 +18,10 @@ use crate::reconcile::ObserveError;
 pub(super) enum ApiError {
     /// It breaks a rule of the contract.
     Contract(ContractError),
-    /// It shows no token, or another one.
-    Unauthorized,
-    /// Its caller may not do this.
-    Forbidden {
-        /// What the caller is.
-        role: Role,
-    },
+    /// Nobody may ask so.
+    Auth(AuthError),
+    /// The account's state does not allow this.
+    Clash(String),
     /// There is no such object, on a path of lbagent's own that names one.
     NoSuchObject(String),
     /// The request does not go with what else there is.
@@ -51,6 +48,57 @@ pub(super) enum ApiError {
     Internal,
 }
 
+/// Why a request is nobody's, or not its caller's to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AuthError {
+    /// It shows no token, or one that is not good.
+    Unknown,
+    /// It came by the Unix socket from a user who may not.
+    Stranger {
+        /// The user.
+        uid: u32,
+    },
+    /// Its caller may not do this.
+    Forbidden {
+        /// What the caller is.
+        role: Role,
+    },
+}
+
+impl AuthError {
+    fn told(self) -> (StatusCode, String) {
+        match self {
+            Self::Unknown => (
+                StatusCode::UNAUTHORIZED,
+                "Missing or wrong token: send 'Authorization: Bearer TOKEN' with a token that \
+                 `lbctl token create` made on the gateway"
+                    .to_owned(),
+            ),
+            Self::Stranger { uid } => (
+                StatusCode::FORBIDDEN,
+                format!(
+                    "User {uid} may not operate the gateway: only root, the agent's own user and \
+                     members of api.unix_socket_group may without a token"
+                ),
+            ),
+            Self::Forbidden { role } => (
+                StatusCode::FORBIDDEN,
+                format!(
+                    "Not permitted for a token with role '{}': use one with another role, or the \
+                     agent's Unix socket as root",
+                    role.name()
+                ),
+            ),
+        }
+    }
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        Self::Auth(error)
+    }
+}
+
 impl From<ContractError> for ApiError {
     fn from(error: ContractError) -> Self {
         Self::Contract(error)
@@ -73,20 +121,8 @@ impl ApiError {
     fn told(self) -> (StatusCode, String) {
         match self {
             Self::Contract(error) => (StatusCode::BAD_REQUEST, error.message),
-            Self::Unauthorized => (
-                StatusCode::UNAUTHORIZED,
-                "Missing or wrong token: send 'Authorization: Bearer TOKEN' with the token of the \
-                 agent's api.token_file"
-                    .to_owned(),
-            ),
-            Self::Forbidden { role } => (
-                StatusCode::FORBIDDEN,
-                format!(
-                    "Not permitted for a token with role '{}': use an operator's token, or the \
-                     agent's Unix socket as root",
-                    role.name()
-                ),
-            ),
+            Self::Auth(error) => error.told(),
+            Self::Clash(text) => (StatusCode::CONFLICT, text),
             Self::NoSuchObject(text) => (StatusCode::NOT_FOUND, text),
             Self::Conflict(error) => (StatusCode::CONFLICT, error.to_string()),
             Self::NoSuchPath(path) => (
@@ -177,6 +213,13 @@ pub(super) fn refused(name: Option<&str>, error: ContractError) -> Result<ItemEr
     }
 }
 
+const fn quota(error: &QuotaError) -> ErrorCode {
+    match error {
+        QuotaError::Exceeded { .. } => ErrorCode::Quota,
+        QuotaError::NoAccount => ErrorCode::NotAllowed,
+    }
+}
+
 pub(super) fn create_service_group(
     name: Option<&str>,
     error: &CreateServiceGroupError,
@@ -185,6 +228,7 @@ pub(super) fn create_service_group(
         CreateServiceGroupError::NameTaken { .. }
         | CreateServiceGroupError::DomainTaken { .. }
         | CreateServiceGroupError::PortTaken { .. } => ErrorCode::AlreadyExists,
+        CreateServiceGroupError::Quota(error) => quota(error),
     };
     item(name, code, error.to_string())
 }
@@ -206,6 +250,7 @@ pub(super) fn create_instance(name: Option<&str>, error: &CreateInstanceError) -
         | CreateInstanceError::AddressTaken { .. }
         | CreateInstanceError::AddressInUse { .. } => ErrorCode::AlreadyExists,
         CreateInstanceError::NoServiceGroup(_) => ErrorCode::NotFound,
+        CreateInstanceError::Quota(error) => quota(error),
         CreateInstanceError::ServiceGroup(error) => return create_service_group(name, error),
     };
     item(name, code, error.to_string())

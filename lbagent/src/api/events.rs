@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::auth::As;
-use super::error::ApiError;
+use super::error::{ApiError, AuthError};
 use super::respond::Answer;
 use crate::desired::{Caller, ChangeWatch, Desired, ObjectChange, Role};
 use crate::reconcile::ReconcileResult;
@@ -177,7 +177,7 @@ pub(super) async fn events(
     // An operator sees all accounts, unless it names one; anybody else its own.
     let account = match query.account {
         Some(account) if !is_operator && account != caller.account => {
-            return Err(ApiError::Forbidden { role: caller.role });
+            return Err(AuthError::Forbidden { role: caller.role }.into());
         }
         None if !is_operator => Some(caller.account),
         account => account,

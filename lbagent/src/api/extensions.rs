@@ -30,6 +30,7 @@ pub(super) async fn status(State(context): State<Shared>, _: Operator) -> Answer
             abi_version: lbagent_common::ABI_VERSION,
             pid: std::process::id(),
             started_at: context.started_at,
+            refused_requests: context.refusals.count(),
         },
         gateway: &context.gateway,
         desired: &desired,
@@ -108,6 +109,7 @@ pub(super) async fn import(State(context): State<Shared>, _: Operator, body: Bod
     let wanted = document::import(&wanted, &context.gateway.vips)?;
     let (service_groups, instances) = (wanted.service_groups.len(), wanted.instances.len());
     let (written, warnings) = change(&context, move |desired| desired.replace(&wanted)).await?;
+    written.outcome?;
     let imported = Imported {
         generation: written.generation,
         service_groups,

@@ -3,6 +3,7 @@
 //! An endpoint reads a request, has [`crate::desired`] do it, and waits for a bounded time until
 //! the reconciler has applied it, so that what a call asked for has taken effect when it returns.
 
+mod access;
 mod auth;
 mod certificates;
 mod error;
@@ -26,18 +27,20 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, put};
+use axum::routing::{delete, get, put};
 use lbagent_api::paths;
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, watch};
 
 use crate::dataplane::{InterfaceStatus, ObjectStatus};
-use crate::desired::Desired;
 use crate::desired::validate::Gateway;
+use crate::desired::{Desired, Digest};
 use crate::fragments;
 use crate::monitor::MonitorHandle;
 use crate::plan::GatewaySettings;
 use crate::reconcile::ReconcilerHandle;
+
+pub use auth::{Peer, Refusals};
 
 /// Longest wait for the data plane after a change.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,8 +58,12 @@ pub struct Context {
     pub gateway: GatewaySettings,
     /// Domain below which unqualified domain names live.
     pub metro_domain: String,
-    /// What clients must show, if anything.
-    pub token: Option<String>,
+    /// Of the configured token, which is an operator's.
+    pub token: Option<Digest>,
+    /// Whether who connects over TCP is an operator without any token.
+    pub tcp_without_token: bool,
+    /// Requests of nobody in particular.
+    pub refusals: Refusals,
     /// The desired state.
     pub desired: Arc<Desired>,
     /// The reconciler.
@@ -88,6 +95,21 @@ impl Context {
 }
 
 type Shared = Arc<Context>;
+
+fn access_routes() -> Router<Shared> {
+    let accounts = get(access::list_accounts).post(access::create_account);
+    let account = get(access::get_account).delete(access::delete_account);
+    let tokens = get(access::list_tokens).post(access::create_token);
+    let below = |path: &str, rest: &str| format!("{path}/{{uuid}}{rest}");
+    Router::new()
+        .route(paths::ACCOUNTS, accounts)
+        .route(&below(paths::ACCOUNTS, ""), account)
+        .route(&below(paths::ACCOUNTS, "/quotas"), put(access::put_quotas))
+        .route(paths::TOKENS, tokens)
+        .route(&below(paths::TOKENS, ""), delete(access::revoke_token))
+        .route(paths::QUOTAS, get(access::quotas))
+        .route("/v1/users/{uuid}/quotas", get(access::quotas_by_uuid))
+}
 
 /// The server's routes.
 pub fn router(context: Context) -> Router {
@@ -130,6 +152,7 @@ pub fn router(context: Context) -> Router {
         .route(paths::MONITOR, get(monitor::monitor))
         .route(paths::TRACE, get(trace::trace))
         .route(paths::STATE, state)
+        .merge(access_routes())
         .route(&one(paths::X_SERVICE_GROUPS, "/policy"), group_policy)
         .route(&one(paths::X_INSTANCES, "/policy"), instance_policy)
         .route("/v1/healthz", get(extensions::healthz));

@@ -105,7 +105,9 @@ impl Server {
         let router = router(Context {
             gateway,
             metro_domain: "lb.internal".into(),
-            token: token.map(str::to_owned),
+            token: token.map(|token| crate::desired::Digest::of(token.as_bytes())),
+            tcp_without_token: token.is_none(),
+            refusals: Refusals::default(),
             desired: desired.clone(),
             reconciler: handle,
             interfaces: interfaces.subscribe(),

@@ -18,8 +18,6 @@ pub(super) const PATHS: &[&str] = &[
     "/v1/instances/{uuid}/wait",
     "/v1/instances/{uuid}/metrics",
     "/v1/instances/{uuid}/log",
-    "/v1/users/quotas",
-    "/v1/users/{uuid}/quotas",
     "/v1/volumes",
     "/v1/volumes/{uuid}",
     "/v1/images",

@@ -106,6 +106,21 @@ impl<'a, 'i> Table<'a, 'i> {
         Some(strings)
     }
 
+    pub(super) fn boolean(
+        &mut self,
+        key: &'static str,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Located<bool>> {
+        let value = self.raw(key)?;
+        match value.get_ref() {
+            DeValue::Boolean(word) => Some(self.located(value, *word)),
+            other => {
+                self.wrong_type(key, value, other, "true or false", problems);
+                None
+            }
+        }
+    }
+
     /// A whole number; a string of one is accepted too, because TOML's own end at 2^63.
     pub(super) fn number(
         &mut self,

@@ -1,12 +1,13 @@
 //! The settings as written down: from the file, with flags and environment laid over them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use toml::de::DeTable;
 
+use super::api::ApiSettings;
 use super::reader::{Located, Source, Table};
 use super::{Origin, Problem};
 
@@ -48,10 +49,10 @@ pub struct Overrides {
     /// BPF object to load instead of the one built in
     #[arg(long, value_name = "FILE", env = "LBAGENT_BPF_OBJECT")]
     pub bpf_object: Option<PathBuf>,
-    /// TCP address of the REST server
+    /// TCP address of the REST server; `none` for none
     #[arg(long, value_name = "ADDRESS:PORT", env = "LBAGENT_API_LISTEN")]
-    pub api_listen: Option<SocketAddr>,
-    /// Unix socket of the REST server
+    pub api_listen: Option<String>,
+    /// Unix socket of the REST server; `none` for none
     #[arg(long, value_name = "PATH", env = "LBAGENT_API_UNIX_SOCKET")]
     pub api_unix_socket: Option<PathBuf>,
     /// File with the bearer token that clients must show
@@ -62,7 +63,7 @@ pub struct Overrides {
     pub metro_domain: Option<String>,
 }
 
-type Value<T> = Option<Located<T>>;
+pub(super) type Value<T> = Option<Located<T>>;
 
 /// Everything as text and numbers; [`super::validate`] gives it meaning.
 pub(super) struct Settings {
@@ -77,10 +78,7 @@ pub(super) struct Settings {
     pub(super) state_dir: Value<String>,
     pub(super) bpffs_dir: Value<String>,
     pub(super) bpf_object: Value<String>,
-    pub(super) listen: Value<String>,
-    pub(super) unix_socket: Value<String>,
-    pub(super) token_file: Value<String>,
-    pub(super) metro_domain: Value<String>,
+    pub(super) api: ApiSettings,
     pub(super) limits: Limits,
     pub(super) hash_seed: Value<u64>,
     pub(super) udp_idle_s: Value<u64>,
@@ -135,10 +133,7 @@ pub(super) fn read(file: &str, text: &str, problems: &mut Vec<Problem>) -> Setti
     let bpffs_dir = root.string("bpffs_dir", problems);
     let bpf_object = root.string("bpf_object", problems);
     let mut api = root.table("api", problems);
-    let listen = api.string("listen", problems);
-    let unix_socket = api.string("unix_socket", problems);
-    let token_file = api.string("token_file", problems);
-    let metro_domain = api.string("metro_domain", problems);
+    let api_settings = ApiSettings::read(&mut api, problems);
     let mut limits = root.table("limits", problems);
     let capacities = Limits::read(&mut limits, problems);
     let mut flow = root.table("flow", problems);
@@ -161,10 +156,7 @@ pub(super) fn read(file: &str, text: &str, problems: &mut Vec<Problem>) -> Setti
         state_dir,
         bpffs_dir,
         bpf_object,
-        listen,
-        unix_socket,
-        token_file,
-        metro_domain,
+        api: api_settings,
         limits: capacities,
         hash_seed,
         udp_idle_s,
@@ -212,23 +204,19 @@ impl Settings {
         replace(&mut self.state_dir, "--state-dir", path_text(state_dir));
         replace(&mut self.bpffs_dir, "--bpffs-dir", path_text(bpffs_dir));
         replace(&mut self.bpf_object, "--bpf-object", path_text(bpf_object));
+        replace(&mut self.api.listen, "--api-listen", api_listen.clone());
         replace(
-            &mut self.listen,
-            "--api-listen",
-            api_listen.map(|listen| listen.to_string()),
-        );
-        replace(
-            &mut self.unix_socket,
+            &mut self.api.unix_socket,
             "--api-unix-socket",
             path_text(api_unix_socket),
         );
         replace(
-            &mut self.token_file,
+            &mut self.api.token_file,
             "--api-token-file",
             path_text(api_token_file),
         );
         replace(
-            &mut self.metro_domain,
+            &mut self.api.metro_domain,
             "--metro-domain",
             metro_domain.clone(),
         );

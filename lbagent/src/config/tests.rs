@@ -32,7 +32,9 @@ fn check(text: &str, expected: &[&str]) {
 fn the_minimum_is_enough() {
     let config = parse(MINIMAL).unwrap();
     assert_eq!(config.api.listen, Some("127.0.0.1:7480".parse().unwrap()));
-    assert_eq!(config.api.unix_socket, None);
+    let socket = Path::new("/run/lbagent/api.sock");
+    assert_eq!(config.api.unix_socket.as_deref(), Some(socket));
+    assert!(!config.api.loopback_without_token);
     assert_eq!(config.api.metro_domain, "lb.internal");
     assert_eq!(config.xdp_mode, XdpMode::Auto);
     assert_eq!(config.vip_mode, VipMode::L2);
@@ -159,10 +161,25 @@ fn values_that_make_no_sense_are_refused() {
         &["test.toml:5: api.metro_domain: `a b` is no valid domain name"],
     );
     check(
-        "[api]\nlisten = '0.0.0.0:7480'",
+        "[api]\nlisten = '0.0.0.0:7480'\nloopback_without_token = true",
         &[
-            "test.toml:5: api.listen: 0.0.0.0:7480 can be reached from other hosts, so \
-           api.token_file must name a file with the token that clients show",
+            "test.toml:6: api.loopback_without_token: 0.0.0.0:7480 can be reached from other hosts, \
+           so clients must show a token there; `lbctl token create` makes one",
+        ],
+    );
+    check(
+        "[api]\ntls_key = '/k'\nunix_socket_group = 'no-such-group'",
+        &[
+            "test.toml:5: api: tls_certificate and tls_key go together",
+            "test.toml:6: api.unix_socket_group: there is no group `no-such-group`; \
+           `groupadd no-such-group` makes it",
+        ],
+    );
+    check(
+        "[api]\ntls_certificate = '/nowhere'\ntls_key = '/k'",
+        &[
+            "test.toml:5: api: cannot read /nowhere as PEM: I/O error: No such file or directory \
+           (os error 2)",
         ],
     );
     check(
@@ -237,6 +254,7 @@ fn overrides_win_and_are_named_in_problems() {
         client_interfaces: vec!["eth7".into()],
         vips: vec!["198.51.100.1".parse().unwrap()],
         xdp_mode: Some("generic".into()),
+        api_listen: Some("none".into()),
         api_unix_socket: Some("/run/x.sock".into()),
         ..Overrides::default()
     };

@@ -1,17 +1,15 @@
 //! What the settings mean, and which make no sense.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use lbagent_api::request::qualify_domain;
 use lbagent_common::limits;
 
 use super::reader::{Located, nearest};
 use super::settings::{Limits, Settings};
-use super::{ApiConfig, Config, Origin, Problem};
+use super::{Config, Origin, Problem};
 use crate::dataplane::{Capacity, VipMode, XdpMode};
 use crate::plan::{GatewaySettings, UnpublishedPorts};
 
@@ -27,18 +25,15 @@ const MIN_SLOTS: u64 = 2 * 509;
 /// Silence in seconds that a connection may be asked to bear: a minute, as TCP may pause for that
 /// long while it sends again what was lost, to a week.
 const SETTLE_AFTER: std::ops::RangeInclusive<u64> = 60..=604_800;
-/// Longest path of a Unix socket (`sun_path` less the closing zero).
-const MAX_SOCKET_PATH: usize = 107;
 
 /// Collects problems while it goes through the settings.
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     file: Origin,
     problems: &'a mut Vec<Problem>,
 }
 
-/// The configuration, with every problem reported. `None` when a value is missing that has no
-/// default, which is a problem too.
-pub(super) fn validate(settings: Settings, problems: &mut Vec<Problem>) -> Option<Config> {
+/// The configuration, with every problem reported; good for nothing if there is one.
+pub(super) fn validate(settings: Settings, problems: &mut Vec<Problem>) -> Config {
     let mut check = Checker {
         file: settings.file.clone(),
         problems,
@@ -55,13 +50,8 @@ pub(super) fn validate(settings: Settings, problems: &mut Vec<Problem>) -> Optio
     );
     let vips = check.vips(settings.vips);
     let limits = check.limits(settings.limits, &vips);
-    let api = check.api(
-        settings.listen,
-        settings.unix_socket,
-        settings.token_file,
-        settings.metro_domain,
-    );
-    Some(Config {
+    let api = check.api(settings.api);
+    Config {
         client_interfaces,
         backend_interfaces,
         vips,
@@ -90,17 +80,17 @@ pub(super) fn validate(settings: Settings, problems: &mut Vec<Problem>) -> Optio
         state_dir: check.directory("state_dir", settings.state_dir, "/var/lib/lbagent"),
         bpffs_dir: check.directory("bpffs_dir", settings.bpffs_dir, "/sys/fs/bpf/lbagent"),
         bpf_object: settings.bpf_object.map(|path| PathBuf::from(path.value)),
-        api: api?,
+        api,
         limits,
         hash_seed: settings.hash_seed.map(|seed| seed.value),
         udp_idle: check.udp_idle(settings.udp_idle_s),
         settle_after: check.settle_after(settings.settle_after_s),
         answers_per_second: check.answers(settings.answers_per_second),
-    })
+    }
 }
 
 impl Checker<'_> {
-    fn problem(&mut self, origin: &Origin, text: impl Into<String>) {
+    pub(super) fn problem(&mut self, origin: &Origin, text: impl Into<String>) {
         self.problems.push(Problem {
             origin: origin.clone(),
             text: text.into(),
@@ -262,85 +252,6 @@ impl Checker<'_> {
                 self.problem(&origin, text);
                 default
             }
-        }
-    }
-
-    fn api(
-        &mut self,
-        listen: Option<Located<String>>,
-        unix_socket: Option<Located<String>>,
-        token_file: Option<Located<String>>,
-        metro_domain: Option<Located<String>>,
-    ) -> Option<ApiConfig> {
-        let has_token = token_file.is_some();
-        let default_listen = listen.is_none() && unix_socket.is_none();
-        let listen = match listen {
-            Some(listen) => self.listen(&listen, has_token),
-            None => default_listen.then_some(SocketAddr::from(([127, 0, 0, 1], 7480))),
-        };
-        if let Some(Located { value, origin }) = &unix_socket
-            && (!Path::new(value).is_absolute() || value.len() > MAX_SOCKET_PATH)
-        {
-            let text = format!(
-                "api.unix_socket: `{value}` must be an absolute path of {MAX_SOCKET_PATH} bytes at most"
-            );
-            self.problem(origin, text);
-        }
-        if let Some(file) = &token_file {
-            self.token_file(file);
-        }
-        let metro_domain = metro_domain.map(|Located { value, origin }| {
-            if qualify_domain("name", &value).is_err() {
-                let text = format!("api.metro_domain: `{value}` is no valid domain name");
-                self.problem(&origin, text);
-            }
-            value
-        });
-        Some(ApiConfig {
-            listen,
-            unix_socket: unix_socket.map(|path| path.value.into()),
-            token_file: token_file.map(|path| path.value.into()),
-            metro_domain: metro_domain.unwrap_or_else(|| "lb.internal".to_owned()),
-        })
-    }
-
-    fn listen(&mut self, listen: &Located<String>, has_token: bool) -> Option<SocketAddr> {
-        let Located { value, origin } = listen;
-        let Ok(address) = value.parse::<SocketAddr>() else {
-            let text = format!(
-                "api.listen: `{value}` is no address with port, such as 127.0.0.1:7480 or [::1]:7480"
-            );
-            self.problem(origin, text);
-            return None;
-        };
-        if !address.ip().to_canonical().is_loopback() && !has_token {
-            let text = format!(
-                "api.listen: {address} can be reached from other hosts, so api.token_file must name \
-                 a file with the token that clients show"
-            );
-            self.problem(origin, text);
-        }
-        Some(address)
-    }
-
-    fn token_file(&mut self, file: &Located<String>) {
-        let Located { value, origin } = file;
-        let refusal = match (std::fs::metadata(value), std::fs::read_to_string(value)) {
-            (Err(error), _) | (_, Err(error)) => Some(format!("cannot be read: {error}")),
-            (_, Ok(token)) if token.trim().is_empty() => Some(
-                "is empty; write a token into it, such as the output of `openssl rand -hex 32`"
-                    .into(),
-            ),
-            (_, Ok(token)) if token.trim().contains(|c: char| !c.is_ascii_graphic()) => {
-                Some("must hold one token of visible ASCII characters on one line".into())
-            }
-            (Ok(metadata), _) if metadata.permissions().mode() & 0o007 != 0 => {
-                Some("is open to every user of the host; run `chmod 640` on it".into())
-            }
-            _ => None,
-        };
-        if let Some(refusal) = refusal {
-            self.problem(origin, format!("api.token_file: {value} {refusal}"));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Who asks for something, and for which account.
 
-use serde::{Deserialize, Serialize};
+use lbagent_api::access::Role;
 use uuid::Uuid;
 
 /// The account that exists without being created. Objects stored before there were accounts are
@@ -23,29 +23,6 @@ impl Caller {
         Self {
             account,
             role: Role::Operator,
-        }
-    }
-}
-
-/// What a caller may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Reads within its account.
-    Reader,
-    /// Reads and writes within its account.
-    Member,
-    /// Everything, for every account, and the gateway itself.
-    Operator,
-}
-
-impl Role {
-    /// The word that operators use.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Reader => "reader",
-            Self::Member => "member",
-            Self::Operator => "operator",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The desired state as one document, for export and import.
 
+mod accounts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -15,8 +17,8 @@ use lbagent_api::state::{
 
 use super::service_group::{self, has_collision};
 use super::{
-    Desired, DesiredError, DesiredState, Instance, InstanceState, PolicyConflict, Service,
-    ServiceGroup, Transport, Written, instance, policy, validate,
+    AccountError, Desired, DesiredError, DesiredState, Instance, InstanceState, PolicyConflict,
+    Service, ServiceGroup, Transport, Written, access, instance, keys, policy, validate,
 };
 use crate::plan::{GatewaySettings, UnpublishedPorts};
 
@@ -36,6 +38,12 @@ pub fn export(
             UnpublishedPorts::Drop => DocumentedPolicy::Drop,
         },
         udp_idle_s: u32::try_from(gateway.udp_idle.as_secs()).unwrap_or(u32::MAX),
+        accounts: desired
+            .access
+            .accounts
+            .values()
+            .map(accounts::export)
+            .collect(),
         service_groups: desired.service_groups.values().map(export_group).collect(),
         instances: desired.instances.values().map(export_instance).collect(),
         paths,
@@ -100,7 +108,10 @@ pub fn import(
             document.format
         )));
     }
-    let mut state = DesiredState::default();
+    let mut state = DesiredState {
+        access: accounts::import(document)?,
+        ..DesiredState::default()
+    };
     for group in &document.service_groups {
         let group = import_group(group, vips)
             .map_err(|error| about(format!("Service group '{}'", group.name), error))?;
@@ -109,7 +120,7 @@ pub fn import(
         for key in service_group::claims(&group) {
             state.claims.insert(key, group.uuid);
         }
-        state.service_groups.insert(group.uuid, group);
+        state.put_group(group);
     }
     let mut addresses = BTreeMap::new();
     for instance in &document.instances {
@@ -136,7 +147,7 @@ pub fn import(
                 )));
             }
         }
-        state.instances.insert(instance.uuid, instance);
+        state.put_instance(instance);
     }
     Ok(state)
 }
@@ -254,10 +265,27 @@ fn import_instance(
 }
 
 impl Desired {
-    /// Makes the desired state equal to this one, all or nothing.
-    pub fn replace(&self, wanted: &DesiredState) -> Result<Written<()>, DesiredError> {
+    /// Makes service groups and instances equal to these, all or nothing. Accounts are added or
+    /// given other quotas; those that the document does not have stay, with their tokens.
+    pub fn replace(
+        &self,
+        wanted: &DesiredState,
+    ) -> Result<Written<Result<(), AccountError>>, DesiredError> {
         self.transact(|draft| {
             let old = draft.state().clone();
+            for account in wanted.access.accounts.values() {
+                let owner = draft.owner(&keys::account_name(&account.name));
+                if owner.is_some_and(|owner| owner != account.uuid) {
+                    let name = account.name.clone();
+                    return Err(AccountError::NameTaken { name });
+                }
+            }
+            for account in wanted.access.accounts.values() {
+                if let Some(former) = draft.account(account.uuid) {
+                    draft.release(keys::account_name(&former.name));
+                }
+                access::put(draft, account.clone());
+            }
             let is_kept =
                 |group: &&ServiceGroup| wanted.service_groups.get(&group.uuid) == Some(group);
             let is_same =
@@ -279,6 +307,7 @@ impl Desired {
                     instance::insert(draft, instance.clone());
                 }
             }
+            Ok(())
         })
     }
 }

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::stored::DesiredError;
-use super::{Caller, Certificate, DesiredState, Instance, ServiceGroup, SharedMap, keys};
+use super::{
+    Account, Caller, Certificate, DesiredState, Instance, ServiceGroup, SharedMap, Token, keys,
+};
 use crate::store::{Compare, KeyValue, Op, Range, Transaction};
 
 /// The store's content at one revision.
@@ -58,16 +60,21 @@ impl Snapshot {
             .any(|prefix| item.key.starts_with(prefix));
         if item.key.starts_with(keys::GROUPS) {
             let group: ServiceGroup = serde_json::from_slice(&item.value)?;
-            state.service_groups.insert(group.uuid, group);
+            state.put_group(group);
         } else if item.key.starts_with(keys::INSTANCES) {
             let instance: Instance = serde_json::from_slice(&item.value)?;
-            state.instances.insert(instance.uuid, instance);
+            state.put_instance(instance);
         } else if item.key.starts_with(keys::CERTIFICATES) {
             let certificate: Certificate = serde_json::from_slice(&item.value)?;
             state.certificates.insert(certificate.uuid, certificate);
         } else if is_claim {
             let owner = serde_json::from_slice(&item.value)?;
             state.claims.insert(item.key.clone(), owner);
+        } else if item.key.starts_with(keys::ACCOUNTS) {
+            let account: Account = serde_json::from_slice(&item.value)?;
+            state.access.accounts.insert(account.uuid, account);
+        } else if item.key.starts_with(keys::TOKENS) {
+            state.access.put_token(serde_json::from_slice(&item.value)?);
         } else if item.key.starts_with(keys::ADDRESSES) {
             let users = serde_json::from_slice(&item.value)?;
             self.addresses.insert(item.key.clone(), users);
@@ -163,22 +170,48 @@ impl Draft {
 
     pub(super) fn put_group(&mut self, group: ServiceGroup) {
         self.write(keys::group(group.uuid), &group);
-        self.edit().service_groups.insert(group.uuid, group);
+        self.edit().put_group(group);
     }
 
     pub(super) fn remove_group(&mut self, uuid: Uuid) -> Option<ServiceGroup> {
         self.remove(keys::group(uuid));
-        self.edit().service_groups.remove(&uuid)
+        self.edit().take_group(uuid)
     }
 
     pub(super) fn put_instance(&mut self, instance: Instance) {
         self.write(keys::instance(instance.uuid), &instance);
-        self.edit().instances.insert(instance.uuid, instance);
+        self.edit().put_instance(instance);
     }
 
     pub(super) fn remove_instance(&mut self, uuid: Uuid) -> Option<Instance> {
         self.remove(keys::instance(uuid));
-        self.edit().instances.remove(&uuid)
+        self.edit().take_instance(uuid)
+    }
+
+    /// The account with a UUID. The transaction fails when that changes meanwhile.
+    pub(super) fn account(&mut self, uuid: Uuid) -> Option<Account> {
+        self.expects.insert(keys::account(uuid));
+        self.state().access.account(uuid)
+    }
+
+    pub(super) fn put_account(&mut self, account: Account) {
+        self.write(keys::account(account.uuid), &account);
+        self.edit().access.accounts.insert(account.uuid, account);
+    }
+
+    pub(super) fn remove_account(&mut self, uuid: Uuid) {
+        self.remove(keys::account(uuid));
+        self.edit().access.accounts.remove(&uuid);
+    }
+
+    pub(super) fn put_token(&mut self, token: Token) {
+        self.write(keys::token(token.uuid), &token);
+        self.edit().access.put_token(token);
+    }
+
+    pub(super) fn remove_token(&mut self, uuid: Uuid) -> Option<Token> {
+        self.remove(keys::token(uuid));
+        self.edit().access.take_token(uuid)
     }
 
     /// Writes a certificate, and its private key if that changes.

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::draft::Draft;
 use super::service_group::{self, CreateServiceGroupError};
+use super::usage::{self, QuotaError};
 use super::validate::{Gateway, NewInstance, NewInstanceGroup};
 use super::{
     Caller, Desired, DesiredError, Instance, InstancePolicy, InstanceState, ServiceGroup, Written,
@@ -44,6 +45,9 @@ pub enum CreateInstanceError {
         /// The address.
         address: IpAddr,
     },
+    /// The account may not have more.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
     /// The group that was to be made with it cannot be made.
     #[error(transparent)]
     ServiceGroup(#[from] CreateServiceGroupError),
@@ -158,6 +162,7 @@ fn create(
     {
         return Err(CreateInstanceError::NameTaken { name });
     }
+    draft.check_quota(caller.account, usage::ONE_INSTANCE)?;
     for address in new.addresses.iter().map(ipnetwork::IpNetwork::ip) {
         let account = draft.address_account(address);
         if account.is_some_and(|account| account != caller.account) {

@@ -16,6 +16,8 @@ pub(super) const CERTIFICATE_KEYS: &str = "/certificate-keys/";
 pub(super) const NAMES: &str = "/names/";
 pub(super) const DOMAINS: &str = "/domains/";
 pub(super) const PORTS: &str = "/ports/";
+pub(super) const ACCOUNTS: &str = "/accounts/";
+pub(super) const TOKENS: &str = "/tokens/";
 pub(super) const ADDRESSES: &str = "/addresses/";
 pub(super) const HASH_SEED: &str = "/settings/hash_seed";
 pub(super) const SCHEMA: &str = "/settings/schema";
@@ -46,6 +48,18 @@ pub(super) fn certificate_key(uuid: Uuid) -> String {
 
 pub(super) fn certificate_name(account: Uuid, name: &str) -> String {
     format!("{NAMES}certificates/{account}/{name}")
+}
+
+pub(super) fn account(uuid: Uuid) -> String {
+    format!("{ACCOUNTS}{uuid}")
+}
+
+pub(super) fn account_name(name: &str) -> String {
+    format!("{NAMES}accounts/{name}")
+}
+
+pub(super) fn token(uuid: Uuid) -> String {
+    format!("{TOKENS}{uuid}")
 }
 
 /// The claim of an address: its instances are all of one account.

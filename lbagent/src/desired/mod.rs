@@ -4,6 +4,7 @@
 //! * [`validate`] turns requests into typed values; [`document`] the exported form
 //! * the operations and their errors know nothing of HTTP
 
+mod access;
 mod caller;
 pub mod certificate;
 mod changes;
@@ -15,11 +16,13 @@ mod keys;
 mod migrate;
 mod names;
 mod policy;
+mod secret;
 mod service_group;
 mod shared_map;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod usage;
 pub mod validate;
 
 use std::net::IpAddr;
@@ -30,21 +33,25 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use lbagent_api::access::{Quotas, Role, Usage};
 /// Policies are the same here as in the contract: what can be read is valid.
 pub use lbagent_api::policy::{
     ForwardingMode, GroupPolicy, InstancePolicy, QuicLayout, QuicServerId, SourcePolicy,
 };
 
-pub use caller::{Caller, DEFAULT_ACCOUNT, Role};
+pub use access::{Access, Account, AccountError, NewToken, Token, TokenError};
+pub use caller::{Caller, DEFAULT_ACCOUNT};
 pub use certificate::Certificate;
 pub use changes::{ChangeWatch, ObjectChange};
 pub use expected::{Expected, Kind};
 pub use instance::{ChangeInstanceError, CreateInstanceError, StateChange, StopRequest};
 pub use migrate::older_schema;
 pub use policy::{PolicyConflict, SetPolicyError, group_remarks, instance_remarks};
+pub use secret::Digest;
 pub use service_group::{CreateServiceGroupError, DeleteServiceGroupError};
 pub use shared_map::SharedMap;
 pub use stored::{Desired, DesiredError, Written};
+pub use usage::QuotaError;
 
 /// Everything that was asked for, at one generation.
 #[derive(Clone, Debug, Default, Eq, Serialize, Deserialize)]
@@ -65,6 +72,12 @@ pub struct DesiredState {
     /// Revision at which each of the store's keys was last written.
     #[serde(skip)]
     pub revisions: SharedMap<String, u64>,
+    /// What each account has; nothing where absent.
+    #[serde(skip)]
+    pub usage: SharedMap<Uuid, Usage>,
+    /// Accounts and tokens.
+    #[serde(skip)]
+    pub access: Access,
 }
 
 impl PartialEq for DesiredState {
@@ -77,15 +90,13 @@ impl PartialEq for DesiredState {
             certificates,
             claims,
             revisions: _,
+            // Follows from the objects.
+            usage: _,
+            access,
         } = self;
-        (generation, service_groups, instances, certificates, claims)
-            == (
-                &other.generation,
-                &other.service_groups,
-                &other.instances,
-                &other.certificates,
-                &other.claims,
-            )
+        (generation, service_groups, instances)
+            == (&other.generation, &other.service_groups, &other.instances)
+            && (certificates, claims, access) == (&other.certificates, &other.claims, &other.access)
     }
 }
 

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::draft::Draft;
+use super::usage::{self, QuotaError};
 use super::validate::{Gateway, NewServiceGroup};
 use super::{
     Caller, Desired, DesiredError, GroupPolicy, Service, ServiceGroup, Transport, Written, keys,
@@ -47,6 +48,9 @@ pub enum CreateServiceGroupError {
         /// Whether it is free on another VIP.
         other_ip: bool,
     },
+    /// The account may not have more.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
 }
 
 /// Why a service group was not deleted.
@@ -118,6 +122,7 @@ pub(super) fn create(
     {
         return Err(CreateServiceGroupError::NameTaken { name });
     }
+    draft.check_quota(caller.account, usage::of_group(&new.services))?;
     let derived = || vec![gateway.domain_below_metro(&names::domain_label(&name))];
     let domains = new.domains.clone().unwrap_or_else(derived);
     for fqdn in &domains {

@@ -1,5 +1,6 @@
 //! One module for each command.
 
+pub mod account;
 pub mod apply;
 pub mod counters;
 pub mod edit;
@@ -16,6 +17,7 @@ pub mod service_create;
 pub mod show;
 pub mod state;
 pub mod status;
+pub mod token;
 pub mod trace;
 pub mod wait;
 pub mod watch;

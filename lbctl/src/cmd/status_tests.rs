@@ -39,6 +39,7 @@ fn sample() -> AgentStatus {
             abi_version: 1,
             pid: 123,
             started_at: OffsetDateTime::UNIX_EPOCH,
+            refused_requests: 0,
         },
         generation_desired: 7,
         generation_applied: 7,

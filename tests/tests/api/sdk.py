@@ -92,9 +92,16 @@ async def certificates(ukc):
     assert missing.absent, missing
 
 
+async def quotas(ukc):
+    (quota,) = await ukc.users.quotas()
+    # The default account of a gateway has no limits.
+    assert (quota.used.service_groups, quota.hard.service_groups) == (1, None), quota
+    assert (quota.used.services, quota.used.instances) == (1, 0), quota
+
+
 async def main():
     async with UnikraftCloud(token="tok", base_url=sys.argv[1], trust_env=False) as ukc:
-        for step in (services, paging, instances, certificates):
+        for step in (services, paging, instances, quotas, certificates):
             await step(ukc)
             print(step.__name__, "done")
         await ukc.services.get(name="web").delete()
