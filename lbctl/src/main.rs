@@ -3,11 +3,13 @@
 mod apply;
 mod client;
 mod cmd;
+mod connection;
 mod error;
 mod filter;
 mod manifest;
 mod output;
 mod paging;
+mod profile;
 mod screen;
 #[cfg(test)]
 mod stub;
@@ -22,7 +24,8 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use crate::client::{Client, Endpoint, Token};
+use crate::client::Client;
+use crate::connection::Connection;
 use crate::error::{CtlError, exit};
 use crate::output::Format;
 use crate::screen::Screen;
@@ -31,31 +34,22 @@ use crate::screen::Screen;
 const AFTER_HELP: &str = "\
 Exit codes:
   0  done
-  1  the agent refused or failed, in whole or for some objects
+  1  the agent refused or failed, in whole or for some objects; `diff`: something differs
   2  the command line, or a file that it names, is wrong
-  3  no agent answers at the endpoint";
+  3  no agent answers at the endpoint
+
+Environment:
+  LBCTL_PROFILE, LBCTL_ENDPOINT, LBCTL_TOKEN   as the options; an option wins
+  UKC_METRO, UKC_TOKEN                         a URL and its token, if none of these is given
+  NO_COLOR, CLICOLOR_FORCE                     colours never, always; else on a terminal";
 
 /// Operate a load-balancing gateway: publish ports, attach and drain instances, see what goes
 /// where.
 #[derive(Debug, Parser)]
 #[command(version, after_help = AFTER_HELP, propagate_version = true)]
 struct Cli {
-    /// The agent: http[s]://HOST:PORT or unix:/PATH/TO/SOCKET. Without it, the Unix socket
-    /// /run/lbagent/api.sock if it is there, else http://127.0.0.1:7480
-    #[arg(long, global = true, env = "LBCTL_ENDPOINT")]
-    endpoint: Option<String>,
-    /// Certificates that prove the agent's own, for https; the system's roots without it
-    #[arg(long, global = true, value_name = "FILE", env = "LBCTL_CA_FILE")]
-    ca_file: Option<PathBuf>,
-    /// For operators: the account to act for, by name or UUID
-    #[arg(long, global = true, value_name = "ACCOUNT", env = "LBCTL_ACCOUNT")]
-    account: Option<String>,
-    /// The agent's token
-    #[arg(long, global = true, env = "LBCTL_TOKEN", hide_env_values = true)]
-    token: Option<String>,
-    /// A file that holds the agent's token; wins over --token and LBCTL_TOKEN
-    #[arg(long, global = true, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    connection: Connection,
     /// Form of what is printed
     #[arg(short, long, global = true, value_enum, default_value_t)]
     output: Format,
@@ -110,6 +104,14 @@ enum Command {
     /// The desired state as one document
     #[command(subcommand)]
     State(cmd::state::Command),
+    /// Agents by name: endpoint, account and token in ~/.config/lbctl/config.yaml
+    #[command(subcommand, visible_alias = "profiles")]
+    Profile(cmd::profile::Command),
+    /// Write the manual pages into a directory
+    Man {
+        /// Such as /usr/local/share/man/man1
+        directory: PathBuf,
+    },
     /// A completion script for a shell: `source <(lbctl completions bash)`
     Completions {
         /// The shell
@@ -147,32 +149,14 @@ fn run(cli: Cli) -> Result<(), CtlError> {
     match &cli.command {
         Command::Completions { shell } => return cmd::completions(*shell),
         Command::Check(files) => return cmd::apply::check(files),
+        Command::Man { directory } => return cmd::man(directory),
+        Command::Profile(command) => {
+            let path = profile::path(|name| std::env::var(name).ok());
+            return cmd::profile::run(command, path, format);
+        }
         _ => {}
     }
-    let token = match (&cli.token, &cli.token_file) {
-        (_, Some(path)) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                CtlError::Usage(format!(
-                    "cannot read the token in '{}': {error}",
-                    path.display()
-                ))
-            })?;
-            Some(Token::parse(&text)?)
-        }
-        (Some(token), None) => Some(Token::parse(token)?),
-        (None, None) => None,
-    };
-    let endpoint = match &cli.endpoint {
-        Some(text) => Endpoint::parse(text)?,
-        None => Endpoint::local(),
-    };
-    let mut client = if endpoint.is_tls() {
-        let tls = tls::config(cli.ca_file.as_deref())?;
-        Client::with_tls(endpoint, token, tls)
-    } else {
-        Client::new(endpoint, token)
-    };
-    client.account = cli.account.clone();
+    let mut client = cli.connection.client()?;
     client.keeps_answers = format == Format::Raw;
     match cli.command.watch() {
         Some(every) => cmd::watch::run(every, || dispatch(&cli.command, &client, format)),
@@ -193,11 +177,14 @@ fn dispatch(command: &Command, client: &Client, format: Format) -> Result<(), Ct
         Command::Monitor(arguments) => cmd::monitor::run(arguments, client, format),
         Command::Apply(arguments) => cmd::apply::apply(arguments, client, format),
         Command::Diff(arguments) => cmd::apply::diff(arguments, client, format),
-        Command::Check(files) => cmd::apply::check(files),
         Command::Save { file } => cmd::save::save(file, client, format),
         Command::Restore(arguments) => cmd::save::restore(arguments, client, format),
         Command::State(command) => cmd::state::run(command, client, format),
-        Command::Completions { shell } => cmd::completions(*shell),
+        // Done before there was a client.
+        Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Profile(_)
+        | Command::Check(_) => Ok(()),
     }
 }
 

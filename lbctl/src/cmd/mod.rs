@@ -11,6 +11,7 @@ pub mod listing;
 mod mistakes_tests;
 pub mod monitor;
 pub mod policy;
+pub mod profile;
 pub mod save;
 pub mod service;
 pub mod service_create;
@@ -36,6 +37,16 @@ pub fn completions(shell: clap_complete::Shell) -> Result<(), CtlError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut crate::Cli::command(), "lbctl", &mut script);
     crate::output::write_stdout(String::from_utf8_lossy(&script).trim_end())
+}
+
+/// Writes a manual page for each command.
+pub fn man(directory: &std::path::Path) -> Result<(), CtlError> {
+    clap_mangen::generate_to(crate::Cli::command(), directory).map_err(|error| {
+        CtlError::Local(format!(
+            "cannot write manual pages to '{}': {error}",
+            directory.display()
+        ))
+    })
 }
 
 /// The query string that selects these objects; empty for all of them.

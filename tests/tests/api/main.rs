@@ -5,6 +5,7 @@ mod clients;
 mod js_sdk;
 mod lbctl;
 mod lbctl_files;
+mod lbctl_profiles;
 mod policy;
 mod python_sdk;
 mod raw_http;
