@@ -6,6 +6,7 @@ mod qemu;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -107,11 +108,29 @@ pub fn run(options: &Options) -> Result<()> {
         Some(kernel) => std::slice::from_ref(kernel),
         None => &pins::VM_KERNELS,
     };
+    let booted: Vec<_> = kernels
+        .iter()
+        .map(|pinned| {
+            let kernel = Kernel::ensure(pinned)?;
+            let image = initramfs::build(&kernel, &programs, &plan_runs(options, pinned))?;
+            Ok((kernel, image))
+        })
+        .collect::<Result<_>>()?;
+    // A machine has one CPU, see `qemu`; side by side they use as many as there are kernels.
+    let tallies: Vec<Result<Tally>> = thread::scope(|scope| {
+        let started: Vec<_> = booted
+            .iter()
+            .map(|(kernel, image)| scope.spawn(|| run_kernel(kernel, image)))
+            .collect();
+        let ended = started.into_iter().map(|machine| {
+            let result = machine.join();
+            result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        ended.collect()
+    });
     let mut total = Tally::default();
-    for pinned in kernels {
-        let runs = plan_runs(options, pinned);
-        let tally = run_kernel(&Kernel::ensure(pinned)?, &programs, &runs)?;
-        total.add(tally);
+    for tally in tallies {
+        total.add(tally?);
     }
     for name in &total.failures {
         println!("failed: {name}");
@@ -124,12 +143,11 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn run_kernel(kernel: &Kernel, programs: &[PathBuf], runs: &[String]) -> Result<Tally> {
+fn run_kernel(kernel: &Kernel, image: &Path) -> Result<Tally> {
     let series = kernel.series;
     progress(format_args!("kernel {series}: {}", kernel.release));
-    let image = initramfs::build(kernel, programs, runs)?;
     let mut tally = Tally::default();
-    let end = qemu::boot(kernel, &image, |line| tally.see(line))?;
+    let end = qemu::boot(kernel, image, |line| tally.see(line))?;
     if let Some(complaint) = end.complaint(tally.failed > 0) {
         tally.failed += 1;
         tally.failures.push(complaint);

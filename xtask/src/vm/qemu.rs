@@ -51,7 +51,7 @@ impl End {
     }
 }
 
-/// Boots a kernel, shows the tests' output line by line and hands each line to `see`. The output
+/// Boots a kernel, shows the tests' output line by line, the kernel's name before it, and hands each line to `see`. The output
 /// and the kernel's messages stay in `target/vm/SERIES.log` and `SERIES.kernel.log`.
 pub fn boot(kernel: &Kernel, image: &Path, see: impl FnMut(&str)) -> Result<End> {
     let kernel_log = log(kernel, "kernel.log");
@@ -63,7 +63,7 @@ pub fn boot(kernel: &Kernel, image: &Path, see: impl FnMut(&str)) -> Result<End>
         .spawn()
         .context("can't start qemu-system-x86_64; install the package qemu-system-x86")?;
     let lines = lines_of(&mut child);
-    let end = watch(&lines, &mut kept, see);
+    let end = watch(kernel.series, &lines, &mut kept, see);
     // It has ended by itself, or nothing good will come of it any more.
     child.kill().context("can't kill qemu")?;
     child.wait().context("can't wait for qemu")?;
@@ -83,9 +83,12 @@ fn command(kernel: &Kernel, image: &Path, kernel_log: &Path) -> Command {
     const KERNEL_ARGUMENTS: &str =
         "console=ttyS0 panic=-1 oops=panic random.trust_cpu=on mitigations=off";
     let mut command = Command::new("qemu-system-x86_64");
+    // One CPU: each test run has the kernel rewrite the code of its XDP dispatcher in place, by way
+    // of a breakpoint, and with two emulated CPUs the other one may meet the breakpoint when the
+    // kernel has done with it, which is an oops.
     command
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max"])
-        .args(["-smp", "2", "-m", "3072"])
+        .args(["-accel", "tcg,thread=single", "-cpu", "max"])
+        .args(["-smp", "1", "-m", "3072"])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
         .arg("-kernel")
         .arg(kernel.image())
@@ -120,7 +123,12 @@ fn lines_of(child: &mut Child) -> Receiver<String> {
     lines
 }
 
-fn watch(lines: &Receiver<String>, kept: &mut File, mut see: impl FnMut(&str)) -> Result<End> {
+fn watch(
+    series: &str,
+    lines: &Receiver<String>,
+    kept: &mut File,
+    mut see: impl FnMut(&str),
+) -> Result<End> {
     let start = Instant::now();
     let mut end = None;
     loop {
@@ -133,7 +141,7 @@ fn watch(lines: &Receiver<String>, kept: &mut File, mut see: impl FnMut(&str)) -
                     "init: success" => end = Some(End::Success),
                     "init: failure" => end = Some(End::Failure),
                     line => {
-                        println!("{line}");
+                        println!("{series} | {line}");
                         see(line);
                     }
                 }
