@@ -12,6 +12,7 @@
 //! A stop ends the API first and leaves the pinned data plane as it is.
 
 mod drains;
+mod http;
 mod listen;
 mod lock;
 mod notify;

@@ -6,9 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::serve::Listener;
 use nix::unistd::{Gid, Uid, User};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +15,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::tls::{Certificate, TlsListener};
-use super::{AgentError, notify};
+use super::{AgentError, http, notify};
 use crate::api::{self, Peer};
 use crate::config::ApiConfig;
 
@@ -47,17 +45,23 @@ pub(super) async fn serve(
             );
         }
         match &certificate {
-            None => spawn(&mut servers, Plain(listener), &router, &stop),
+            None => {
+                servers.spawn(http::serve(
+                    Plain(listener),
+                    router.clone(),
+                    stop.subscribe(),
+                ));
+            }
             Some(certificate) => {
                 let listener = TlsListener::new(listener, Arc::clone(certificate))?;
-                spawn(&mut servers, listener, &router, &stop);
+                servers.spawn(http::serve(listener, router.clone(), stop.subscribe()));
             }
         }
     }
     if let Some(path) = &config.unix_socket {
         let listener = listen_on_path(path, config.unix_socket_group)?;
         info!(path = %path.display(), "the API listens");
-        spawn(&mut servers, listener, &router, &stop);
+        servers.spawn(http::serve(listener, router.clone(), stop.subscribe()));
     }
     notify::ready();
     wait_for_signal(certificate.as_deref()).await?;
@@ -72,25 +76,6 @@ pub(super) async fn serve(
     }
     info!("lbagent stops; the pinned data plane goes on forwarding");
     Ok(())
-}
-
-fn spawn<L>(
-    servers: &mut JoinSet<io::Result<()>>,
-    listener: L,
-    router: &Router,
-    stop: &watch::Sender<bool>,
-) where
-    L: Listener<Addr = Peer>,
-    Peer: for<'a> Connected<IncomingStream<'a, L>>,
-{
-    let mut stopped = stop.subscribe();
-    let wait = async move {
-        // An error means that the sender is gone, which is an end too.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
-    let service = router.clone().into_make_service_with_connect_info::<Peer>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(wait);
-    servers.spawn(server.into_future());
 }
 
 /// Plain HTTP over TCP.
@@ -155,24 +140,6 @@ fn groups(uid: Uid, gid: Gid) -> Vec<Gid> {
     };
     name.and_then(|name| nix::unistd::getgrouplist(&name, gid).ok())
         .unwrap_or_default()
-}
-
-impl Connected<IncomingStream<'_, Plain>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Plain>) -> Self {
-        *stream.remote_addr()
-    }
-}
-
-impl Connected<IncomingStream<'_, TlsListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
-        *stream.remote_addr()
-    }
-}
-
-impl Connected<IncomingStream<'_, Local>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Local>) -> Self {
-        *stream.remote_addr()
-    }
 }
 
 /// Binds a Unix socket, in the place of one that a killed agent left behind. Its owner may connect,

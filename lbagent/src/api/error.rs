@@ -1,5 +1,7 @@
 //! The only mapping to HTTP: which status a failed request has, and which code a failed item.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -38,6 +40,8 @@ pub(super) enum ApiError {
     TooLarge,
     /// The body did not arrive.
     Body(String),
+    /// It did not arrive within this time.
+    SlowBody(Duration),
     /// The desired state cannot be read or written.
     Desired(DesiredError),
     /// The data plane cannot be looked at.
@@ -142,6 +146,13 @@ impl ApiError {
             Self::Body(text) => (
                 StatusCode::BAD_REQUEST,
                 format!("The request body cannot be read: {text}"),
+            ),
+            Self::SlowBody(patience) => (
+                StatusCode::REQUEST_TIMEOUT,
+                format!(
+                    "The request body did not arrive within {} s; send fewer objects at a time",
+                    patience.as_secs()
+                ),
             ),
             Self::Desired(error) => unwritten(error),
             Self::Observe(error) => {

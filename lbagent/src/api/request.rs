@@ -1,5 +1,7 @@
 //! What endpoints take from a request.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -13,6 +15,9 @@ use uuid::Uuid;
 
 use super::error::ApiError;
 
+/// Longest time that a body may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
+
 /// The body, whatever its media type is said to be.
 pub(super) struct Body(pub(super) Bytes);
 
@@ -20,8 +25,9 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        Bytes::from_request(request, state)
+        tokio::time::timeout(BODY_PATIENCE, Bytes::from_request(request, state))
             .await
+            .map_err(|_| ApiError::SlowBody(BODY_PATIENCE))?
             .map(Self)
             .map_err(|error: BytesRejection| {
                 if error.status() == StatusCode::PAYLOAD_TOO_LARGE {

@@ -1,5 +1,6 @@
 //! Ring 3: the API of the real daemon, in raw HTTP and through the official clients.
 
+mod abuse;
 mod accounts;
 mod clients;
 mod js_sdk;
