@@ -2,7 +2,8 @@
 //!
 //! * [`envelope`], [`error_code`], [`request`]: what every answer and every request share
 //! * [`service_group`], [`instance`], [`lifecycle`], [`certificate`]: the Services API v1
-//! * [`access`], [`status`], [`state`], [`policy`], [`trace`], [`monitor`]: lbagent's own extensions below `/v1/x/`
+//! * [`access`], [`status`], [`state`], [`policy`], [`health`], [`health_report`], [`trace`], [`monitor`]:
+//!   lbagent's own extensions below `/v1/x/`
 //! * [`port_spec`]: the grammar in which people write published ports
 //!
 //! A type named `…Spec` is a request as received: its members are optional and wide, so that a
@@ -14,6 +15,8 @@ pub mod certificate;
 pub mod envelope;
 pub mod error_code;
 pub mod events;
+pub mod health;
+pub mod health_report;
 pub mod instance;
 pub mod lifecycle;
 pub mod monitor;
@@ -69,6 +72,8 @@ pub mod paths {
     pub const ACCOUNTS: &str = "/v1/x/accounts";
     /// Extension: tokens; `/{uuid}` below it names one.
     pub const TOKENS: &str = "/v1/x/tokens";
+    /// Extension: how the instances' health checks are, [`crate::health_report::HealthReport`].
+    pub const HEALTH: &str = "/v1/x/health";
     /// Extension: the desired state as one document, [`crate::state::StateDocument`].
     pub const STATE: &str = "/v1/x/state";
 }

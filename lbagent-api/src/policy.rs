@@ -13,6 +13,7 @@ use std::str::FromStr;
 pub use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use crate::health::HealthPolicy;
 use crate::request::ContractError;
 
 /// Body of a `PUT` and `data` of every answer: `{"policy": {…}}`, with a [`GroupPolicy`] or an
@@ -34,6 +35,9 @@ pub struct GroupPolicy {
     pub sources: SourcePolicy,
     /// Where QUIC connection ids tell the instance; absent, a QUIC flow is what any UDP flow is.
     pub quic: Option<QuicLayout>,
+    /// How the instances are checked.
+    #[serde(skip_serializing_if = "HealthPolicy::is_default")]
+    pub health: HealthPolicy,
 }
 
 impl GroupPolicy {

@@ -53,6 +53,14 @@ impl BackendEntry {
     pub const FLAG_VIA_KERNEL: u16 = 4;
     /// `link` and `ifindex` tell the way; otherwise the programs ask the kernel's routing table.
     pub const FLAG_NEXT_HOP: u16 = 8;
+    /// Its health checks fail. The programs ignore it: the table says who takes flows. Read back
+    /// after a restart.
+    pub const FLAG_UNHEALTHY: u16 = 16;
+
+    /// Whether its health checks fail.
+    pub const fn is_unhealthy(&self) -> bool {
+        self.flags & Self::FLAG_UNHEALTHY != 0
+    }
 
     /// Whether packets may be sent to this backend.
     #[inline(always)]

@@ -3,7 +3,8 @@
 //! | task | reads | writes |
 //! |---|---|---|
 //! | drains | desired state, clock | desired state: `Draining` past its deadline becomes `Stopped` |
-//! | reconciler | desired state, host's network, data plane | data plane, its result (watch channel) |
+//! | reconciler | desired state, verdicts, host's network, data plane | data plane, its result (watch channel) |
+//! | health, a thread | desired state, answers of instances | verdicts (watch channel) |
 //! | network | kernel's notifications | wakes the reconciler |
 //! | fragments | fragments that wait for the first one of their datagram | sends them on |
 //! | monitor | sampled packets of the data plane, while somebody watches | which packets are sampled |
@@ -36,6 +37,7 @@ use crate::config::Config;
 use crate::dataplane::{InterfaceStatus, KernelDataplane, LoadError, ObjectStatus, OpenOptions};
 use crate::desired::{Desired, DesiredError, Digest, document};
 use crate::fragments;
+use crate::health::{self, HealthHandle};
 use crate::monitor::{Monitor, MonitorHandle};
 use crate::plan::GatewaySettings;
 use crate::reconcile::{FillError, Reconciler, ReconcilerHandle, Timing, fill};
@@ -146,10 +148,7 @@ pub fn run(config: Config, import_state: Option<&Path>) -> Result<(), AgentError
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|source| AgentError::Host {
-            what: "start the runtime",
-            source,
-        })?;
+        .map_err(cannot("start the runtime"))?;
     let outcome = runtime.block_on(serve(config, desired, dataplane, object));
     // The store is closed before the lock goes, so that the next agent finds it free.
     drop(runtime);
@@ -199,6 +198,10 @@ fn import(desired: &Desired, path: &Path, vips: &BTreeSet<IpAddr>) -> Result<(),
     Ok(())
 }
 
+fn cannot(what: &'static str) -> impl FnOnce(io::Error) -> AgentError {
+    move |source| AgentError::Host { what, source }
+}
+
 /// Everything that an agent and a detach need from the kernel, by capability.
 pub fn require_privileges() -> Result<(), AgentError> {
     let missing = lock::missing_capabilities();
@@ -221,20 +224,22 @@ async fn serve(
     let events = dataplane.events();
     let held = dataplane.held_fragments()?;
     log_start(&interfaces.borrow(), object.as_ref());
+    let (stop, stopped) = watch::channel(false);
+    let carried = health::carried(&desired.current(), &dataplane);
+    let checks = (carried, stopped.clone());
+    let (health, verdicts) = health::start(desired.subscribe(), gateway.clone(), checks)
+        .map_err(cannot("start the health checks"))?;
     let (reconciler, handle) = Reconciler::new(
         Box::new(dataplane),
         gateway.clone(),
         desired.subscribe(),
+        verdicts,
         Timing::default(),
     )
-    .map_err(|source| AgentError::Host {
-        what: "start the data plane's thread",
-        source,
-    })?;
+    .map_err(cannot("start the data plane's thread"))?;
     let reconciling = tokio::spawn(reconciler.run());
     let waking = tokio::spawn(wake::on_changes(changes, handle.clone()));
     let draining = tokio::spawn(drains::run(Arc::clone(&desired)));
-    let (stop, stopped) = watch::channel(false);
     let (fragments, holding) = fragments::start(held, stopped.clone());
     let (monitor, monitoring) =
         Monitor::start(events, &handle, desired.subscribe(), stopped.clone());
@@ -242,7 +247,7 @@ async fn serve(
         &config,
         gateway,
         desired,
-        (handle, monitor, fragments),
+        (handle, monitor, fragments, health),
         (interfaces, object),
         stopped,
     )?;
@@ -277,11 +282,18 @@ fn log_start(interfaces: &[InterfaceStatus], object: Option<&ObjectStatus>) {
     );
 }
 
+type Handles = (
+    ReconcilerHandle,
+    MonitorHandle,
+    Arc<fragments::Counters>,
+    HealthHandle,
+);
+
 fn api_context(
     config: &Config,
     gateway: GatewaySettings,
     desired: Arc<Desired>,
-    (reconciler, monitor, fragments): (ReconcilerHandle, MonitorHandle, Arc<fragments::Counters>),
+    (reconciler, monitor, fragments, health): Handles,
     (interfaces, object): (watch::Receiver<Vec<InterfaceStatus>>, Option<ObjectStatus>),
     stopped: watch::Receiver<bool>,
 ) -> Result<api::Context, AgentError> {
@@ -303,6 +315,7 @@ fn api_context(
         reconciler,
         monitor,
         fragments,
+        health,
         interfaces,
         object,
         subscribers: Arc::new(Semaphore::new(api::MAX_SUBSCRIBERS)),

@@ -11,6 +11,7 @@ pub mod dataplane;
 pub mod decap;
 pub mod desired;
 pub mod fragments;
+pub mod health;
 pub mod monitor;
 pub mod observe;
 pub mod plan;

@@ -78,6 +78,8 @@ enum Command {
     Show(cmd::show::Arguments),
     /// The agent, its interfaces, and what is not as it should be
     Status(cmd::status::Arguments),
+    /// What the health checks have found: lbctl health [GROUP]
+    Health(cmd::health::Arguments),
     /// Packets by the reason that they ended with
     Counters(cmd::counters::Arguments),
     /// Why a flow goes where it goes: lbctl trace tcp 203.0.113.7:40000 192.0.2.10:443
@@ -172,6 +174,7 @@ fn dispatch(command: &Command, client: &Client, format: Format) -> Result<(), Ct
         Command::Token(command) => cmd::token::run(command, client, format),
         Command::Show(arguments) => cmd::show::run(arguments, client, format),
         Command::Status(arguments) => cmd::status::run(arguments, client, format),
+        Command::Health(arguments) => cmd::health::run(arguments, client, format),
         Command::Counters(arguments) => cmd::counters::run(arguments, client, format),
         Command::Trace(arguments) => cmd::trace::run(arguments, client, format),
         Command::Monitor(arguments) => cmd::monitor::run(arguments, client, format),
@@ -197,6 +200,7 @@ impl Command {
             Self::Show(arguments) => arguments.watch.every,
             Self::Status(arguments) => arguments.watch.every,
             Self::Counters(arguments) => arguments.watch.every,
+            Self::Health(arguments) => arguments.watch.every,
             _ => None,
         }
     }

@@ -14,7 +14,8 @@ use lbagent::desired::{
     InstanceState, Service, ServiceGroup, Transport,
 };
 use lbagent::plan::{
-    GatewaySettings, IdCursor, Plan, PlanInput, UnpublishedPorts, backend_addresses, plan, settle,
+    GatewaySettings, Health, IdCursor, Plan, PlanInput, UnpublishedPorts, backend_addresses, plan,
+    settle,
 };
 use lbagent_common::{BackendId, ConnEntry, Outcome, TrafficCounter};
 use rtnetlink::packet_route::neighbour::NeighbourState;
@@ -378,6 +379,7 @@ impl Rig {
         Ok(plan(&PlanInput {
             desired: &self.desired,
             gateway: &self.gateway,
+            health: &Health::new(),
             actual: &actual,
             retired: &self.retired,
             cursor: self.cursor,

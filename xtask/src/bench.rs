@@ -21,6 +21,8 @@ enum Benchmark {
     Control(Common),
     /// Nanoseconds per packet of the BPF programs
     Datapath(Common),
+    /// What 10,000 health checks every 5 s cost
+    Health(Common),
     /// Connections, bulk and packets per second through lbagent and through others
     Traffic(Common),
 }
@@ -53,6 +55,11 @@ pub fn run(options: &Options) -> Result<()> {
             build::run(&build::Options::default())?;
             progress("measuring the data plane");
             run_benchmark("datapath", &[], common)
+        }
+        Benchmark::Health(common) => {
+            build::run(&build::Options { release: true })?;
+            progress("measuring health checks");
+            run_benchmark("health", &["--release"], common)
         }
         Benchmark::Traffic(common) => {
             rivals::ensure()?;

@@ -10,6 +10,7 @@ mod error;
 mod etag;
 mod events;
 mod extensions;
+mod health;
 mod instances;
 mod monitor;
 mod policy;
@@ -36,6 +37,7 @@ use crate::dataplane::{InterfaceStatus, ObjectStatus};
 use crate::desired::validate::Gateway;
 use crate::desired::{Desired, Digest};
 use crate::fragments;
+use crate::health::HealthHandle;
 use crate::monitor::MonitorHandle;
 use crate::plan::GatewaySettings;
 use crate::reconcile::ReconcilerHandle;
@@ -72,6 +74,8 @@ pub struct Context {
     pub monitor: MonitorHandle,
     /// What becomes of fragments that came before the first one of their datagram.
     pub fragments: Arc<fragments::Counters>,
+    /// What the health checks have found.
+    pub health: HealthHandle,
     /// How the programs are attached.
     pub interfaces: watch::Receiver<Vec<InterfaceStatus>>,
     /// Which object is attached.
@@ -151,6 +155,11 @@ pub fn router(context: Context) -> Router {
         .route(paths::COUNTERS, get(extensions::counters))
         .route(paths::MONITOR, get(monitor::monitor))
         .route(paths::TRACE, get(trace::trace))
+        .route(paths::HEALTH, get(health::list))
+        .route(
+            &one(paths::X_SERVICE_GROUPS, "/health"),
+            get(health::get_one),
+        )
         .route(paths::STATE, state)
         .merge(access_routes())
         .route(&one(paths::X_SERVICE_GROUPS, "/policy"), group_policy)

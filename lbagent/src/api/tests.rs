@@ -20,7 +20,8 @@ use tower::ServiceExt;
 use super::*;
 use crate::dataplane::fake::FakeDataplane;
 use crate::dataplane::{AttachedMode, Capacity, Hook, Path};
-use crate::plan::UnpublishedPorts;
+use crate::health::HealthHandle;
+use crate::plan::{Health, UnpublishedPorts};
 use crate::reconcile::{Reconciler, Timing};
 use crate::store::RedbStore;
 
@@ -90,6 +91,7 @@ impl Server {
             Box::new(fake_dataplane()),
             gateway.clone(),
             desired.subscribe(),
+            watch::channel(Health::new()).1,
             Timing::default(),
         )
         .unwrap();
@@ -103,6 +105,7 @@ impl Server {
         }]);
         let stop = watch::Sender::new(false);
         let router = router(Context {
+            health: HealthHandle::idle(gateway.clone()),
             gateway,
             metro_domain: "lb.internal".into(),
             token: token.map(|token| crate::desired::Digest::of(token.as_bytes())),

@@ -35,6 +35,7 @@ use uuid::Uuid;
 
 pub use lbagent_api::access::{Quotas, Role, Usage};
 /// Policies are the same here as in the contract: what can be read is valid.
+pub use lbagent_api::health::{Check, HealthPolicy};
 pub use lbagent_api::policy::{
     ForwardingMode, GroupPolicy, InstancePolicy, QuicLayout, QuicServerId, SourcePolicy,
 };

@@ -50,9 +50,11 @@ pub fn condition(desired: &DesiredState, condition: &Condition) -> status::Condi
 const fn severity(reason: &Reason) -> Severity {
     match reason {
         Reason::NoActiveBackend { .. }
+        | Reason::SomeUnhealthy { .. }
         | Reason::NoAddress { .. }
         | Reason::UnknownServiceGroup { .. } => Severity::Warning,
-        Reason::NoRoute { .. }
+        Reason::AllUnhealthy { .. }
+        | Reason::NoRoute { .. }
         | Reason::NotOnLink { .. }
         | Reason::UnknownVip { .. }
         | Reason::PortTaken { .. }

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use lbagent_common::{Addr, BackendEntry, BackendId};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Family;
 use super::drain::Duty;
-use crate::dataplane::{ActualState, Path};
-use crate::desired::{DesiredState, ForwardingMode, Instance};
+use super::health::{self, Fitness, Judgement};
+use super::{Family, PlanInput};
+use crate::dataplane::Path;
+use crate::desired::{ForwardingMode, Instance, ServiceGroup};
 
 /// An instance that may get packets of one family, and its entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Member {
     pub(super) instance: Uuid,
     pub(super) address: IpAddr,
-    /// Takes new flows: it neither drains nor has weight 0.
+    /// Takes new flows: it does not drain, has a weight above 0, and is healthy enough.
     pub(super) is_active: bool,
+    /// Is not healthy, whether or not it takes flows all the same.
+    pub(super) is_unhealthy: bool,
     /// Its id, if it has one already.
     pub(super) known_id: Option<BackendId>,
     /// Packets were sent to it before this plan.
@@ -32,8 +34,7 @@ pub(super) struct Member {
 pub(super) struct Members<'a> {
     by_group: BTreeMap<Uuid, Vec<(&'a Instance, Duty)>>,
     known: BTreeMap<Owner, BackendId>,
-    desired: &'a DesiredState,
-    actual: &'a ActualState,
+    input: &'a PlanInput<'a>,
 }
 
 /// Who a backend id is for: an instance, a group, and the family of the address that it serves with,
@@ -42,11 +43,13 @@ pub(super) struct Members<'a> {
 type Owner = ([u8; 16], u32, Family);
 
 impl<'a> Members<'a> {
-    pub(super) fn new(
-        desired: &'a DesiredState,
-        actual: &'a ActualState,
-        now: OffsetDateTime,
-    ) -> Self {
+    pub(super) fn new(input: &'a PlanInput<'a>) -> Self {
+        let PlanInput {
+            desired,
+            actual,
+            now,
+            ..
+        } = *input;
         let mut by_group: BTreeMap<Uuid, Vec<_>> = BTreeMap::new();
         for instance in desired.instances.values() {
             let duty = Duty::of(&instance.state, now);
@@ -66,8 +69,7 @@ impl<'a> Members<'a> {
         Self {
             by_group,
             known,
-            desired,
-            actual,
+            input,
         }
     }
 
@@ -78,49 +80,98 @@ impl<'a> Members<'a> {
 
     /// Those of them that can serve VIPs of the family, ordered by UUID.
     pub(super) fn of(&self, group: Uuid, family: Family) -> Vec<Member> {
-        let mode = self.mode(group);
-        let instances = self.instances(group).iter();
-        instances
-            .filter_map(|(instance, duty)| {
-                let address = serving_address(instance, family, mode)?;
-                Some(self.member(group, address, instance, *duty))
-            })
+        let Some(found) = self.input.desired.service_groups.get(&group) else {
+            return Vec::new();
+        };
+        let mode = found.policy.forwarding_mode;
+        let candidates = self.instances(group).iter().filter_map(|(instance, duty)| {
+            let address = serving_address(instance, family, mode)?;
+            Some(self.candidate(found, instance, *duty, address))
+        });
+        let candidates: Vec<Candidate<'_>> = candidates.collect();
+        let eligible = candidates.iter().filter(|candidate| candidate.is_eligible);
+        let judgement = Judgement::of(
+            &found.policy.health,
+            eligible.map(|candidate| candidate.fitness),
+        );
+        candidates
+            .into_iter()
+            .map(|candidate| self.member(group, candidate, judgement))
             .collect()
     }
 
-    /// How many of them take new flows.
-    pub(super) fn active(&self, group: Uuid, family: Family) -> usize {
+    fn candidate(
+        &self,
+        group: &ServiceGroup,
+        instance: &'a Instance,
+        duty: Duty,
+        address: IpAddr,
+    ) -> Candidate<'a> {
+        let owner = (
+            *instance.uuid.as_bytes(),
+            group_tag(group.uuid),
+            Family::of(&address),
+        );
+        let id = self.known.get(&owner).copied();
+        let known = id.and_then(|id| Some((id, self.input.actual.backends.get(&id)?)));
+        let PlanInput {
+            health, gateway, ..
+        } = *self.input;
+        let entry = known.map(|(_, entry)| entry);
+        Candidate {
+            instance,
+            duty,
+            address,
+            known,
+            is_eligible: is_eligible(instance, duty),
+            fitness: health::fitness(group, instance, address, entry, (health, gateway)),
+        }
+    }
+
+    /// How many would take new flows if all were healthy. The table's size goes by that, so that it
+    /// does not change with their health.
+    pub(super) fn eligible(&self, group: Uuid, family: Family) -> usize {
         let mode = self.mode(group);
         let instances = self.instances(group).iter();
-        let is_active = |(instance, duty): &&(&Instance, Duty)| {
-            takes_flows(instance, *duty) && serving_address(instance, family, mode).is_some()
+        let is_counted = |(instance, duty): &&(&Instance, Duty)| {
+            is_eligible(instance, *duty) && serving_address(instance, family, mode).is_some()
         };
-        instances.filter(is_active).count()
+        instances.filter(is_counted).count()
     }
 
     /// How the group's packets reach its instances.
     pub(super) fn mode(&self, group: Uuid) -> ForwardingMode {
-        let group = self.desired.service_groups.get(&group);
+        let group = self.input.desired.service_groups.get(&group);
         group.map_or(ForwardingMode::default(), |group| {
             group.policy.forwarding_mode
         })
     }
 
-    fn member(&self, group: Uuid, address: IpAddr, instance: &Instance, duty: Duty) -> Member {
-        let path = self.actual.paths.get(&address);
-        let entry = backend_entry(group, instance, address, duty, path);
-        let known_id = self
-            .known
-            .get(&(entry.instance, entry.group_tag, Family::of(&address)))
-            .copied();
+    fn member(&self, group: Uuid, candidate: Candidate<'_>, judgement: Judgement) -> Member {
+        let Candidate {
+            instance,
+            duty,
+            address,
+            known,
+            is_eligible,
+            fitness,
+        } = candidate;
+        let path = self.input.actual.paths.get(&address);
+        let mut entry = backend_entry(group, instance, address, duty, path);
+        if fitness == Fitness::Unhealthy {
+            entry.flags |= BackendEntry::FLAG_UNHEALTHY;
+        }
+        if !judgement.is_alive(fitness, is_eligible) {
+            entry.flags &= !BackendEntry::FLAG_ALIVE;
+        }
+        entry.weight = fitness.share_of(entry.weight);
         Member {
             instance: instance.uuid,
             address,
-            is_active: takes_flows(instance, duty),
-            known_id,
-            was_alive: known_id
-                .and_then(|id| self.actual.backends.get(&id))
-                .is_some_and(BackendEntry::is_alive),
+            is_active: is_eligible && judgement.takes_flows(fitness),
+            is_unhealthy: fitness == Fitness::Unhealthy,
+            known_id: known.map(|(id, _)| id),
+            was_alive: known.is_some_and(|(_, entry)| entry.is_alive()),
             has_path: path.is_some(),
             entry,
         }
@@ -136,8 +187,19 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Whether an instance takes new flows.
-fn takes_flows(instance: &Instance, duty: Duty) -> bool {
+/// An instance of a group, with what decides whether it gets packets.
+struct Candidate<'a> {
+    instance: &'a Instance,
+    duty: Duty,
+    address: IpAddr,
+    /// Its id and its entry, if it has them already.
+    known: Option<(BackendId, &'a BackendEntry)>,
+    is_eligible: bool,
+    fitness: Fitness,
+}
+
+/// Whether an instance takes new flows if it is healthy.
+fn is_eligible(instance: &Instance, duty: Duty) -> bool {
     duty == Duty::Active && instance.policy.weight > 0
 }
 
@@ -217,7 +279,7 @@ fn mapped_prefix(address: IpAddr, prefix: u8) -> u8 {
 
 /// Tells groups apart in [`BackendEntry::group_tag`]. Not 0, which is no group; two groups with
 /// one tag do no harm, as an instance hardly ever moves between just these.
-pub(super) fn group_tag(group: Uuid) -> u32 {
+pub fn group_tag(group: Uuid) -> u32 {
     let (high, low) = group.as_u64_pair();
     let folded = high ^ low;
     ((folded >> 32) as u32 ^ folded as u32).max(1)

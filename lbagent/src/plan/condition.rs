@@ -45,6 +45,22 @@ pub enum Reason {
         /// Address family of the VIPs concerned.
         family: Family,
     },
+    /// Health checks of some instances fail: the others take the new connections.
+    SomeUnhealthy {
+        /// Address family of the VIPs concerned.
+        family: Family,
+        /// Instances whose checks fail.
+        unhealthy: u32,
+        /// Instances that there are.
+        of: u32,
+    },
+    /// Health checks of all instances fail.
+    AllUnhealthy {
+        /// Address family of the VIPs concerned.
+        family: Family,
+        /// Nobody takes new connections, by the group's policy; else all do.
+        is_closed: bool,
+    },
     /// The group is published on a VIP of a family that the instance has no address of.
     NoAddress {
         /// The family.
@@ -106,6 +122,8 @@ impl Reason {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NoActiveBackend { .. } => "no_active_backend",
+            Self::SomeUnhealthy { .. } => "unhealthy",
+            Self::AllUnhealthy { .. } => "all_unhealthy",
             Self::NoAddress { .. } => "no_address",
             Self::NoRoute { .. } => "no_route",
             Self::NotOnLink { .. } => "not_on_link",
@@ -130,6 +148,24 @@ impl fmt::Display for Reason {
                 write!(
                     f,
                     "no running instance with an {family} address and a weight above 0: new connections are dropped; start or create one, or raise a weight"
+                )
+            }
+            Self::SomeUnhealthy {
+                family,
+                unhealthy,
+                of,
+            } => write!(
+                f,
+                "health checks of {unhealthy} of {of} instances fail over {family}: they get no new connections; `lbctl health` says why"
+            ),
+            Self::AllUnhealthy { family, is_closed } => {
+                let consequence = match is_closed {
+                    true => "new connections are dropped (fail_closed)",
+                    false => "all of them get new connections all the same (fail_open)",
+                };
+                write!(
+                    f,
+                    "health checks of all instances fail over {family}: {consequence}; `lbctl health` says why"
                 )
             }
             Self::NoAddress { family } => {

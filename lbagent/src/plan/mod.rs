@@ -1,4 +1,4 @@
-//! (desired, settings, actual, now) → steps. Pure: no clock, no I/O, no map.
+//! (desired, settings, health, actual, now) → steps. Pure: no clock, no I/O, no map.
 //!
 //! A plan never leaves a dangling reference behind at any step: what is named is written before
 //! the name, and removed after it. Tables are copied on write: a change fills a region that no
@@ -10,6 +10,7 @@ mod condition;
 mod diff;
 pub mod drain;
 mod groups;
+mod health;
 mod ids;
 mod in_use;
 mod links;
@@ -35,7 +36,9 @@ use time::OffsetDateTime;
 use crate::dataplane::{ActualState, Capacity, Region, Step};
 use crate::desired::{DesiredState, Transport};
 
+pub use backends::group_tag;
 pub use condition::{Condition, Object, Reason};
+pub use health::{CheckedAddress, Fitness, Health, Target, check_of, targets};
 pub use ids::IdCursor;
 pub use in_use::InUse;
 pub use links::{Link, links};
@@ -173,6 +176,8 @@ pub struct PlanInput<'a> {
     pub desired: &'a DesiredState,
     /// The agent's configuration.
     pub gateway: &'a GatewaySettings,
+    /// What the health checks say.
+    pub health: &'a Health,
     /// What there is.
     pub actual: &'a ActualState,
     /// Regions that VIPs named until a moment ago: packets in flight may still read them.

@@ -11,7 +11,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    GatewaySettings, IdCursor, Plan, PlanInput, UnpublishedPorts, backend_addresses, plan, settle,
+    CheckedAddress, Fitness, GatewaySettings, Health, IdCursor, Plan, PlanInput, UnpublishedPorts,
+    backend_addresses, plan, settle,
 };
 use crate::dataplane::fake::FakeDataplane;
 use crate::dataplane::{ActualState, Dataplane, Path, Region};
@@ -68,6 +69,7 @@ pub(crate) fn path_to(address: IpAddr) -> Path {
 pub(crate) struct World {
     pub(crate) desired: DesiredState,
     pub(crate) gateway: GatewaySettings,
+    pub(crate) health: Health,
     pub(crate) dataplane: FakeDataplane,
     pub(crate) retired: BTreeSet<Region>,
     pub(crate) cursor: IdCursor,
@@ -79,6 +81,7 @@ impl World {
         Self {
             desired: DesiredState::default(),
             gateway: gateway(vips),
+            health: Health::new(),
             dataplane: FakeDataplane::default(),
             retired: BTreeSet::new(),
             cursor: IdCursor::default(),
@@ -137,6 +140,28 @@ impl World {
         }
     }
 
+    /// Says how an instance's addresses are, for the group that it serves; `None`: not known.
+    pub(crate) fn judge(&mut self, number: u8, fitness: Option<Fitness>) {
+        let Some(found) = self.desired.instances.get(&instance_uuid(number)) else {
+            return;
+        };
+        let addresses = [true, false].into_iter().filter_map(|v4| found.address(v4));
+        for address in addresses {
+            let Some(group) = found.service_group else {
+                return;
+            };
+            let key = CheckedAddress {
+                instance: found.uuid,
+                group,
+                address,
+            };
+            match fitness {
+                Some(fitness) => drop(self.health.insert(key, fitness)),
+                None => drop(self.health.remove(&key)),
+            }
+        }
+    }
+
     pub(crate) fn instance(&mut self, number: u8) -> &mut Instance {
         self.desired
             .instances
@@ -163,6 +188,7 @@ impl World {
         plan(&PlanInput {
             desired: &self.desired,
             gateway: &self.gateway,
+            health: &self.health,
             actual: &actual,
             retired: &self.retired,
             cursor: self.cursor,

@@ -11,6 +11,7 @@ use crate::dataplane::Capacity;
 use crate::desired::{Instance, InstanceState, SharedMap};
 
 mod flows;
+mod health;
 mod histories;
 mod modes;
 

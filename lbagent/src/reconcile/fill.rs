@@ -8,7 +8,7 @@ use super::chain;
 use super::pass::{Done, Memory, Pass, Scope};
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::desired::DesiredState;
-use crate::plan::{GatewaySettings, Reason};
+use crate::plan::{GatewaySettings, Health, Reason};
 
 /// Why maps could not be filled. Nothing that carries packets has changed.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,8 @@ pub fn fill(
     let pass = Pass {
         desired,
         gateway: Arc::new(gateway),
+        // Nothing is checked yet: what the maps that were carried over say counts.
+        health: Health::new(),
         // No packet reads these maps, so no region has to be left alone.
         memory: Memory::default(),
         scope: Scope::Everything,

@@ -22,6 +22,8 @@ pub enum WakeReason {
     Start,
     /// The desired state has a new generation.
     DesiredChanged,
+    /// Health checks have another verdict on some instances.
+    HealthChanged,
     /// An interface, an address, a route or a neighbour of the host changed.
     NetworkChanged,
     /// A draining instance reached its deadline.
@@ -38,7 +40,7 @@ impl WakeReason {
     /// What the pass has to look at.
     pub(super) const fn scope(self) -> Scope {
         match self {
-            Self::DesiredChanged | Self::DrainDeadline => Scope::Changes,
+            Self::DesiredChanged | Self::HealthChanged | Self::DrainDeadline => Scope::Changes,
             Self::NetworkChanged => Scope::Network,
             Self::Start | Self::Periodic | Self::Retry | Self::Requested => Scope::Everything,
         }

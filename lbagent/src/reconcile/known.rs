@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::claims::Claims;
 use crate::dataplane::{ActualState, RuleKey, Step};
 use crate::desired::DesiredState;
-use crate::plan::{Condition, GatewaySettings, InUse, Link, Object, Plan};
+use crate::plan::{Condition, GatewaySettings, Health, InUse, Link, Object, Plan};
 
 /// What is planned and written.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,8 @@ pub(super) struct Known {
     pub(super) in_use: InUse,
     /// The moment that the last pass planned for: it tells which drains were over.
     pub(super) planned_at: OffsetDateTime,
+    /// What the health checks said then.
+    pub(super) health: Health,
     conditions: Vec<Condition>,
     entries: Entries,
     claims: Claims,
@@ -92,7 +94,7 @@ impl Known {
         gateway: &GatewaySettings,
         mut actual: ActualState,
         in_use: InUse,
-        now: OffsetDateTime,
+        (health, now): (Health, OffsetDateTime),
     ) -> Self {
         actual.tables.clear();
         actual.paths.clear();
@@ -104,17 +106,18 @@ impl Known {
             actual,
             in_use,
             planned_at: now,
+            health,
             conditions: plan.conditions.clone(),
             claims: Claims::of(desired, gateway),
         };
-        known.follow(plan, now);
+        known.follow(plan);
         known
     }
 
     /// After a plan of everything found nothing to do.
-    pub(super) fn still(mut self, plan: &Plan, now: OffsetDateTime) -> Self {
+    pub(super) fn still(mut self, plan: &Plan, judged: (Health, OffsetDateTime)) -> Self {
         self.conditions.clone_from(&plan.conditions);
-        self.planned_at = now;
+        (self.health, self.planned_at) = judged;
         self
     }
 
@@ -227,9 +230,8 @@ impl Known {
     }
 
     /// A plan has been done, all of it.
-    pub(super) fn follow(&mut self, plan: &Plan, now: OffsetDateTime) {
+    pub(super) fn follow(&mut self, plan: &Plan) {
         plan.steps.iter().for_each(|step| self.write(step));
-        self.planned_at = now;
     }
 
     /// Whether this is what reading the maps has just yielded.

@@ -3,7 +3,7 @@
 //! Level-triggered: every pass works on whole snapshots of the desired state, so a wake-up that was
 //! missed or came twice does no harm. A pass looks at everything, or, after a change of the desired
 //! state or of the host's network, at the groups that differ from what the last one left
-//! ([`known`]). Inputs: the desired state, changes of the host's network, the next drain deadline, a
+//! ([`known`]). Inputs: the desired state, verdicts of health checks, changes of the host's network, the next drain deadline, a
 //! timer, a retry after failures. Output: one [`ReconcileResult`] a pass.
 
 mod apply;
@@ -27,7 +27,7 @@ use tracing::{debug, info, warn};
 
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::desired::DesiredState;
-use crate::plan::GatewaySettings;
+use crate::plan::{GatewaySettings, Health};
 pub use fill::{FillError, fill};
 use grace::Grace;
 pub use handle::{
@@ -73,6 +73,7 @@ impl Default for Timing {
 pub struct Reconciler {
     gateway: Arc<GatewaySettings>,
     desired: watch::Receiver<Arc<DesiredState>>,
+    health: watch::Receiver<Health>,
     wakes: mpsc::Receiver<WakeReason>,
     results: watch::Sender<Arc<ReconcileResult>>,
     owner: DataplaneOwner,
@@ -92,6 +93,7 @@ impl Reconciler {
         dataplane: Box<dyn Dataplane>,
         gateway: GatewaySettings,
         desired: watch::Receiver<Arc<DesiredState>>,
+        health: watch::Receiver<Health>,
         timing: Timing,
     ) -> std::io::Result<(Self, ReconcilerHandle)> {
         let owner = DataplaneOwner::start(dataplane)?;
@@ -113,6 +115,7 @@ impl Reconciler {
         let reconciler = Self {
             gateway: Arc::new(gateway),
             desired,
+            health,
             wakes,
             results,
             owner,
@@ -150,6 +153,7 @@ impl Reconciler {
         let job = Pass {
             desired: desired.clone(),
             gateway: self.gateway.clone(),
+            health: self.health.borrow_and_update().clone(),
             memory: std::mem::take(&mut self.memory),
             scope: reason.scope(),
             now: OffsetDateTime::now_utc(),
@@ -252,6 +256,8 @@ impl Reconciler {
                 changed = self.desired.changed() => {
                     changed.ok().map(|()| WakeReason::DesiredChanged)?
                 }
+                // Whoever checks may end first: then nothing more is learnt.
+                Ok(()) = self.health.changed() => WakeReason::HealthChanged,
                 Some(reason) = self.wakes.recv() => reason,
                 () = tokio::time::sleep_until(due.0) => due.1,
                 () = tokio::time::sleep(self.timing.heartbeat) => {

@@ -20,7 +20,7 @@ use super::renew;
 use crate::dataplane::{ActualState, Dataplane, DataplaneError, Glimpse, Path};
 use crate::desired::{DesiredState, Instance};
 use crate::plan::drain::Deadlines;
-use crate::plan::{self, GatewaySettings, IdCursor, InUse, Plan, PlanInput, settle};
+use crate::plan::{self, GatewaySettings, Health, IdCursor, InUse, Plan, PlanInput, settle};
 
 /// What one pass leaves to the next.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +37,7 @@ pub(super) struct Memory {
 /// What a pass looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Scope {
-    /// The groups that are desired otherwise than before.
+    /// The groups that are desired otherwise than before, or whose instances' health changed.
     Changes,
     /// These, and those whose backends are reached otherwise than before.
     Network,
@@ -49,6 +49,7 @@ pub(super) enum Scope {
 pub(super) struct Pass {
     pub(super) desired: Arc<DesiredState>,
     pub(super) gateway: Arc<GatewaySettings>,
+    pub(super) health: Health,
     pub(super) memory: Memory,
     pub(super) scope: Scope,
     /// Decides which draining is over.
@@ -112,9 +113,10 @@ impl Pass {
             let is_same = |known: &Known| {
                 agrees && plan.steps.is_empty() && Arc::ptr_eq(&known.desired, &desired)
             };
+            let judged = (self.health.clone(), self.now);
             self.memory.known = Some(match known.filter(is_same) {
-                Some(known) => known.still(&plan, self.now),
-                None => Known::after(&plan, &desired, &self.gateway, actual, in_use, self.now),
+                Some(known) => known.still(&plan, judged),
+                None => Known::after(&plan, &desired, &self.gateway, actual, in_use, judged),
             });
         }
         Ok(Done {
@@ -140,6 +142,8 @@ impl Pass {
         }
         let deadlines = &self.memory.deadlines;
         instances.extend(deadlines.between(known.planned_at, self.now));
+        let judged = known.health.changed_keys(&self.health).into_iter();
+        instances.extend(judged.map(|judged| judged.instance));
         let changed = known.changed_groups(&self.desired, instances);
         let mut part = known.part(changed, &self.desired, &self.gateway);
         self.complete(&mut part, dataplane)?;
@@ -150,7 +154,8 @@ impl Pass {
         let report = self.apply(&plan, &part.actual, dataplane);
         plan.conditions = known.conditions_with(&plan, &part);
         if report.failures.is_empty() {
-            known.follow(&plan, self.now);
+            known.follow(&plan);
+            (known.health, known.planned_at) = (self.health.clone(), self.now);
             self.memory.known = Some(known);
         }
         Ok(Some(Done {
@@ -213,6 +218,7 @@ impl Pass {
         let input = PlanInput {
             desired,
             gateway: &self.gateway,
+            health: &self.health,
             actual,
             retired: &retired,
             cursor: self.memory.cursor,

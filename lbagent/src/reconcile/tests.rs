@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Mutex;
 
+use lbagent_api::health::{Check, Probe};
+
 use super::*;
 use crate::dataplane::fake::FakeDataplane;
 use crate::dataplane::{
@@ -12,7 +14,7 @@ use crate::dataplane::{
 };
 use crate::desired::InstanceState;
 use crate::plan::testing::{World, v4};
-use crate::plan::{self, Condition, InUse, Object, Reason};
+use crate::plan::{self, Condition, Fitness, Health, InUse, Object, Reason};
 
 /// The data plane in memory, looked at while the reconciler has it.
 #[derive(Clone)]
@@ -74,6 +76,7 @@ struct Running {
     world: World,
     dataplane: Shared,
     desired: watch::Sender<Arc<DesiredState>>,
+    health: watch::Sender<Health>,
     handle: ReconcilerHandle,
     task: tokio::task::JoinHandle<()>,
 }
@@ -93,13 +96,21 @@ fn start(world: World, timing: Timing) -> Running {
     let dataplane = Shared(Arc::new(Mutex::new(world.dataplane.clone())));
     let (desired, watched) = watch::channel(Arc::new(world.desired.clone()));
     let gateway = world.gateway.clone();
-    let made = Reconciler::new(Box::new(dataplane.clone()), gateway, watched, timing);
+    let (health, judged) = watch::channel(world.health.clone());
+    let made = Reconciler::new(
+        Box::new(dataplane.clone()),
+        gateway,
+        watched,
+        judged,
+        timing,
+    );
     let (reconciler, handle) = made.expect("a thread");
     let task = tokio::spawn(reconciler.run());
     Running {
         world,
         dataplane,
         desired,
+        health,
         handle,
         task,
     }
@@ -163,6 +174,29 @@ async fn a_new_generation_is_applied_and_waited_for() {
         1,
         "the new group has no instance: {latest:?}"
     );
+}
+
+#[tokio::test]
+async fn a_verdict_wakes_the_loop() {
+    let mut running = start(world(), TIMING);
+    running.wait_for(|result| result.pass == 1).await;
+    let tcp = Probe::Tcp {
+        send: None,
+        expect: None,
+    };
+    for group in running.world.desired.service_groups.values_mut() {
+        group.policy.health.check = Some(Check::new(tcp.clone()));
+    }
+    let generation = running.publish();
+    let applied = running.handle.wait_applied(generation, SOON).await;
+    applied.expect("applied");
+    running.world.judge(1, Some(Fitness::Unhealthy));
+    running.health.send_replace(running.world.health.clone());
+    let entries = |fake: &mut FakeDataplane| fake.backends.values().any(|b| b.is_unhealthy());
+    running
+        .wait_for(|result| result.wake_reason == WakeReason::HealthChanged)
+        .await;
+    assert!(running.dataplane.with(entries));
 }
 
 #[tokio::test]

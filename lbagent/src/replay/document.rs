@@ -12,7 +12,7 @@ use lbagent_common::table_len;
 
 use super::ReplayState;
 use crate::dataplane::{self, Capacity};
-use crate::desired::{DesiredState, document};
+use crate::desired::{DesiredState, HealthPolicy, document};
 use crate::plan::{GatewaySettings, UnpublishedPorts};
 
 /// Reads what `lbctl state export` wrote.
@@ -36,7 +36,11 @@ fn convert(document: &StateDocument, client_side: BTreeSet<u32>) -> Result<Repla
         source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
         answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
     };
-    let desired = document::import(document, &gateway.vips)?;
+    let mut desired = document::import(document, &gateway.vips)?;
+    // Nobody checks anything here: all instances count as healthy.
+    for group in desired.service_groups.values_mut() {
+        group.policy.health = HealthPolicy::default();
+    }
     let paths = paths(document, &desired);
     let capacity = capacity(&desired, gateway.vips.len());
     Ok(ReplayState {

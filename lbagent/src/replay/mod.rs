@@ -26,7 +26,7 @@ use crate::dataplane::{
     Path, Sandbox, Step,
 };
 use crate::desired::DesiredState;
-use crate::plan::{self, GatewaySettings, IdCursor, PlanInput};
+use crate::plan::{self, GatewaySettings, Health, IdCursor, PlanInput};
 use capture::Captured;
 use verdict::{Namer, Verdict};
 
@@ -164,6 +164,7 @@ fn fill(dataplane: &mut KernelDataplane, state: &ReplayState) -> Result<ActualSt
         let plan = plan::plan(&PlanInput {
             desired: &state.desired,
             gateway: &state.gateway,
+            health: &Health::new(),
             actual: &actual,
             retired: &BTreeSet::new(),
             cursor,

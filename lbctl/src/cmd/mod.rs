@@ -4,6 +4,7 @@ pub mod account;
 pub mod apply;
 pub mod counters;
 pub mod edit;
+pub mod health;
 pub mod instance;
 pub mod instance_create;
 pub mod listing;

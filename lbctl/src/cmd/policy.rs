@@ -1,5 +1,7 @@
 //! `lbctl service policy` and `lbctl instance policy`: show, or change what the options name.
 
+mod health;
+
 use clap::Args;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
 use lbagent_api::policy::{
@@ -57,6 +59,8 @@ pub struct GroupArguments {
     /// Balance QUIC as any UDP
     #[arg(long, conflicts_with_all = ["quic_server_id_length", "quic_config_rotation"])]
     no_quic: bool,
+    #[command(flatten)]
+    health: Box<health::Arguments>,
 }
 
 fn modes() -> impl TypedValueParser<Value = ForwardingMode> {
@@ -154,6 +158,7 @@ fn changed_group(
         quic_server_id_length,
         quic_config_rotation,
         no_quic,
+        health,
     } = arguments;
     let is_change = forwarding_mode.is_some()
         || !allow.is_empty()
@@ -161,7 +166,8 @@ fn changed_group(
         || *clear_sources
         || quic_server_id_length.is_some()
         || quic_config_rotation.is_some()
-        || *no_quic;
+        || *no_quic
+        || health.is_change();
     if !is_change {
         return Ok(None);
     }
@@ -184,6 +190,7 @@ fn changed_group(
         forwarding_mode: forwarding_mode.unwrap_or(former.forwarding_mode),
         sources,
         quic: quic.filter(|_| !no_quic),
+        health: health.changed(&former.health)?,
     }))
 }
 
@@ -243,6 +250,7 @@ fn group_rows(policy: &GroupPolicy) -> Vec<Row> {
         forwarding_mode,
         sources: SourcePolicy { allow, deny },
         quic,
+        health,
     } = policy;
     let quic = quic.map(|layout| {
         format!(
@@ -250,12 +258,16 @@ fn group_rows(policy: &GroupPolicy) -> Vec<Row> {
             layout.server_id_length, layout.config_rotation
         )
     });
-    vec![
+    let mut rows = vec![
         ("forwarding mode", forwarding_mode.to_string()),
         ("allow", list(allow)),
         ("deny", list(deny)),
         ("quic", list(&quic)),
-    ]
+    ];
+    if !health.is_default() {
+        rows.extend(health::rows(health));
+    }
+    rows
 }
 
 fn instance_rows(policy: &InstancePolicy) -> Vec<Row> {

@@ -27,6 +27,10 @@ use crate::error::CtlError;
 
 /// One object of a file.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a file has few of them, and they live as long as a command"
+)]
 pub enum Manifest {
     /// `kind: ServiceGroup`.
     ServiceGroup(GroupManifest),

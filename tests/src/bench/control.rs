@@ -37,7 +37,7 @@ const SEED: u64 = 0x1234_5678_9abc_def0;
 
 /// One figure with its goal, if it has one.
 #[derive(Debug, Serialize)]
-struct Figure {
+pub(super) struct Figure {
     what: String,
     value: f64,
     unit: &'static str,
@@ -46,7 +46,12 @@ struct Figure {
 }
 
 impl Figure {
-    fn new(what: impl Into<String>, value: f64, unit: &'static str, goal: Option<f64>) -> Self {
+    pub(super) fn new(
+        what: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+        goal: Option<f64>,
+    ) -> Self {
         Self {
             what: what.into(),
             value,
@@ -65,9 +70,14 @@ pub fn run(options: &Options) -> Result<bool> {
     let mut figures = verifier()?;
     figures.extend(tables()?);
     figures.extend(scale::measure(if options.quick { 1_000 } else { 10_000 })?);
-    print!("{}", table(&figures));
+    report(&figures, options)
+}
+
+/// Prints, and tells whether every goal is met, if that was asked.
+pub(super) fn report(figures: &[Figure], options: &Options) -> Result<bool> {
+    print!("{}", table(figures));
     if let Some(path) = &options.json {
-        write_json(&figures, path)?;
+        write_json(figures, path)?;
     }
     let missed: Vec<&str> = figures
         .iter()

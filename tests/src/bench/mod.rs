@@ -3,6 +3,7 @@
 pub mod control;
 pub mod datapath;
 mod floors;
+pub mod health;
 pub mod report;
 pub mod traffic;
 

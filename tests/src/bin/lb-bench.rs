@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use lbagent_tests::bench::{control, datapath, traffic};
+use lbagent_tests::bench::{control, datapath, health, traffic};
 
 /// Measures lbagent.
 #[derive(Parser)]
@@ -20,6 +20,8 @@ enum Benchmark {
     Control(Common),
     /// Nanoseconds per packet of the BPF programs
     Datapath(Common),
+    /// What 10,000 health checks every 5 s cost
+    Health(Common),
     /// Connections, bulk and packets per second through lbagent and through others
     Traffic {
         #[command(flatten)]
@@ -51,6 +53,9 @@ fn run(benchmark: Benchmark) -> Result<bool> {
         }
         Benchmark::Datapath(Common { quick, check, json }) => {
             datapath::run(&datapath::Options { quick, check, json })
+        }
+        Benchmark::Health(Common { quick, check, json }) => {
+            health::run(&control::Options { quick, check, json })
         }
         Benchmark::Traffic { common, only } => {
             let Common { quick, check, json } = common;

@@ -12,6 +12,7 @@ mod foreign;
 mod fragments;
 mod gateways;
 mod harness;
+mod health;
 mod icmp;
 mod interfaces;
 mod kernel_devices;

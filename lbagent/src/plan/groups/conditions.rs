@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use lbagent_common::VipKey;
 use uuid::Uuid;
 
-use super::super::backends::serving_address;
-use super::super::{Condition, Object, Reason};
-use super::{Builder, families};
+use super::super::backends::{Member, serving_address};
+use super::super::{Condition, Family, Object, Reason};
+use super::{Builder, count, families};
 use crate::desired::ForwardingMode;
 
 impl Builder<'_> {
@@ -17,10 +17,11 @@ impl Builder<'_> {
         let mode = self.members.mode(group);
         for family in families(ports) {
             let members = self.members.of(group, family);
-            if !members.iter().any(|member| member.is_active) {
-                let reason = Reason::NoActiveBackend { family };
-                conditions.push(Condition::new(Object::ServiceGroup(group), reason));
-            }
+            let eligible = self.members.eligible(group, family);
+            conditions.extend(
+                health_reason(family, &members, eligible)
+                    .map(|reason| Condition::new(Object::ServiceGroup(group), reason)),
+            );
             for member in members.iter().filter(|member| !member.has_path) {
                 let reason = Reason::NoRoute {
                     address: member.address,
@@ -45,5 +46,29 @@ impl Builder<'_> {
                 }
             }
         }
+    }
+}
+
+/// What keeps instances of one family from taking new connections.
+fn health_reason(family: Family, members: &[Member], eligible: usize) -> Option<Reason> {
+    if eligible == 0 {
+        return Some(Reason::NoActiveBackend { family });
+    }
+    let (of, unhealthy) = (
+        count(members.iter()),
+        count(members.iter().filter(|member| member.is_unhealthy)),
+    );
+    let mut active = members.iter().filter(|member| member.is_active).peekable();
+    let is_closed = active.peek().is_none();
+    if unhealthy == 0 {
+        None
+    } else if is_closed || active.all(|member| member.is_unhealthy) {
+        Some(Reason::AllUnhealthy { family, is_closed })
+    } else {
+        Some(Reason::SomeUnhealthy {
+            family,
+            unhealthy,
+            of,
+        })
     }
 }

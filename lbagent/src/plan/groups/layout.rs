@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lbagent_common::{BackendId, Slot, VipKey, limits, table_len};
+use lbagent_common::{BackendId, Slot, VipKey, limits};
 use uuid::Uuid;
 
 use super::super::backends::Member;
@@ -10,7 +10,7 @@ use super::super::regions::{Regions, previous_region, table_region};
 use super::super::tables::{Contents, Former, Ownership, Tables, next_tables};
 use super::super::{Family, Reason, maglev};
 use super::clock::{Clock, tables_after_ageing};
-use super::{Builder, count, map_full, of_family};
+use super::{Builder, count, map_full, of_family, wanted_len};
 use crate::dataplane::Region;
 
 /// A group's part of one family, planned but not yet accepted.
@@ -34,8 +34,10 @@ impl<'a> Builder<'a> {
         ports: &BTreeMap<VipKey, u16>,
         members: Vec<(BackendId, Member)>,
     ) -> FamilyDraft {
-        let owners = owners(&members, self.input.gateway.hash_seed);
-        let alive = members.iter().map(|(id, _)| *id).collect();
+        let len = wanted_len(self.members.eligible(group, family));
+        let owners = owners(&members, self.input.gateway.hash_seed, len);
+        let is_alive = |(_, member): &&(BackendId, Member)| member.entry.is_alive();
+        let alive = members.iter().filter(is_alive).map(|(id, _)| *id).collect();
         let formers = self.formers(group, family, ports);
         let clock = Clock::of(self.input, group, family, ports);
         let aged = match formers.as_slice() {
@@ -48,7 +50,7 @@ impl<'a> Builder<'a> {
         let next = Ownership {
             owners: &owners,
             alive: &alive,
-            has_survivors: members.iter().any(|(_, member)| member.was_alive),
+            has_survivors: members.iter().filter(is_alive).any(|(_, m)| m.was_alive),
             starts_clock: clock.starts() || is_aged,
         };
         let tables = match aged {
@@ -166,7 +168,7 @@ fn tables_after(formers: &[Former<'_>], next: &Ownership<'_>) -> Tables {
 }
 
 /// Owner of every slot: the active members' Maglev table; empty when there is none.
-fn owners(members: &[(BackendId, Member)], seed: u64) -> Vec<BackendId> {
+fn owners(members: &[(BackendId, Member)], seed: u64, len: u32) -> Vec<BackendId> {
     let active: Vec<_> = members
         .iter()
         .filter(|(_, member)| member.is_active)
@@ -175,7 +177,7 @@ fn owners(members: &[(BackendId, Member)], seed: u64) -> Vec<BackendId> {
         .iter()
         .map(|(_, member)| (member.instance, member.entry.weight))
         .collect();
-    let table = maglev::build(&weights, seed, table_len(active.len())).unwrap_or_default();
+    let table = maglev::build(&weights, seed, len).unwrap_or_default();
     table
         .into_iter()
         .map(|index| active[index as usize].0)

@@ -79,19 +79,18 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     fn new(input: &'a PlanInput<'a>, in_use: &'a InUse, published: &Published) -> Self {
         let PlanInput {
-            desired,
             gateway,
             actual,
             retired,
             cursor,
-            now,
+            ..
         } = *input;
-        let members = Members::new(desired, actual, now);
+        let members = Members::new(input);
         let used = in_use.regions.iter().chain(retired.iter().copied());
         let sizes = published.groups.iter().flat_map(|(group, ports)| {
             families(ports)
                 .into_iter()
-                .map(|family| wanted_len(members.active(*group, family)))
+                .map(|family| wanted_len(members.eligible(*group, family)))
         });
         let sizes = sizes.chain(in_use.regions.iter().map(|region| region.len));
         let spare = sizes.max().unwrap_or(0);
@@ -262,7 +261,8 @@ impl<'a> Builder<'a> {
         }
         for (family, draft) in drafts {
             for key in of_family(ports, *family) {
-                let keys = draft.members.iter().map(|(_, member)| {
+                let alive = draft.members.iter().filter(|(_, m)| m.entry.is_alive());
+                let keys = alive.map(|(_, member)| {
                     ReturnKey::new(member.entry.addr, Port::new(ports[key]), key.protocol)
                 });
                 new.extend(keys.filter(|key| !self.return_keys.contains(key)));

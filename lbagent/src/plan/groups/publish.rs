@@ -53,7 +53,7 @@ impl Builder<'_> {
         if entry.forwarding_mode != VipEntry::MODE_NAT {
             return;
         }
-        for (backend_id, backend) in backends {
+        for (backend_id, backend) in backends.filter(|(_, entry)| entry.is_alive()) {
             let key = ReturnKey::new(backend.addr, entry.destination_port, vip.protocol);
             let candidate = Candidate {
                 vip,

@@ -4,29 +4,67 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use lbagent_api::health::{Check, InitialHealth, OnFailure, Probe, WhenAllUnhealthy};
+
+use super::super::Fitness;
 use super::{World, draining, group_uuid, instance_uuid, v4, v6};
 use crate::dataplane::Path;
-use crate::desired::{ForwardingMode, GroupPolicy, InstanceState, QuicLayout, Transport};
+use crate::desired::{
+    ForwardingMode, GroupPolicy, HealthPolicy, InstanceState, QuicLayout, Transport,
+};
 
 /// One change of the world.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    Group { number: u8, ports: Vec<(u16, u16)> },
+    Group {
+        number: u8,
+        ports: Vec<(u16, u16)>,
+    },
     NoGroup(u8),
-    Instance { number: u8, group: u8, v6: bool },
+    Instance {
+        number: u8,
+        group: u8,
+        v6: bool,
+    },
     NoInstance(u8),
-    Drain { number: u8, seconds: i64 },
+    Drain {
+        number: u8,
+        seconds: i64,
+    },
     Stop(u8),
     Start(u8),
-    Weigh { number: u8, weight: u16 },
+    Weigh {
+        number: u8,
+        weight: u16,
+    },
     Later(u64),
     NoPath(u8),
-    Path { number: u8, ifindex: u32 },
+    Path {
+        number: u8,
+        ifindex: u32,
+    },
     Vips(u8),
-    Mode { group: u8, mode: u8 },
-    Sources { group: u8, prefixes: u8 },
-    QuicServer { number: u8, server: u8 },
+    Mode {
+        group: u8,
+        mode: u8,
+    },
+    Sources {
+        group: u8,
+        prefixes: u8,
+    },
+    QuicServer {
+        number: u8,
+        server: u8,
+    },
     Udp(u8),
+    Judge {
+        number: u8,
+        fitness: Option<Fitness>,
+    },
+    Health {
+        group: u8,
+        policy: u8,
+    },
 }
 
 pub(crate) fn change() -> impl Strategy<Value = Change> {
@@ -62,8 +100,38 @@ pub(crate) fn change_of_anything() -> impl Strategy<Value = Change> {
             .prop_map(|(group, prefixes)| Change::Sources { group, prefixes }),
         2 => (1..12_u8, 0..3_u8)
             .prop_map(|(number, server)| Change::QuicServer { number, server }),
-        1 => group.prop_map(Change::Udp),
+        1 => group.clone().prop_map(Change::Udp),
+        3 => change_of_health(),
     ]
+}
+
+/// Checks, and what they say.
+pub(crate) fn change_of_health() -> impl Strategy<Value = Change> {
+    let fitness = prop_oneof![
+        2 => Just(Some(Fitness::Unhealthy)),
+        1 => Just(Some(Fitness::Healthy)),
+        1 => (1..100_u8).prop_map(|percent| Some(Fitness::Warming { percent })),
+        1 => Just(None),
+    ];
+    prop_oneof![
+        3 => (1..12_u8, fitness).prop_map(|(number, fitness)| Change::Judge { number, fitness }),
+        1 => (1..4_u8, 0..16_u8).prop_map(|(group, policy)| Change::Health { group, policy }),
+    ]
+}
+
+/// A policy for each number below 16: with a check in 14 of them.
+fn health_policy(number: u8) -> HealthPolicy {
+    let tcp = Probe::Tcp {
+        send: None,
+        expect: None,
+    };
+    HealthPolicy {
+        check: (number > 1).then(|| Check::new(tcp)),
+        when_all_unhealthy: WhenAllUnhealthy::ALL[usize::from(number & 1)],
+        on_failure: OnFailure::ALL[usize::from(number >> 1 & 1)],
+        initial: InitialHealth::ALL[usize::from(number >> 2 & 1)],
+        ..HealthPolicy::default()
+    }
 }
 
 pub(crate) fn make(world: &mut World, change: Change) {
@@ -136,6 +204,10 @@ pub(crate) fn make(world: &mut World, change: Change) {
                 }
             }
         }
+        Change::Judge { number, fitness } => world.judge(number, fitness),
+        Change::Health { group, policy } => set_policy(world, group, |found| {
+            found.health = health_policy(policy);
+        }),
         Change::Udp(number) => {
             if let Some(group) = world.desired.service_groups.get_mut(&group_uuid(number)) {
                 let services = group.services.iter_mut();

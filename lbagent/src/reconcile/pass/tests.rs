@@ -40,6 +40,7 @@ impl Twins {
         Pass {
             desired: Arc::new(self.world.desired.clone()),
             gateway: Arc::new(self.world.gateway.clone()),
+            health: self.world.health.clone(),
             memory: self.memory.clone(),
             scope,
             now: self.world.now,

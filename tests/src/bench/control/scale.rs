@@ -16,7 +16,7 @@ use lbagent::desired::{
     Caller, DEFAULT_ACCOUNT, Desired, DesiredState, GroupPolicy, Instance, InstancePolicy,
     InstanceState, Service, ServiceGroup, SourcePolicy, StopRequest, Transport,
 };
-use lbagent::plan::{GatewaySettings, UnpublishedPorts};
+use lbagent::plan::{GatewaySettings, Health, UnpublishedPorts};
 use lbagent::reconcile::{Reconciler, ReconcilerHandle, Timing};
 use lbagent::store::RedbStore;
 use lbagent_api::Selector;
@@ -336,7 +336,8 @@ impl Run {
             periodic: Duration::from_secs(3600),
             ..Timing::default()
         };
-        let made = Reconciler::new(Box::new(dataplane), gateway(), watched, timing);
+        let (_, judged) = watch::channel(Health::new());
+        let made = Reconciler::new(Box::new(dataplane), gateway(), watched, judged, timing);
         let (reconciler, handle) = made.context("starting the data plane's thread")?;
         let begun = Instant::now();
         tokio::spawn(reconciler.run());
