@@ -6,6 +6,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::error_code::ErrorCode;
+use crate::instance::InstanceState;
 use crate::request::{ContractError, Selector};
 
 /// `message` of an answer whose items all failed.
@@ -151,6 +152,12 @@ pub struct ItemError {
     /// For programs.
     #[serde(default = "unknown")]
     pub error: ErrorCode,
+    /// The failed operation of a PATCH, as the request numbered it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What the instance is, where another state was waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<InstanceState>,
 }
 
 const fn unknown() -> ErrorCode {
@@ -169,6 +176,8 @@ impl ItemError {
             name,
             message: message.into(),
             error,
+            id: None,
+            state: None,
         }
     }
 
@@ -188,6 +197,8 @@ impl ItemError {
             name,
             message: error.message,
             error: error.code,
+            id: None,
+            state: None,
         }
     }
 }

@@ -145,6 +145,7 @@ impl InstanceSpec {
             ("timeout_s", &self.timeout_s),
             ("type", &self.r#type),
             ("vcpus", &self.vcpus),
+            ("template", &self.template),
             ("volumes", &self.volumes),
             ("wait_timeout_ms", &self.wait_timeout_ms),
         ];
@@ -345,6 +346,15 @@ pub struct Instance {
     /// The first address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_ip: Option<String>,
+    /// Its name below the domain that the operator keeps for instances, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_fqdn: Option<String>,
+    /// Free text for the owner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Free text for programs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// The service group of an instance.

@@ -1,7 +1,8 @@
 //! The REST contract: what travels between the agent and its clients, and nothing that acts on it.
 //!
-//! * [`envelope`], [`error_code`], [`request`]: what every answer and every request share
-//! * [`service_group`], [`instance`], [`lifecycle`], [`certificate`]: the Services API v1
+//! * [`envelope`], [`error_code`], [`request`], [`listing`]: what every answer and every request share
+//! * [`service_group`], [`patch`], [`instance`], [`lifecycle`], [`metrics`], [`certificate`]: the
+//!   Services API v1
 //! * [`access`], [`status`], [`state`], [`policy`], [`health`], [`health_report`], [`trace`], [`monitor`]:
 //!   lbagent's own extensions below `/v1/x/`
 //! * [`port_spec`]: the grammar in which people write published ports
@@ -12,6 +13,7 @@
 
 pub mod access;
 pub mod certificate;
+pub mod dialect_2024;
 pub mod envelope;
 pub mod error_code;
 pub mod events;
@@ -19,7 +21,10 @@ pub mod health;
 pub mod health_report;
 pub mod instance;
 pub mod lifecycle;
+pub mod listing;
+pub mod metrics;
 pub mod monitor;
+pub mod patch;
 pub mod policy;
 pub mod port_spec;
 pub mod request;
@@ -42,6 +47,12 @@ pub mod paths {
     pub const INSTANCES: &str = "/v1/instances";
     /// Stop several instances.
     pub const INSTANCES_STOP: &str = "/v1/instances/stop";
+    /// Suspend several instances.
+    pub const INSTANCES_SUSPEND: &str = "/v1/instances/suspend";
+    /// Wait for several instances.
+    pub const INSTANCES_WAIT: &str = "/v1/instances/wait";
+    /// Counters of instances.
+    pub const INSTANCES_METRICS: &str = "/v1/instances/metrics";
     /// Start several instances.
     pub const INSTANCES_START: &str = "/v1/instances/start";
     /// Certificates; `/{uuid}` below it names one.

@@ -68,6 +68,11 @@ fn convert<T: DeserializeOwned>(value: Value) -> Result<T, ContractError> {
             "The request body must be a JSON object or an array of objects",
         ));
     }
+    parse_value(value)
+}
+
+/// Reads a value that is part of a body.
+pub(crate) fn parse_value<T: DeserializeOwned>(value: Value) -> Result<T, ContractError> {
     serde_path_to_error::deserialize(value)
         .map_err(|error| describe(&error.path().to_string(), &error.inner().to_string()))
 }
@@ -180,113 +185,6 @@ pub fn parse_selectors(body: &[u8]) -> Result<Vec<Selector>, ContractError> {
         .iter()
         .map(SelectorSpec::required)
         .collect()
-}
-
-/// Order of a listing, by time of creation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
-    /// Oldest first.
-    #[default]
-    Asc,
-    /// Newest first.
-    Desc,
-}
-
-/// What the query string of a listing asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListQuery {
-    /// These objects; all when empty.
-    pub selectors: Vec<Selector>,
-    /// Whole objects rather than their names.
-    pub details: bool,
-    /// At most so many objects.
-    pub count: Option<usize>,
-    /// Begin with this object (inclusive): a UUID or a time, as the client was given it.
-    pub from: Option<String>,
-    /// By time of creation.
-    pub order: Order,
-}
-
-impl Default for ListQuery {
-    fn default() -> Self {
-        Self {
-            selectors: Vec::new(),
-            details: true,
-            count: None,
-            from: None,
-            order: Order::Asc,
-        }
-    }
-}
-
-impl ListQuery {
-    /// Reads the pairs of a query string, already percent-decoded. `uuid` and `name` may be
-    /// repeated and may hold lists with commas.
-    pub fn parse<'a>(
-        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
-    ) -> Result<Self, ContractError> {
-        let mut query = Self::default();
-        for (key, value) in pairs {
-            match key {
-                "uuid" => {
-                    for word in words(value) {
-                        query.selectors.push(Selector::Uuid(parse_uuid(word)?));
-                    }
-                }
-                "name" => {
-                    query
-                        .selectors
-                        .extend(words(value).map(|word| Selector::Name(word.into())));
-                }
-                "details" => query.details = parse_bool(key, value)?,
-                "count" => query.count = Some(parse_count(value)?),
-                "from" => query.from = Some(value.to_owned()),
-                "order" => query.order = parse_order(value)?,
-                "sortby" if value == "create_time" => {}
-                "sortby" => return Err(invalid_parameter(key, value, "create_time")),
-                _ => {
-                    return Err(ContractError::new(
-                        ErrorCode::UnknownMember,
-                        format!("Unknown query parameter '{key}'"),
-                    ));
-                }
-            }
-        }
-        Ok(query)
-    }
-}
-
-fn words(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',').filter(|word| !word.is_empty())
-}
-
-fn parse_bool(key: &str, value: &str) -> Result<bool, ContractError> {
-    match value {
-        "true" | "1" | "" => Ok(true),
-        "false" | "0" => Ok(false),
-        _ => Err(invalid_parameter(key, value, "true or false")),
-    }
-}
-
-fn parse_count(value: &str) -> Result<usize, ContractError> {
-    match value.parse() {
-        Ok(count) if count > 0 => Ok(count),
-        _ => Err(invalid_parameter("count", value, "a number above 0")),
-    }
-}
-
-fn parse_order(value: &str) -> Result<Order, ContractError> {
-    match value {
-        "asc" => Ok(Order::Asc),
-        "desc" => Ok(Order::Desc),
-        _ => Err(invalid_parameter("order", value, "asc or desc")),
-    }
-}
-
-fn invalid_parameter(key: &str, value: &str, expected: &str) -> ContractError {
-    ContractError::invalid(format!(
-        "Invalid value '{value}' of '{key}': expected {expected}"
-    ))
 }
 
 /// Reads a UUID in its usual form with hyphens.

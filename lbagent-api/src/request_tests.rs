@@ -1,4 +1,5 @@
 use super::*;
+use crate::listing::{ListQuery, Order};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,7 +103,7 @@ fn selectors_come_alone_or_in_an_array() {
 
 #[test]
 fn a_listing_takes_repeated_and_comma_lists() {
-    let query = ListQuery::parse([
+    let parameters = [
         ("uuid", A),
         ("name", "a,b"),
         ("name", "c"),
@@ -111,8 +112,12 @@ fn a_listing_takes_repeated_and_comma_lists() {
         ("order", "desc"),
         ("sortby", "create_time"),
         ("from", A),
-    ])
-    .unwrap();
+        ("persistent", "true"),
+        ("fqdn", "a.example.com"),
+    ];
+    let query = ListQuery::parse(parameters, &["persistent", "fqdn"]).unwrap();
+    assert_eq!(query.filters.persistent, Some(true));
+    assert_eq!(query.filters.fqdn.as_deref(), Some("a.example.com"));
     assert_eq!(query.selectors.len(), 4);
     assert_eq!(
         (query.details, query.count, query.order),
@@ -121,6 +126,12 @@ fn a_listing_takes_repeated_and_comma_lists() {
     assert_eq!(query.from.as_deref(), Some(A));
     for (key, value, message) in [
         ("nope", "1", "Unknown query parameter 'nope'"),
+        ("persistent", "1", "Unknown query parameter 'persistent'"),
+        (
+            "sortby",
+            "name",
+            "Invalid value 'name' of 'sortby': expected create_time",
+        ),
         (
             "count",
             "0",
@@ -134,7 +145,9 @@ fn a_listing_takes_repeated_and_comma_lists() {
         ("uuid", "x", "Invalid uuid 'x'"),
     ] {
         assert_eq!(
-            ListQuery::parse([(key, value)]).unwrap_err().message,
+            ListQuery::parse([(key, value)], &["tags"])
+                .unwrap_err()
+                .message,
             message
         );
     }

@@ -137,6 +137,9 @@ pub struct Service {
 pub struct Domain {
     /// Fully qualified, without the trailing dot.
     pub fqdn: String,
+    /// The certificate that it is served with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<SelectorSpec>,
 }
 
 /// A connection handler. Official clients know no others.
@@ -190,6 +193,20 @@ impl Service {
     }
 }
 
+impl ServiceSpec {
+    /// The one VIP to publish on.
+    pub(crate) fn address(&self) -> Result<Option<IpAddr>, ContractError> {
+        let parse = |text: &String| {
+            text.parse().map_err(|_| {
+                ContractError::invalid(format!(
+                    "Invalid value '{text}' of 'ip' in service port description: not an IP address"
+                ))
+            })
+        };
+        self.ip.as_ref().map(parse).transpose()
+    }
+}
+
 impl From<&Service> for ServiceSpec {
     /// The request that asks for exactly this service.
     fn from(service: &Service) -> Self {
@@ -214,25 +231,17 @@ impl TryFrom<&ServiceSpec> for Service {
         )?;
         let handlers: BTreeSet<Handler> = spec.handlers.iter().flatten().copied().collect();
         check_port_rules(port, destination_port, &handlers, spec.protocol)?;
-        let ip = match &spec.ip {
-            Some(text) => Some(text.parse().map_err(|_| {
-                ContractError::invalid(format!(
-                    "Invalid value '{text}' of 'ip' in service port description: not an IP address"
-                ))
-            })?),
-            None => None,
-        };
         Ok(Self {
             port,
             destination_port,
             protocol: spec.protocol.unwrap_or_default(),
-            ip,
+            ip: spec.address()?,
             handlers: handlers.into_iter().collect(),
         })
     }
 }
 
-fn port_in_range(member: &str, value: i64) -> Result<u16, ContractError> {
+pub(crate) fn port_in_range(member: &str, value: i64) -> Result<u16, ContractError> {
     match u16::try_from(value) {
         Ok(port) if port > 0 => Ok(port),
         _ => Err(ContractError::invalid(format!(
@@ -284,26 +293,51 @@ pub fn check_port_rules(
     }
 }
 
+/// Most services, and most domains, of one group.
+pub const MAX_MEMBERS: usize = 1000;
+
+/// Checks how many services or domains a group has.
+pub fn check_number(of: &str, number: usize) -> Result<(), ContractError> {
+    if number <= MAX_MEMBERS {
+        return Ok(());
+    }
+    Err(ContractError::new(
+        ErrorCode::TooMany,
+        format!("{number} {of} given; a service group has {MAX_MEMBERS} at most"),
+    ))
+}
+
 /// Checks the services of one group, each and together.
 pub fn validate_services(specs: &[ServiceSpec]) -> Result<Vec<Service>, ContractError> {
-    if specs.is_empty() {
+    let services: Vec<Service> = specs
+        .iter()
+        .map(Service::try_from)
+        .collect::<Result<_, _>>()?;
+    check_together(&services)?;
+    Ok(services)
+}
+
+/// Whether services of one group go together: there is one, and none publishes another's port.
+pub fn check_together(services: &[Service]) -> Result<(), ContractError> {
+    if services.is_empty() {
         return Err(ContractError::invalid("At least one service is required"));
     }
-    let mut services: Vec<Service> = Vec::with_capacity(specs.len());
-    for spec in specs {
-        let service = Service::try_from(spec)?;
-        if let Some(other) = services.iter().find(|other| collide(other, &service)) {
+    check_number("services", services.len())?;
+    for (place, service) in services.iter().enumerate() {
+        if services[..place]
+            .iter()
+            .any(|other| collide(other, service))
+        {
             return Err(ContractError::new(
                 ErrorCode::AlreadyExists,
                 format!(
                     "Service port {}/{} is published twice in this service group",
-                    other.port, other.protocol
+                    service.port, service.protocol
                 ),
             ));
         }
-        services.push(service);
     }
-    Ok(services)
+    Ok(())
 }
 
 /// Whether two services want the same port: same number and protocol, on a VIP that both use.

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::access::Quotas;
 use crate::policy::{GroupPolicy, InstancePolicy};
+use crate::request::SelectorSpec;
 use crate::service_group::{Autokill, Service};
 
 /// Version of the document's format.
@@ -136,15 +137,71 @@ pub struct StateServiceGroup {
     pub hard_limit: u16,
     /// Published ports.
     pub services: Vec<Service>,
-    /// Domain names, fully qualified without the trailing dot.
+    /// Domain names.
     #[serde(default)]
-    pub domains: Vec<String>,
+    pub domains: Vec<Domain>,
     /// When an empty group is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autokill: Option<Autokill>,
+    /// Since when it has had no instance.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub empty_since: Option<OffsetDateTime>,
     /// How packets reach the instances, and which do.
     #[serde(default, skip_serializing_if = "GroupPolicy::is_default")]
     pub policy: GroupPolicy,
+}
+
+/// A domain name: text alone, or with its certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WrittenDomain", into = "WrittenDomain")]
+pub struct Domain {
+    /// Fully qualified, without the trailing dot.
+    pub fqdn: String,
+    /// The certificate that was asked for.
+    pub certificate: Option<SelectorSpec>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum WrittenDomain {
+    Name(String),
+    Whole {
+        fqdn: String,
+        certificate: Option<SelectorSpec>,
+    },
+}
+
+impl From<&str> for Domain {
+    /// A name without a certificate of its own.
+    fn from(fqdn: &str) -> Self {
+        Self {
+            fqdn: fqdn.to_owned(),
+            certificate: None,
+        }
+    }
+}
+
+impl From<WrittenDomain> for Domain {
+    fn from(written: WrittenDomain) -> Self {
+        let (fqdn, certificate) = match written {
+            WrittenDomain::Name(fqdn) => (fqdn, None),
+            WrittenDomain::Whole { fqdn, certificate } => (fqdn, certificate),
+        };
+        Self { fqdn, certificate }
+    }
+}
+
+impl From<Domain> for WrittenDomain {
+    fn from(Domain { fqdn, certificate }: Domain) -> Self {
+        match certificate {
+            None => Self::Name(fqdn),
+            certificate => Self::Whole { fqdn, certificate },
+        }
+    }
 }
 
 const fn yes() -> bool {
@@ -183,6 +240,12 @@ pub struct StateInstance {
     /// Recorded, not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Free text for the owner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Free text for programs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
     /// Its share of the group's flows.
     #[serde(default, skip_serializing_if = "InstancePolicy::is_default")]
     pub policy: InstancePolicy,
@@ -203,8 +266,10 @@ pub enum StateInstanceState {
         #[serde(with = "time::serde::rfc3339")]
         deadline: OffsetDateTime,
     },
-    /// Nothing.
+    /// Nothing, until it is started.
     Stopped,
+    /// Nothing: stopped by a client that suspends machines.
+    Standby,
 }
 
 /// How a host reaches an address.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::instance::InstanceState;
 use crate::policy::GroupPolicy;
-use crate::service_group::Protocol;
+use crate::service_group::{Protocol, Service};
 
 /// `data` of `GET /v1/x/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -228,6 +228,9 @@ pub struct TableGroup {
     pub policy: GroupPolicy,
     /// One row for each published port of each VIP address.
     pub vips: Vec<TableVip>,
+    /// Ports with handlers, which are a terminator's and not the data plane's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub terminated: Vec<Service>,
 }
 
 /// One published port of one VIP address.

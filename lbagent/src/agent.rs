@@ -3,6 +3,7 @@
 //! | task | reads | writes |
 //! |---|---|---|
 //! | drains | desired state, clock | desired state: `Draining` past its deadline becomes `Stopped` |
+//! | empty groups | desired state, clock | desired state: groups whose `autokill` time is over go |
 //! | reconciler | desired state, verdicts, host's network, data plane | data plane, its result (watch channel) |
 //! | health, a thread | desired state, answers of instances | verdicts (watch channel) |
 //! | network | kernel's notifications | wakes the reconciler |
@@ -12,7 +13,7 @@
 //!
 //! A stop ends the API first and leaves the pinned data plane as it is.
 
-mod drains;
+mod deadlines;
 mod http;
 mod listen;
 mod lock;
@@ -239,7 +240,8 @@ async fn serve(
     .map_err(cannot("start the data plane's thread"))?;
     let reconciling = tokio::spawn(reconciler.run());
     let waking = tokio::spawn(wake::on_changes(changes, handle.clone()));
-    let draining = tokio::spawn(drains::run(Arc::clone(&desired)));
+    let draining = tokio::spawn(deadlines::end_drains(Arc::clone(&desired)));
+    let emptying = tokio::spawn(deadlines::delete_empty_groups(Arc::clone(&desired)));
     let (fragments, holding) = fragments::start(held, stopped.clone());
     let (monitor, monitoring) =
         Monitor::start(events, &handle, desired.subscribe(), stopped.clone());
@@ -254,7 +256,7 @@ async fn serve(
     let served = listen::serve(&config.api, context, stop).await;
     // Ends soon by itself, because the API has stopped; with it, so does the sampling.
     let _ = tokio::time::timeout(Duration::from_secs(2), monitoring).await;
-    for task in [reconciling, waking, draining, holding] {
+    for task in [reconciling, waking, draining, emptying, holding] {
         task.abort();
     }
     served
@@ -308,6 +310,8 @@ fn api_context(
     Ok(api::Context {
         gateway,
         metro_domain: config.api.metro_domain.clone(),
+        reserved_names: Arc::new(config.api.reserved_names.clone()),
+        private_domain: config.api.private_domain.clone(),
         token: token.transpose()?,
         tcp_without_token: config.api.loopback_without_token,
         refusals: api::Refusals::default(),

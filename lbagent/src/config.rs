@@ -4,6 +4,7 @@
 
 mod api;
 mod reader;
+mod reserved;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -64,6 +65,8 @@ pub struct Config {
 pub struct ApiConfig {
     /// TCP address to listen on.
     pub listen: Option<SocketAddr>,
+    /// TCP address of a listener that answers in the words of 2024.
+    pub listen_2024: Option<SocketAddr>,
     /// Unix socket to listen on.
     pub unix_socket: Option<PathBuf>,
     /// Its members may use the socket, beside root and the agent's own user.
@@ -76,6 +79,10 @@ pub struct ApiConfig {
     pub tls: Option<TlsFiles>,
     /// Domain below which unqualified domain names of service groups live.
     pub metro_domain: String,
+    /// Labels below it that no service group can have.
+    pub reserved_names: BTreeSet<String>,
+    /// Domain below which the operator's name servers know instances by their names.
+    pub private_domain: Option<String>,
 }
 
 /// Files in PEM form.

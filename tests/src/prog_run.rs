@@ -244,9 +244,12 @@ impl Rig {
                     destination_port,
                     protocol,
                     ip: None,
+                    handlers: Vec::new(),
                 })
                 .collect(),
             domains: Vec::new(),
+            autokill_ms: 0,
+            empty_since: None,
             policy: GroupPolicy::default(),
         };
         self.desired.service_groups.insert(uuid, group);
@@ -273,6 +276,8 @@ impl Rig {
                 .map(|text| text.parse())
                 .collect::<Result<_, _>>()?,
             image: None,
+            tags: Vec::new(),
+            annotations: BTreeMap::new(),
             policy: InstancePolicy::default(),
         };
         self.desired.instances.insert(uuid, instance);

@@ -10,7 +10,8 @@ use crate::process::{self, progress};
 use crate::{capabilities, pins, workspace};
 
 /// Programs that the harness calls, and the Debian packages that bring them.
-const HOST_PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("ethtool", "ethtool")];
+const HOST_PROGRAMS: [(&str, &str); 3] =
+    [("ip", "iproute2"), ("ethtool", "ethtool"), ("curl", "curl")];
 
 /// Programs that make and boot virtual machines, and the Debian packages that bring them.
 const VM_PROGRAMS: [(&str, &str); 4] = [

@@ -1,11 +1,13 @@
 //! The API's listeners, and who is at the other end of their connections.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::serve::Listener;
 use nix::unistd::{Gid, Uid, User};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -28,35 +30,16 @@ pub(super) async fn serve(
     context: api::Context,
     stop: watch::Sender<bool>,
 ) -> Result<(), AgentError> {
-    let router = api::router(context);
+    let context = Arc::new(context);
+    let router = api::router(Arc::clone(&context), api::Dialect::Current);
     let mut servers = JoinSet::new();
     let certificate = config.tls.clone().map(Certificate::load).transpose()?;
     if let Some(address) = config.listen {
-        let failed = |source| AgentError::Listen {
-            address: address.to_string(),
-            source,
-        };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        info!(%address, tls = certificate.is_some(), "the API listens");
-        if certificate.is_none() && !address.ip().to_canonical().is_loopback() {
-            warn!(
-                "TOKENS TRAVEL IN THE CLEAR: the API listens on {address} without TLS; set \
-                 api.tls_certificate and api.tls_key, or listen on 127.0.0.1"
-            );
-        }
-        match &certificate {
-            None => {
-                servers.spawn(http::serve(
-                    Plain(listener),
-                    router.clone(),
-                    stop.subscribe(),
-                ));
-            }
-            Some(certificate) => {
-                let listener = TlsListener::new(listener, Arc::clone(certificate))?;
-                servers.spawn(http::serve(listener, router.clone(), stop.subscribe()));
-            }
-        }
+        listen_on(address, certificate.as_ref(), &mut servers, &router, &stop).await?;
+    }
+    if let Some(address) = config.listen_2024 {
+        let router = api::router(context, api::Dialect::Of2024);
+        listen_on(address, certificate.as_ref(), &mut servers, &router, &stop).await?;
     }
     if let Some(path) = &config.unix_socket {
         let listener = listen_on_path(path, config.unix_socket_group)?;
@@ -75,6 +58,41 @@ pub(super) async fn serve(
         let _ = std::fs::remove_file(path);
     }
     info!("lbagent stops; the pinned data plane goes on forwarding");
+    Ok(())
+}
+
+async fn listen_on(
+    address: SocketAddr,
+    certificate: Option<&Arc<Certificate>>,
+    servers: &mut JoinSet<()>,
+    router: &Router,
+    stop: &watch::Sender<bool>,
+) -> Result<(), AgentError> {
+    let failed = |source| AgentError::Listen {
+        address: address.to_string(),
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    info!(%address, tls = certificate.is_some(), "the API listens");
+    if certificate.is_none() && !address.ip().to_canonical().is_loopback() {
+        warn!(
+            "TOKENS TRAVEL IN THE CLEAR: the API listens on {address} without TLS; set \
+             api.tls_certificate and api.tls_key, or listen on 127.0.0.1"
+        );
+    }
+    match certificate {
+        None => {
+            servers.spawn(http::serve(
+                Plain(listener),
+                router.clone(),
+                stop.subscribe(),
+            ));
+        }
+        Some(certificate) => {
+            let listener = TlsListener::new(listener, Arc::clone(certificate))?;
+            servers.spawn(http::serve(listener, router.clone(), stop.subscribe()));
+        }
+    }
     Ok(())
 }
 

@@ -7,7 +7,8 @@ use axum::extract::State;
 use axum::routing::get;
 use lbagent_api::certificate::{self as contract, CertificateSpec, Certificates, RotationSpec};
 use lbagent_api::envelope::{Item, Reference, Warning};
-use lbagent_api::request::{ListQuery, parse_one_or_many};
+use lbagent_api::listing::ListQuery;
+use lbagent_api::request::parse_one_or_many;
 use lbagent_api::{ContractError, Envelope, ErrorCode, ItemError, Selector, paths};
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -15,10 +16,11 @@ use uuid::Uuid;
 
 use super::auth::As;
 use super::error::ApiError;
-use super::request::{Body, Listing, Named, page};
+use super::request::{Body, Listing, Named, bounds, page};
 use super::respond::{Answer, answer, change};
 use super::service_groups::missing_selector;
 use super::{Shared, error};
+use crate::desired::Place;
 use crate::desired::certificate::{self, CertificateError, NewCertificate, Rotation};
 use crate::desired::{Caller, Certificate, DesiredState, ServiceGroup};
 
@@ -251,8 +253,16 @@ fn found(
         }),
     };
     let items = if query.selectors.is_empty() {
-        let identity = |certificate: &Certificate| (certificate.created_at, certificate.uuid);
-        let page = page(state.certificates_of(caller), identity, query)?;
+        // An account has few of them: no index is kept of their places.
+        let mut all: Vec<&Certificate> = state.certificates_of(caller).collect();
+        all.sort_by_key(|certificate| place(certificate));
+        let known = |uuid| state.certificates.get(&uuid).map(place);
+        let between = bounds(caller, query, known)?;
+        let is_meant = |certificate: &Certificate| {
+            let place = place(certificate);
+            between.is_some_and(|[from, to]| from <= place && place <= to)
+        };
+        let page = page(all.into_iter(), is_meant, query);
         page.into_iter()
             .map(|certificate| Item::Done(show(certificate)))
             .collect()
@@ -295,4 +305,13 @@ fn whole(
         },
         service_groups: groups.map(reference).collect(),
     }
+}
+
+/// Where a certificate is in a listing.
+const fn place(certificate: &Certificate) -> Place {
+    (
+        certificate.account,
+        certificate.created_at,
+        certificate.uuid,
+    )
 }

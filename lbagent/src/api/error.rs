@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lbagent_api::{ContractError, Envelope, ErrorCode, ItemError, Selector};
 
+use super::respond::enveloped;
 use crate::desired::certificate::CertificateError;
 use crate::desired::{
     ChangeInstanceError, CreateInstanceError, CreateServiceGroupError, DeleteServiceGroupError,
-    DesiredError, PolicyConflict, QuotaError, Role, SetPolicyError,
+    DesiredError, PatchError, PolicyConflict, QuotaError, Role, SetPolicyError,
 };
 use crate::monitor::WatchError;
 use crate::reconcile::ObserveError;
@@ -34,8 +34,8 @@ pub(super) enum ApiError {
     WrongMethod(String),
     /// The contract has it, this version does not.
     NotSupported(String),
-    /// As many streams are open as there may be.
-    TooManySubscribers,
+    /// Too many of these requests are under way.
+    TooMany(&'static str),
     /// The body is larger than the endpoint takes.
     TooLarge,
     /// The body did not arrive.
@@ -135,10 +135,7 @@ impl ApiError {
             ),
             Self::WrongMethod(text) => (StatusCode::METHOD_NOT_ALLOWED, text),
             Self::NotSupported(text) => (StatusCode::NOT_IMPLEMENTED, text),
-            Self::TooManySubscribers => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "Too many event streams are open; close one, or try again later".to_owned(),
-            ),
+            Self::TooMany(text) => (StatusCode::TOO_MANY_REQUESTS, text.to_owned()),
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "The request body is too large; send fewer objects at a time".to_owned(),
@@ -155,10 +152,10 @@ impl ApiError {
                 ),
             ),
             Self::Desired(error) => unwritten(error),
-            Self::Observe(error) => {
-                let error = anyhow::Error::from(error);
-                (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}"))
-            }
+            Self::Observe(error) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{:#}", anyhow::Error::from(error)),
+            ),
             Self::Watch(error) => (
                 match &error {
                     WatchError::Outcome(_) => StatusCode::BAD_REQUEST,
@@ -192,7 +189,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, message) = self.told();
         let body = Envelope::<()>::request_error(status.as_u16(), message);
-        let mut response = (status, Json(body)).into_response();
+        let mut response = enveloped(body);
+        *response.status_mut() = status;
         if matches!(
             status,
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
@@ -212,6 +210,8 @@ fn item(name: Option<&str>, error: ErrorCode, message: String) -> ItemError {
         name: name.map(str::to_owned),
         message,
         error,
+        id: None,
+        state: None,
     }
 }
 
@@ -236,9 +236,9 @@ pub(super) fn create_service_group(
     error: &CreateServiceGroupError,
 ) -> ItemError {
     let code = match error {
-        CreateServiceGroupError::NameTaken { .. }
-        | CreateServiceGroupError::DomainTaken { .. }
-        | CreateServiceGroupError::PortTaken { .. } => ErrorCode::AlreadyExists,
+        CreateServiceGroupError::NameTaken { .. } | CreateServiceGroupError::Clash(_) => {
+            ErrorCode::AlreadyExists
+        }
         CreateServiceGroupError::Quota(error) => quota(error),
     };
     item(name, code, error.to_string())
@@ -290,4 +290,23 @@ pub(super) fn change_instance(selector: &Selector, error: &ChangeInstanceError) 
         ChangeInstanceError::OtherState { .. } => ErrorCode::FailedWrongVmState,
     };
     ItemError::new(selector, code, error.to_string())
+}
+
+pub(super) fn patch_service_group(
+    selector: &Selector,
+    id: Option<String>,
+    error: &PatchError,
+) -> ItemError {
+    let code = match error {
+        PatchError::NotFound(_) => ErrorCode::NotFound,
+        PatchError::NoSuchPort { .. } | PatchError::NoSuchDomain { .. } => ErrorCode::Invalid,
+        PatchError::Rule(error) => error.code,
+        PatchError::Quota(error) => quota(error),
+        PatchError::Clash(_) => ErrorCode::AlreadyExists,
+        PatchError::Policy(_) => ErrorCode::CannotBeUsed,
+    };
+    ItemError {
+        id,
+        ..ItemError::new(selector, code, error.to_string())
+    }
 }

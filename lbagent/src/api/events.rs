@@ -87,7 +87,9 @@ struct Source {
 impl Source {
     fn open(context: &Shared, from: Option<u64>, with_results: bool) -> Result<Self, ApiError> {
         let place = Arc::clone(&context.subscribers).try_acquire_owned();
-        let place = place.map_err(|_| ApiError::TooManySubscribers)?;
+        let place = place.map_err(|_| {
+            ApiError::TooMany("Too many event streams are open; close one, or try again later")
+        })?;
         let now = context.desired.current().generation;
         // A generation that is yet to come is another history's: that of a store before a restore.
         let from = from.unwrap_or(now + 1);

@@ -42,7 +42,10 @@ pub(super) async fn status(State(context): State<Shared>, _: Operator) -> Answer
     answer(Envelope::success(StatusData { status }))
 }
 
-async fn observe(context: &Shared, desired: &DesiredState) -> Result<Observation, ObserveError> {
+pub(super) async fn observe(
+    context: &Shared,
+    desired: &DesiredState,
+) -> Result<Observation, ObserveError> {
     context
         .reconciler
         .observe(plan::backend_addresses(desired))

@@ -1,27 +1,24 @@
 //! `/v1/instances`.
 
-use std::time::Duration;
-
 use axum::extract::State;
 use lbagent_api::envelope::{Instances, Item, Reference, Warning};
 use lbagent_api::instance::{
     self as contract, InstanceServiceGroup, InstanceSpec, NetworkInterface,
 };
-use lbagent_api::lifecycle::{self, DeleteInstanceSpec, StartSpec, StopSpec};
-use lbagent_api::request::{ListQuery, parse_one_or_many};
+use lbagent_api::lifecycle::DeleteInstanceSpec;
+use lbagent_api::listing::ListQuery;
+use lbagent_api::request::{parse_one_or_many, parse_selectors};
 use lbagent_api::{ContractError, Envelope, ErrorCode, ItemError, Selector};
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::auth::As;
-use super::request::{Body, Listing, Named, page};
+use super::lifecycle::{changed, state_word};
+use super::request::{Body, Listing, Named, Pairs, bounds, page};
 use super::respond::{Answer, answer, change};
-use super::service_groups::{domains, missing_selector};
+use super::service_groups::{domains, missing_selector, terminated_ports};
 use super::{Shared, error};
-use crate::desired::{
-    self, Caller, ChangeInstanceError, DesiredState, InstanceState, StateChange, StopRequest,
-    validate,
-};
+use crate::desired::{self, Caller, DesiredState, validate};
 use crate::plan::Object;
 
 /// An instance in an answer: whole, or by its names.
@@ -59,15 +56,18 @@ pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: 
     warnings.extend(specs.iter().filter_map(without_effect));
     let created = written.outcome.iter().flatten();
     warnings.extend(created.flat_map(|instance| unreachable_now(&context, instance)));
-    let mut outcomes = written.outcome.into_iter();
     let state = context.desired.current();
+    let created = written.outcome.iter().flatten();
+    let groups = created.filter_map(|one| state.service_groups.get(&one.service_group?));
+    warnings.extend(groups.filter_map(terminated_ports));
+    let mut outcomes = written.outcome.into_iter();
     let items = specs
         .iter()
         .zip(refused)
         .map(|(spec, refused)| match refused {
             Some(error) => Item::Failed(error),
             None => match outcomes.next() {
-                Some(Ok(instance)) => Item::Done(whole(&state, &instance)),
+                Some(Ok(instance)) => Item::Done(whole(&context, &state, &instance)),
                 Some(Err(error)) => {
                     Item::Failed(error::create_instance(spec.name.as_deref(), &error))
                 }
@@ -108,12 +108,12 @@ fn unreachable_now(context: &Shared, instance: &desired::Instance) -> Vec<Warnin
 pub(super) async fn list(
     State(context): State<Shared>,
     As(caller): As,
-    query: Listing,
+    pairs: Pairs,
     body: Body,
 ) -> Answer {
-    let query = query.with_body(&body)?;
-    let state = context.desired.current();
-    answer(found(&state, caller, &query)?)
+    let mut query = pairs.listing(&["tags"])?;
+    query.selectors.extend(parse_selectors(&body.0)?);
+    answer(found(&context, caller, &query)?)
 }
 
 pub(super) async fn get_one(
@@ -125,13 +125,12 @@ pub(super) async fn get_one(
 ) -> Answer {
     body.empty()?;
     Body::without_selector(query.selectors.first().cloned())?;
-    let state = context.desired.current();
     let query = ListQuery {
         selectors: vec![selector],
         details: query.details,
         ..ListQuery::default()
     };
-    answer(found(&state, caller, &query)?)
+    answer(found(&context, caller, &query)?)
 }
 
 pub(super) async fn delete(
@@ -165,7 +164,7 @@ pub(super) async fn delete_one(
 async fn delete_these(context: Shared, caller: Caller, selectors: Vec<Selector>) -> Answer {
     let named = selectors.clone();
     let (written, warnings) = change(&context, move |desired| {
-        desired.delete_instances(caller, &named)
+        desired.delete_instances(caller, &named, OffsetDateTime::now_utc())
     })
     .await?;
     answer(Envelope {
@@ -174,150 +173,27 @@ async fn delete_these(context: Shared, caller: Caller, selectors: Vec<Selector>)
     })
 }
 
-pub(super) async fn stop(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
-    let mut requests = Vec::new();
-    for spec in parse_one_or_many::<StopSpec>(&body.0)? {
-        let selector = spec.selector()?.ok_or_else(missing_selector)?;
-        requests.push(stop_request(selector, &spec)?);
-    }
-    if requests.is_empty() {
-        return Err(missing_selector().into());
-    }
-    stop_these(context, caller, requests).await
-}
-
-pub(super) async fn stop_one(
-    State(context): State<Shared>,
-    As(caller): As,
-    Named(selector): Named,
-    body: Body,
-) -> Answer {
-    let spec = only_one(parse_one_or_many::<StopSpec>(&body.0)?)?;
-    Body::without_selector(spec.selector()?)?;
-    stop_these(context, caller, vec![stop_request(selector, &spec)?]).await
-}
-
-fn stop_request(selector: Selector, spec: &StopSpec) -> Result<StopRequest, ContractError> {
-    let drain = Duration::from_millis(spec.drain_ms()?);
-    Ok(StopRequest {
-        selector,
-        drain,
-        only_if: spec.ifstate.map(|state| state.as_str().to_owned()),
-    })
-}
-
-async fn stop_these(context: Shared, caller: Caller, requests: Vec<StopRequest>) -> Answer {
-    let selectors: Vec<_> = requests
-        .iter()
-        .map(|request| request.selector.clone())
-        .collect();
-    let now = OffsetDateTime::now_utc();
-    let (written, warnings) = change(&context, move |desired| {
-        desired.stop_instances(caller, &requests, now)
-    })
-    .await?;
-    answer(Envelope {
-        warnings,
-        ..changed(&selectors, written.outcome, state_change)
-    })
-}
-
-pub(super) async fn start(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
-    let mut selectors = Vec::new();
-    for spec in parse_one_or_many::<StartSpec>(&body.0)? {
-        selectors.push(spec.selector()?.ok_or_else(missing_selector)?);
-    }
-    if selectors.is_empty() {
-        return Err(missing_selector().into());
-    }
-    start_these(context, caller, selectors).await
-}
-
-pub(super) async fn start_one(
-    State(context): State<Shared>,
-    As(caller): As,
-    Named(selector): Named,
-    body: Body,
-) -> Answer {
-    let spec = only_one(parse_one_or_many::<StartSpec>(&body.0)?)?;
-    Body::without_selector(spec.selector()?)?;
-    start_these(context, caller, vec![selector]).await
-}
-
-async fn start_these(context: Shared, caller: Caller, selectors: Vec<Selector>) -> Answer {
-    let named = selectors.clone();
-    let (written, warnings) = change(&context, move |desired| {
-        desired.start_instances(caller, &named)
-    })
-    .await?;
-    answer(Envelope {
-        warnings,
-        ..changed(&selectors, written.outcome, state_change)
-    })
-}
-
-/// The body of a request whose path names the object.
-fn only_one<T: Default>(mut specs: Vec<T>) -> Result<T, ContractError> {
-    match specs.len() {
-        0 => Ok(T::default()),
-        1 => Ok(specs.remove(0)),
-        _ => Err(ContractError::new(
-            ErrorCode::MalformedRequest,
-            "The path names one instance, but the request body holds several objects",
-        )),
-    }
-}
-
-/// An envelope of what became of each instance that was named.
-fn changed<T, U>(
-    selectors: &[Selector],
-    outcomes: Vec<Result<T, ChangeInstanceError>>,
-    show: impl Fn(T) -> U,
-) -> Envelope<Instances<U>> {
-    let items = selectors
-        .iter()
-        .zip(outcomes)
-        .map(|(selector, outcome)| match outcome {
-            Ok(done) => Item::Done(show(done)),
-            Err(error) => Item::Failed(error::change_instance(selector, &error)),
-        });
-    Envelope::of_items(items.collect(), |instances| Instances { instances })
-}
-
-fn state_change(change: StateChange) -> lifecycle::StateChange {
-    let StateChange { instance, previous } = change;
-    lifecycle::StateChange {
-        uuid: instance.uuid,
-        name: instance.name,
-        state: state_word(&instance.state),
-        previous_state: state_word(&previous),
-    }
-}
-
-const fn state_word(state: &InstanceState) -> contract::InstanceState {
-    match state {
-        InstanceState::Running => contract::InstanceState::Running,
-        InstanceState::Draining { .. } => contract::InstanceState::Draining,
-        InstanceState::Stopped => contract::InstanceState::Stopped,
-    }
-}
-
 type Found = Envelope<Instances<Shown>>;
 
-fn found(state: &DesiredState, caller: Caller, query: &ListQuery) -> Result<Found, ContractError> {
+fn found(context: &Shared, caller: Caller, query: &ListQuery) -> Result<Found, ContractError> {
+    let state = &context.desired.current();
     let show = |instance: &desired::Instance| match query.details {
-        true => Shown::Whole(Box::new(whole(state, instance))),
+        true => Shown::Whole(Box::new(whole(context, state, instance))),
         false => Shown::Names(Reference {
             uuid: instance.uuid,
             name: instance.name.clone(),
         }),
     };
     let items = if query.selectors.is_empty() {
-        let identity = |instance: &desired::Instance| (instance.created_at, instance.uuid);
-        let page = page(state.instances_of(caller), identity, query)?;
-        page.into_iter()
-            .map(|instance| Item::Done(show(instance)))
-            .collect()
+        let place = |uuid| state.instances.get(&uuid).map(desired::Instance::place);
+        let has_tags = |instance: &desired::Instance| {
+            let mut tags = query.filters.tags.iter();
+            tags.all(|tag| instance.tags.contains(tag))
+        };
+        let found = bounds(caller, query, place)?;
+        let found = found.map(|places| page(state.instances_between(places), has_tags, query));
+        let found = found.into_iter().flatten();
+        found.map(|instance| Item::Done(show(instance))).collect()
     } else {
         let find = |selector| match state.instance(caller, selector) {
             Some(instance) => Item::Done(show(instance)),
@@ -331,7 +207,11 @@ fn found(state: &DesiredState, caller: Caller, query: &ListQuery) -> Result<Foun
 }
 
 /// The contract's form of an instance.
-fn whole(state: &DesiredState, instance: &desired::Instance) -> contract::Instance {
+fn whole(
+    context: &Shared,
+    state: &DesiredState,
+    instance: &desired::Instance,
+) -> contract::Instance {
     let desired::Instance {
         uuid,
         name,
@@ -340,6 +220,8 @@ fn whole(state: &DesiredState, instance: &desired::Instance) -> contract::Instan
         service_group,
         addresses,
         image,
+        tags,
+        annotations,
         account: _,
         // Not part of the contract, which is upstream's: `/v1/x/instances` has it.
         policy: _,
@@ -363,5 +245,11 @@ fn whole(state: &DesiredState, instance: &desired::Instance) -> contract::Instan
         }),
         network_interfaces: addresses.iter().map(interface).collect(),
         private_ip: addresses.first().map(|address| address.ip().to_string()),
+        private_fqdn: context
+            .private_domain
+            .as_ref()
+            .map(|domain| format!("{name}.{domain}")),
+        tags: tags.clone(),
+        annotations: annotations.clone(),
     }
 }

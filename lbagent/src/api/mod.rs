@@ -12,7 +12,10 @@ mod events;
 mod extensions;
 mod health;
 mod instances;
+mod lifecycle;
+mod metrics;
 mod monitor;
+mod patch;
 mod policy;
 mod request;
 mod respond;
@@ -21,7 +24,9 @@ mod service_groups;
 mod tests;
 mod trace;
 mod unsupported;
+mod wait;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +65,10 @@ pub struct Context {
     pub gateway: GatewaySettings,
     /// Domain below which unqualified domain names live.
     pub metro_domain: String,
+    /// Labels below it that no service group can have.
+    pub reserved_names: Arc<BTreeSet<String>>,
+    /// Domain below which the operator's name servers know instances by their names.
+    pub private_domain: Option<String>,
     /// Of the configured token, which is an operator's.
     pub token: Option<Digest>,
     /// Whether who connects over TCP is an operator without any token.
@@ -94,6 +103,7 @@ impl Context {
         Gateway {
             vips: self.gateway.vips.clone(),
             metro_domain: self.metro_domain.clone(),
+            reserved_names: self.reserved_names.clone(),
         }
     }
 }
@@ -115,17 +125,23 @@ fn access_routes() -> Router<Shared> {
         .route("/v1/users/{uuid}/quotas", get(access::quotas_by_uuid))
 }
 
-/// The server's routes.
-pub fn router(context: Context) -> Router {
-    let context: Shared = Arc::new(context);
-    let one = |path: &str, rest: &str| format!("{path}/{{uuid}}{rest}");
-    let services = get(service_groups::list)
-        .post(service_groups::create)
-        .delete(service_groups::delete)
-        .patch(unsupported::endpoint);
-    let service = get(service_groups::get_one)
-        .delete(service_groups::delete_one)
-        .patch(unsupported::endpoint);
+/// In whose words a listener answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// Those of today's official clients.
+    #[default]
+    Current,
+    /// Those of the documentation of 2024, literally.
+    Of2024,
+}
+
+/// A path below one that names an object.
+fn one(path: &str, rest: &str) -> String {
+    format!("{path}/{{uuid}}{rest}")
+}
+
+/// The routes of instances.
+fn instance_routes() -> Router<Shared> {
     let instances = get(instances::list)
         .post(instances::create)
         .delete(instances::delete)
@@ -133,6 +149,36 @@ pub fn router(context: Context) -> Router {
     let instance = get(instances::get_one)
         .delete(instances::delete_one)
         .patch(unsupported::endpoint);
+    Router::new()
+        .route(paths::INSTANCES, instances)
+        .route(paths::INSTANCES_STOP, put(lifecycle::stop))
+        .route(paths::INSTANCES_START, put(lifecycle::start))
+        .route(paths::INSTANCES_SUSPEND, put(lifecycle::suspend))
+        .route(paths::INSTANCES_WAIT, get(wait::several).put(wait::several))
+        .route(paths::INSTANCES_METRICS, get(metrics::several))
+        .route(&one(paths::INSTANCES, ""), instance)
+        .route(&one(paths::INSTANCES, "/stop"), put(lifecycle::stop_one))
+        .route(&one(paths::INSTANCES, "/start"), put(lifecycle::start_one))
+        .route(
+            &one(paths::INSTANCES, "/suspend"),
+            put(lifecycle::suspend_one),
+        )
+        .route(
+            &one(paths::INSTANCES, "/wait"),
+            get(wait::one).put(wait::one),
+        )
+        .route(&one(paths::INSTANCES, "/metrics"), get(metrics::one))
+}
+
+/// The routes of a listener.
+pub fn router(context: Shared, dialect: Dialect) -> Router {
+    let services = get(service_groups::list)
+        .post(service_groups::create)
+        .delete(service_groups::delete)
+        .patch(patch::groups);
+    let service = get(service_groups::get_one)
+        .delete(service_groups::delete_one)
+        .patch(patch::group);
     let group_policy = get(policy::get_group).put(policy::put_group);
     let instance_policy = get(policy::get_instance).put(policy::put_instance);
     let state = get(extensions::export)
@@ -142,12 +188,7 @@ pub fn router(context: Context) -> Router {
         .route(paths::SERVICES, services)
         .route(paths::SERVICES_LIST, get(service_groups::names))
         .route(&one(paths::SERVICES, ""), service)
-        .route(paths::INSTANCES, instances)
-        .route(paths::INSTANCES_STOP, put(instances::stop))
-        .route(paths::INSTANCES_START, put(instances::start))
-        .route(&one(paths::INSTANCES, ""), instance)
-        .route(&one(paths::INSTANCES, "/stop"), put(instances::stop_one))
-        .route(&one(paths::INSTANCES, "/start"), put(instances::start_one))
+        .merge(instance_routes())
         .merge(certificates::routes())
         .merge(events::routes())
         .route(paths::STATUS, get(extensions::status))
@@ -176,5 +217,8 @@ pub fn router(context: Context) -> Router {
         .layer(from_fn_with_state(context.clone(), etag::conditional))
         .layer(from_fn_with_state(context.clone(), auth::identify))
         .layer(from_fn(respond::catch_panics))
+        .layer(from_fn(move |request, next| {
+            respond::note(dialect, request, next)
+        }))
         .with_state(context)
 }

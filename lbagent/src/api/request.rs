@@ -7,13 +7,15 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use lbagent_api::request::{ListQuery, parse_selectors, parse_uuid};
+use lbagent_api::listing::{ListQuery, Order};
+use lbagent_api::request::{parse_selectors, parse_uuid};
 use lbagent_api::{ContractError, ErrorCode, Selector};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::error::ApiError;
+use crate::desired::{Caller, Place, all_of};
 
 /// Longest time that a body may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
@@ -87,20 +89,41 @@ impl<S: Send + Sync> FromRequestParts<S> for Word {
     }
 }
 
-/// The query string of a listing.
+/// The pairs of the query string.
+pub(super) struct Pairs(pub(super) Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Pairs {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Query(pairs) = Query::from_request_parts(parts, state)
+            .await
+            .map_err(|error| ContractError::invalid(error.body_text()))?;
+        Ok(Self(pairs))
+    }
+}
+
+impl Pairs {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let pairs = self.0.iter();
+        pairs.map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// As the query of a listing that knows these filters.
+    pub(super) fn listing(&self, filters: &[&str]) -> Result<ListQuery, ContractError> {
+        ListQuery::parse(self.iter(), filters)
+    }
+}
+
+/// The query string of a listing without filters.
 pub(super) struct Listing(pub(super) ListQuery);
 
 impl<S: Send + Sync> FromRequestParts<S> for Listing {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| ContractError::invalid(error.body_text()))?;
-        let pairs = pairs
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()));
-        Ok(Self(ListQuery::parse(pairs)?))
+        let pairs = Pairs::from_request_parts(parts, state).await?;
+        Ok(Self(pairs.listing(&[])?))
     }
 }
 
@@ -112,34 +135,25 @@ impl Listing {
     }
 }
 
-/// One page of objects, ordered by creation. `from` is inclusive, as the official clients expect.
-pub(super) fn page<'a, T>(
-    objects: impl Iterator<Item = &'a T>,
-    identity: impl Fn(&T) -> (OffsetDateTime, Uuid),
+/// Between which places a listing looks for its page. `from` is inclusive, as the official clients
+/// expect, who go on from an earlier object when the page of one that is gone is empty.
+pub(super) fn bounds(
+    caller: Caller,
     query: &ListQuery,
-) -> Result<Vec<&'a T>, ContractError> {
-    let mut objects: Vec<&T> = objects.collect();
-    objects.sort_by_key(|object| identity(object));
-    if query.order == lbagent_api::request::Order::Desc {
-        objects.reverse();
-    }
-    let first = match &query.from {
-        None => 0,
-        Some(cursor) => {
-            let matches = matcher(cursor, query)?;
-            let found = objects.iter().position(|object| matches(identity(object)));
-            found.unwrap_or(objects.len())
-        }
+    place: impl FnOnce(Uuid) -> Option<Place>,
+) -> Result<Option<[Place; 2]>, ContractError> {
+    let all = all_of(caller);
+    let Some(cursor) = &query.from else {
+        return Ok(Some(all));
     };
-    let count = query.count.unwrap_or(usize::MAX);
-    Ok(objects.into_iter().skip(first).take(count).collect())
-}
-
-type Matcher = Box<dyn Fn((OffsetDateTime, Uuid)) -> bool>;
-
-fn matcher(cursor: &str, query: &ListQuery) -> Result<Matcher, ContractError> {
+    let [first, last] = all;
+    let between = |from: [Place; 2]| match query.order {
+        Order::Asc => [from[0], last],
+        Order::Desc => [first, from[1]],
+    };
     if let Ok(uuid) = parse_uuid(cursor) {
-        return Ok(Box::new(move |(_, id)| id == uuid));
+        let place = place(uuid).filter(|(account, ..)| *account == caller.account);
+        return Ok(place.map(|place| between([place; 2])));
     }
     // An unescaped `+` of a time zone arrives as a space.
     let time = OffsetDateTime::parse(&cursor.replace(' ', "+"), &Rfc3339).map_err(|_| {
@@ -147,12 +161,20 @@ fn matcher(cursor: &str, query: &ListQuery) -> Result<Matcher, ContractError> {
             "Invalid value '{cursor}' of 'from': expected a uuid or an RFC 3339 time"
         ))
     })?;
-    let descending = query.order == lbagent_api::request::Order::Desc;
-    Ok(Box::new(move |(created, _)| {
-        if descending {
-            created <= time
-        } else {
-            created >= time
-        }
-    }))
+    let at = |uuid| (caller.account, time, uuid);
+    Ok(Some(between([at(Uuid::nil()), at(Uuid::max())])))
+}
+
+/// One page of objects that come by time of creation.
+pub(super) fn page<'a, T>(
+    objects: impl DoubleEndedIterator<Item = &'a T>,
+    is_meant: impl Fn(&T) -> bool,
+    query: &ListQuery,
+) -> Vec<&'a T> {
+    let count = query.count.unwrap_or(usize::MAX);
+    let is_meant = |object: &&T| is_meant(object);
+    match query.order {
+        Order::Asc => objects.filter(is_meant).take(count).collect(),
+        Order::Desc => objects.rev().filter(is_meant).take(count).collect(),
+    }
 }

@@ -2,6 +2,7 @@
 //! and the envelope.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::Request;
@@ -13,7 +14,7 @@ use lbagent_api::envelope::Warning;
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::{APPLY_TIMEOUT, Context, Shared};
+use super::{APPLY_TIMEOUT, Context, Dialect, Shared};
 use crate::desired::{Desired, DesiredError, Expected, Written};
 
 /// Answer of an endpoint.
@@ -26,7 +27,49 @@ tokio::task_local! {
 
 /// The contract answers 200 whenever the request as a whole was understood.
 pub(super) fn answer<D: Serialize>(envelope: Envelope<D>) -> Answer {
-    Ok(Json(envelope).into_response())
+    Ok(enveloped(envelope))
+}
+
+/// The envelope in the form of the listener's dialect.
+pub(super) fn enveloped<D: Serialize>(mut envelope: Envelope<D>) -> Response {
+    match dialect() {
+        Dialect::Current => {
+            let took = REQUEST.try_with(|request| request.started.elapsed());
+            let micros = took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+            envelope.op_time_us = micros.ok();
+        }
+        // The documents of that year know neither of them.
+        Dialect::Of2024 => {
+            envelope.op_time_us = None;
+            envelope.warnings.clear();
+        }
+    }
+    Json(envelope).into_response()
+}
+
+/// What holds for everything that is done for a request.
+#[derive(Clone, Copy, Debug)]
+struct RequestFacts {
+    started: Instant,
+    dialect: Dialect,
+}
+
+tokio::task_local! {
+    static REQUEST: RequestFacts;
+}
+
+/// The dialect of the listener that the request came through.
+pub(super) fn dialect() -> Dialect {
+    REQUEST
+        .try_with(|request| request.dialect)
+        .unwrap_or_default()
+}
+
+/// Notes when a request came and through which listener; it is the outermost layer.
+pub(super) async fn note(dialect: Dialect, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let facts = RequestFacts { started, dialect };
+    REQUEST.scope(facts, next.run(request)).await
 }
 
 /// Changes the desired state and waits until the data plane has it. What it does not have in time,

@@ -3,16 +3,18 @@
 use axum::extract::State;
 use axum::response::IntoResponse;
 use lbagent_api::envelope::{Item, Reference, ServiceGroups, Warning};
-use lbagent_api::request::{ListQuery, parse_one_or_many};
-use lbagent_api::service_group::{Domain, Service, ServiceGroup, ServiceGroupSpec};
-use lbagent_api::{ContractError, Envelope, ItemError, Selector};
+use lbagent_api::listing::{Filters, GroupFilterSpec, ListQuery};
+use lbagent_api::request::{parse_one_or_many, qualify_domain};
+use lbagent_api::service_group::{Autokill, Domain, Service, ServiceGroup, ServiceGroupSpec};
+use lbagent_api::{ContractError, Envelope, ItemError, Selector, dialect_2024};
 use serde::Serialize;
+use serde_json::json;
 use time::OffsetDateTime;
 
 use super::auth::As;
-use super::request::{Body, Listing, Named, page};
-use super::respond::{Answer, answer, change};
-use super::{Shared, error};
+use super::request::{Body, Listing, Named, Pairs, bounds, page};
+use super::respond::{Answer, answer, change, dialect};
+use super::{Dialect, Shared, error};
 use crate::desired::{self, Caller, DesiredState, validate};
 
 /// A service group in an answer: whole, or by its names.
@@ -21,6 +23,8 @@ use crate::desired::{self, Caller, DesiredState, validate};
 pub(super) enum Shown {
     Whole(Box<ServiceGroup>),
     Names(Reference),
+    Whole2024(dialect_2024::Group),
+    Created2024(dialect_2024::Created),
 }
 
 pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
@@ -46,6 +50,8 @@ pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: 
         desired.create_service_groups(caller, &valid, &checks, now)
     })
     .await?;
+    let made = written.outcome.iter().flatten();
+    warnings.extend(made.filter_map(terminated_ports));
     let mut outcomes = written.outcome.into_iter();
     let state = context.desired.current();
     let items = specs
@@ -54,7 +60,7 @@ pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: 
         .map(|(spec, refused)| match refused {
             Some(error) => Item::Failed(error),
             None => match outcomes.next() {
-                Some(Ok(group)) => Item::Done(whole(&state, &group)),
+                Some(Ok(group)) => Item::Done(created(&state, &group)),
                 Some(Err(error)) => {
                     Item::Failed(error::create_service_group(spec.name.as_deref(), &error))
                 }
@@ -103,19 +109,45 @@ pub(super) async fn get_one(
     answer(found(&state, caller, &query)?)
 }
 
-/// The listing of 2024: names only.
+/// The listing of 2024: names only, of the groups that all filters hold for.
 pub(super) async fn names(
     State(context): State<Shared>,
     As(caller): As,
-    query: Listing,
+    pairs: Pairs,
     body: Body,
 ) -> Answer {
-    let query = ListQuery {
-        details: false,
-        ..query.with_body(&body)?
-    };
+    let mut query = pairs.listing(&["persistent", "fqdn"])?;
+    query.details = false;
+    for spec in parse_one_or_many::<GroupFilterSpec>(&body.0)? {
+        query.selectors.extend(query.filters.add(&spec)?);
+    }
+    if let Some(fqdn) = &query.filters.fqdn {
+        // A lookup takes the name as it was answered: without the trailing dot, and whole.
+        let whole = format!("{}.", fqdn.trim_end_matches('.'));
+        query.filters.fqdn = Some(qualify_domain(&whole, "")?);
+    }
     let state = context.desired.current();
-    answer(found(&state, caller, &query)?)
+    let found = found(&state, caller, &query)?;
+    match dialect() {
+        Dialect::Current => answer(found),
+        Dialect::Of2024 => answer(without_item_status(found)),
+    }
+}
+
+/// Its items had no status of their own.
+fn without_item_status(found: Found) -> Envelope<serde_json::Value> {
+    let items = found.data.into_iter().flat_map(|data| data.service_groups);
+    let items: Vec<_> = items
+        .map(|item| match item {
+            Item::Done(group) => json!(group),
+            failed @ Item::Failed(_) => json!(failed),
+        })
+        .collect();
+    Envelope {
+        status: found.status,
+        message: found.message,
+        ..Envelope::success(json!({ "service_groups": items }))
+    }
 }
 
 pub(super) async fn delete(
@@ -175,29 +207,79 @@ async fn delete_these(context: Shared, caller: Caller, selectors: Vec<Selector>)
 type Found = Envelope<ServiceGroups<Shown>>;
 
 fn found(state: &DesiredState, caller: Caller, query: &ListQuery) -> Result<Found, ContractError> {
-    let show = |group: &desired::ServiceGroup| match query.details {
-        true => Shown::Whole(Box::new(whole(state, group))),
-        false => Shown::Names(Reference {
+    let show = |group: &desired::ServiceGroup| match (query.details, dialect()) {
+        (true, Dialect::Current) => Shown::Whole(Box::new(whole(state, group))),
+        (true, Dialect::Of2024) => Shown::Whole2024((&whole(state, group)).into()),
+        (false, _) => Shown::Names(Reference {
             uuid: group.uuid,
             name: group.name.clone(),
         }),
     };
-    let items = if query.selectors.is_empty() {
-        let identity = |group: &desired::ServiceGroup| (group.created_at, group.uuid);
-        let page = page(state.service_groups_of(caller), identity, query)?;
-        page.into_iter()
-            .map(|group| Item::Done(show(group)))
-            .collect()
-    } else {
-        let find = |selector| match state.service_group(caller, selector) {
-            Some(group) => Item::Done(show(group)),
-            None => Item::Failed(ItemError::not_found("service group", selector)),
-        };
-        query.selectors.iter().map(find).collect()
+    let is_meant = |group: &desired::ServiceGroup| {
+        let Filters {
+            persistent, fqdn, ..
+        } = &query.filters;
+        let has_domain = |fqdn: &String| group.domains.iter().any(|domain| domain.fqdn == *fqdn);
+        persistent.is_none_or(|wanted| wanted == group.persistent)
+            && fqdn.as_ref().is_none_or(has_domain)
+    };
+    let items = match (&query.selectors[..], &query.filters.fqdn) {
+        ([], Some(fqdn)) => {
+            let owner = state.domain_owner(caller, fqdn);
+            let owner = owner.filter(|group| is_meant(group));
+            owner.into_iter().map(|one| Item::Done(show(one))).collect()
+        }
+        ([], None) => {
+            let place = |uuid| {
+                state
+                    .service_groups
+                    .get(&uuid)
+                    .map(desired::ServiceGroup::place)
+            };
+            let found = bounds(caller, query, place)?;
+            let found = found.map(|places| page(state.groups_between(places), is_meant, query));
+            let found = found.into_iter().flatten();
+            found.map(|group| Item::Done(show(group))).collect()
+        }
+        (selectors, _) => {
+            let find = |selector| match state.service_group(caller, selector) {
+                Some(group) => is_meant(group).then(|| Item::Done(show(group))),
+                None => Some(Item::Failed(ItemError::not_found(
+                    "service group",
+                    selector,
+                ))),
+            };
+            selectors.iter().filter_map(find).collect()
+        }
     };
     Ok(Envelope::of_items(items, |service_groups| ServiceGroups {
         service_groups,
     }))
+}
+
+fn created(state: &DesiredState, group: &desired::ServiceGroup) -> Shown {
+    let group = whole(state, group);
+    match dialect() {
+        Dialect::Current => Shown::Whole(Box::new(group)),
+        Dialect::Of2024 => Shown::Created2024((&group).into()),
+    }
+}
+
+/// What a group publishes that nothing serves.
+pub(super) fn terminated_ports(group: &desired::ServiceGroup) -> Option<Warning> {
+    let services = group.services.iter();
+    let ports: Vec<String> = services
+        .filter(|service| !service.is_raw())
+        .map(|service| service.port.to_string())
+        .collect();
+    (!ports.is_empty()).then(|| Warning {
+        message: format!(
+            "Service group '{}' publishes with handlers: {}. No terminator serves that on this \
+             gateway; for a raw port give \"protocol\" and no handlers",
+            group.name,
+            ports.join(", ")
+        ),
+    })
 }
 
 /// The contract's form of a group.
@@ -211,6 +293,8 @@ fn whole(state: &DesiredState, group: &desired::ServiceGroup) -> ServiceGroup {
         hard_limit,
         services,
         domains,
+        autokill_ms,
+        empty_since: _,
         account: _,
         // Not part of the contract, which is upstream's: `/v1/x/service-groups` has it.
         policy: _,
@@ -230,14 +314,19 @@ fn whole(state: &DesiredState, group: &desired::ServiceGroup) -> ServiceGroup {
         services: services.iter().map(Service::from).collect(),
         domains: self::domains(domains),
         instances: state.members(*uuid).map(member).collect(),
-        autokill: None,
-        fqdn: domains.first().cloned(),
+        autokill: (*autokill_ms > 0).then_some(Autokill {
+            time_ms: *autokill_ms,
+        }),
+        fqdn: domains.first().map(|domain| domain.fqdn.clone()),
     }
 }
 
-pub(super) fn domains(fqdns: &[String]) -> Vec<Domain> {
-    fqdns
+pub(super) fn domains(domains: &[desired::Domain]) -> Vec<Domain> {
+    domains
         .iter()
-        .map(|fqdn| Domain { fqdn: fqdn.clone() })
+        .map(|domain| Domain {
+            fqdn: domain.fqdn.clone(),
+            certificate: domain.certificate.clone(),
+        })
         .collect()
 }

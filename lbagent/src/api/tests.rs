@@ -6,6 +6,7 @@ mod etag;
 mod events;
 mod extensions;
 mod lifecycle;
+mod patch;
 mod policy;
 
 use std::collections::BTreeSet;
@@ -28,6 +29,7 @@ use crate::store::RedbStore;
 /// A running agent without a kernel.
 struct Server {
     router: Router,
+    router_2024: Router,
     desired: Arc<Desired>,
     stop: watch::Sender<bool>,
     _directory: tempfile::TempDir,
@@ -68,6 +70,16 @@ fn vips() -> BTreeSet<IpAddr> {
         .collect()
 }
 
+async fn answered(router: Router, request: Request<Body>) -> (u16, Value) {
+    let path = request.uri().to_string();
+    let response = router.oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    let body = serde_json::from_slice(&bytes)
+        .unwrap_or_else(|_| panic!("{path}: {status}, no JSON: {bytes:?}"));
+    (status, body)
+}
+
 impl Server {
     fn start() -> Self {
         Self::with_token(None)
@@ -104,13 +116,15 @@ impl Server {
             reason: None,
         }]);
         let stop = watch::Sender::new(false);
-        let router = router(Context {
+        let context = Arc::new(Context {
             health: HealthHandle::idle(gateway.clone()),
             gateway,
             metro_domain: "lb.internal".into(),
             token: token.map(|token| crate::desired::Digest::of(token.as_bytes())),
             tcp_without_token: token.is_none(),
             refusals: Refusals::default(),
+            reserved_names: Arc::new(BTreeSet::from(["www".to_owned()])),
+            private_domain: None,
             desired: desired.clone(),
             reconciler: handle,
             interfaces: interfaces.subscribe(),
@@ -121,8 +135,11 @@ impl Server {
             stopped: stop.subscribe(),
             started_at: OffsetDateTime::now_utc(),
         });
+        let router = router(context.clone(), Dialect::Current);
+        let router_2024 = super::router(context, Dialect::Of2024);
         Self {
             router,
+            router_2024,
             desired,
             stop,
             _directory: directory,
@@ -147,12 +164,26 @@ impl Server {
             builder = builder.header(header::AUTHORIZATION, value);
         }
         let request = builder.body(body.into()).unwrap();
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let status = response.status().as_u16();
-        let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
-        let body = serde_json::from_slice(&bytes)
-            .unwrap_or_else(|_| panic!("{path}: {status}, no JSON: {bytes:?}"));
-        (status, body)
+        answered(self.router.clone(), request).await
+    }
+
+    /// Sends a request for one object to the listener of 2024.
+    async fn item_2024(&self, request: &str, body: Value) -> Value {
+        let (method, path) = request.split_once(' ').unwrap();
+        let request = Request::builder().method(method).uri(path);
+        let request = request.body(Body::from(body.to_string())).unwrap();
+        let answer = answered(self.router_2024.clone(), request).await.1;
+        assert_eq!(answer["status"], "success", "{answer}");
+        let members: Vec<_> = answer.as_object().unwrap().keys().collect();
+        assert_eq!(members, ["data", "status"]);
+        answer["data"]["service_groups"][0].clone()
+    }
+
+    async fn call_as_json(&self, request: &str) -> (u16, Value) {
+        let (method, path) = request.split_once(' ').unwrap();
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header(header::ACCEPT, "application/json");
+        answered(self.router.clone(), request.body(Body::empty()).unwrap()).await
     }
 
     /// Sends a request that must succeed as a whole; returns the items of its answer.

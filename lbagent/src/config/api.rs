@@ -8,6 +8,7 @@ use lbagent_api::request::qualify_domain;
 use nix::unistd::Group;
 
 use super::reader::{Located, Table};
+use super::reserved::RESERVED_NAMES;
 use super::settings::Value;
 use super::validate::Checker;
 use super::{ApiConfig, Problem, TlsFiles};
@@ -28,6 +29,9 @@ pub(super) struct ApiSettings {
     tls_certificate: Value<String>,
     tls_key: Value<String>,
     pub(super) metro_domain: Value<String>,
+    listen_2024: Value<String>,
+    reserved_names: Option<Vec<Located<String>>>,
+    private_domain: Value<String>,
 }
 
 impl ApiSettings {
@@ -41,6 +45,9 @@ impl ApiSettings {
             tls_certificate: table.string("tls_certificate", problems),
             tls_key: table.string("tls_key", problems),
             metro_domain: table.string("metro_domain", problems),
+            listen_2024: table.string("listen_2024", problems),
+            reserved_names: table.strings("reserved_names", problems),
+            private_domain: table.string("private_domain", problems),
         }
     }
 }
@@ -51,7 +58,7 @@ impl Checker<'_> {
         let listen = match settings.listen {
             None => Some(SocketAddr::from(([127, 0, 0, 1], 7480))),
             Some(listen) if listen.value == NONE => None,
-            Some(listen) => self.listen(&listen, without_token.as_ref()),
+            Some(listen) => self.listen("listen", &listen, without_token.as_ref()),
         };
         let unix_socket = match settings.unix_socket {
             None => Some(lbagent_api::DEFAULT_SOCKET.into()),
@@ -64,33 +71,51 @@ impl Checker<'_> {
         if let Some(file) = &settings.token_file {
             self.token_file(file);
         }
-        let metro_domain = settings.metro_domain.map(|Located { value, origin }| {
-            if qualify_domain("name", &value).is_err() {
-                let text = format!("api.metro_domain: `{value}` is no valid domain name");
-                self.problem(&origin, text);
-            }
-            value
-        });
+        let listen_2024 = settings.listen_2024;
+        let listen_2024 = listen_2024
+            .and_then(|listen| self.listen("listen_2024", &listen, without_token.as_ref()));
+        let metro_domain = self.domain("metro_domain", settings.metro_domain);
+        let private_domain = self.domain("private_domain", settings.private_domain);
+        let reserved_names = match settings.reserved_names {
+            Some(names) => names
+                .into_iter()
+                .map(|name| name.value.to_ascii_lowercase())
+                .collect(),
+            None => RESERVED_NAMES.map(str::to_owned).into(),
+        };
         ApiConfig {
             listen,
+            listen_2024,
             unix_socket,
             unix_socket_group,
             loopback_without_token: without_token.is_some_and(|allowed| allowed.value),
             token_file: settings.token_file.map(|path| path.value.into()),
             tls: self.tls(settings.tls_certificate, settings.tls_key),
             metro_domain: metro_domain.unwrap_or_else(|| "lb.internal".to_owned()),
+            reserved_names,
+            private_domain,
         }
+    }
+
+    fn domain(&mut self, key: &str, domain: Value<String>) -> Option<String> {
+        let Located { value, origin } = domain?;
+        if qualify_domain("name", &value).is_err() {
+            let text = format!("api.{key}: `{value}` is no valid domain name");
+            self.problem(&origin, text);
+        }
+        Some(value)
     }
 
     fn listen(
         &mut self,
+        key: &str,
         listen: &Located<String>,
         without_token: Option<&Located<bool>>,
     ) -> Option<SocketAddr> {
         let Located { value, origin } = listen;
         let Ok(address) = value.parse::<SocketAddr>() else {
             let text = format!(
-                "api.listen: `{value}` is no address with port, such as 127.0.0.1:7480 or [::1]:7480"
+                "api.{key}: `{value}` is no address with port, such as 127.0.0.1:7480 or [::1]:7480"
             );
             self.problem(origin, text);
             return None;

@@ -282,7 +282,7 @@ impl super::DesiredState {
         let uuid = match selector {
             Selector::Uuid(uuid) => *uuid,
             Selector::Name(name) if name == DEFAULT_ACCOUNT_NAME => DEFAULT_ACCOUNT,
-            Selector::Name(name) => *self.claims.get(&keys::account_name(name))?,
+            Selector::Name(name) => self.claims.get(&keys::account_name(name))?.owner()?,
         };
         self.access.account(uuid)
     }

@@ -9,16 +9,17 @@ use ipnetwork::IpNetwork;
 use lbagent_api::ContractError;
 use lbagent_api::instance::parse_cidr;
 use lbagent_api::request::{parse_body, validate_name};
-use lbagent_api::service_group as contract;
+use lbagent_api::service_group::{self as contract, Autokill};
 use lbagent_api::state::{
     FORMAT, StateData, StateDocument, StateInstance, StateInstanceState, StatePath,
     StateServiceGroup, UnpublishedPorts as DocumentedPolicy,
 };
 
-use super::service_group::{self, has_collision};
+use super::service_group::{self, Claimed};
 use super::{
-    AccountError, Desired, DesiredError, DesiredState, Instance, InstanceState, PolicyConflict,
-    Service, ServiceGroup, Transport, Written, access, instance, keys, policy, validate,
+    AccountError, Claim, Desired, DesiredError, DesiredState, Instance, InstanceState,
+    PolicyConflict, Service, ServiceGroup, Transport, Written, access, instance, keys, policy,
+    ports, validate,
 };
 use crate::plan::{GatewaySettings, UnpublishedPorts};
 
@@ -61,7 +62,10 @@ fn export_group(group: &ServiceGroup) -> StateServiceGroup {
         hard_limit: group.hard_limit,
         services: group.services.iter().map(contract::Service::from).collect(),
         domains: group.domains.clone(),
-        autokill: None,
+        autokill: (group.autokill_ms > 0).then_some(Autokill {
+            time_ms: group.autokill_ms,
+        }),
+        empty_since: group.empty_since,
         policy: group.policy.clone(),
     }
 }
@@ -78,10 +82,13 @@ fn export_instance(instance: &Instance) -> StateInstance {
                 StateInstanceState::Draining { since, deadline }
             }
             InstanceState::Stopped => StateInstanceState::Stopped,
+            InstanceState::Standby => StateInstanceState::Standby,
         },
         service_group: instance.service_group,
         addresses: instance.addresses.iter().map(ToString::to_string).collect(),
         image: instance.image.clone(),
+        tags: instance.tags.clone(),
+        annotations: instance.annotations.clone(),
         policy: instance.policy.clone(),
     }
 }
@@ -115,12 +122,8 @@ pub fn import(
     for group in &document.service_groups {
         let group = import_group(group, vips)
             .map_err(|error| about(format!("Service group '{}'", group.name), error))?;
-        check_clashes(&state, &group)?;
         policy::check_group(&group).map_err(conflict)?;
-        for key in service_group::claims(&group) {
-            state.claims.insert(key, group.uuid);
-        }
-        state.put_group(group);
+        add_group(&mut state, group, vips)?;
     }
     let mut addresses = BTreeMap::new();
     for instance in &document.instances {
@@ -135,7 +138,7 @@ pub fn import(
         }
         let taken = state
             .claims
-            .insert(instance::name_key(&instance), instance.uuid);
+            .insert(instance::name_key(&instance), Claim::Owner(instance.uuid));
         if taken.is_some() || state.instances.contains_key(&instance.uuid) {
             return Err(ContractError::invalid(format!("{} occurs twice", of())));
         }
@@ -146,6 +149,17 @@ pub fn import(
                     of()
                 )));
             }
+        }
+        if let Some(group) = instance
+            .service_group
+            .and_then(|uuid| state.service_groups.get(&uuid))
+            && group.empty_since.is_some()
+        {
+            let group = ServiceGroup {
+                empty_since: None,
+                ..group.clone()
+            };
+            state.put_group(group);
         }
         state.put_instance(instance);
     }
@@ -175,7 +189,7 @@ fn import_group(
         .collect();
     let services = contract::validate_services(&specs)?
         .iter()
-        .map(|service| validate::raw_service(service, vips))
+        .map(|service| validate::service(service, vips))
         .collect::<Result<_, _>>()?;
     Ok(ServiceGroup {
         uuid: group.uuid,
@@ -187,37 +201,54 @@ fn import_group(
         hard_limit,
         services,
         domains: group.domains.clone(),
+        autokill_ms: group.autokill.map_or(0, |autokill| autokill.time_ms),
+        empty_since: group.empty_since,
         policy: group.policy.clone(),
     })
 }
 
-/// Domains and ports belong to one group each, names to one of each account.
-fn check_clashes(state: &DesiredState, group: &ServiceGroup) -> Result<(), ContractError> {
+/// Takes up a group with its claims, unless another one has them.
+fn add_group(
+    state: &mut DesiredState,
+    group: ServiceGroup,
+    vips: &BTreeSet<IpAddr>,
+) -> Result<(), ContractError> {
     let twice = |what: String| Err(ContractError::invalid(format!("{what} occurs twice")));
-    for other in state.service_groups.values() {
-        let has_name = (other.account, &other.name) == (group.account, &group.name);
-        if other.uuid == group.uuid || has_name {
-            return twice(format!("Service group '{}'", group.name));
+    let claims = &mut state.claims;
+    if state.service_groups.contains_key(&group.uuid)
+        || claims.contains_key(&keys::group_name(group.account, &group.name))
+    {
+        return twice(format!("Service group '{}'", group.name));
+    }
+    for domain in &group.domains {
+        if claims.contains_key(&keys::domain(&domain.fqdn)) {
+            return twice(format!("Domain '{}'", domain.fqdn));
         }
-        if let Some(fqdn) = group
-            .domains
-            .iter()
-            .find(|fqdn| other.domains.contains(fqdn))
-        {
-            return twice(format!("Domain '{fqdn}'"));
-        }
-        if let Some(service) = group
-            .services
-            .iter()
-            .find(|service| has_collision(other, service))
-        {
+    }
+    for service in &group.services {
+        if ports::holder(|key| claims.get(key).copied(), service, vips, None).is_some() {
             let (port, protocol) = (service.port, service.protocol.name());
             return Err(ContractError::invalid(format!(
-                "Port {port}/{protocol} is published by the service groups '{}' and '{}'",
-                other.name, group.name
+                "Port {port}/{protocol} of service group '{}' is published by another one, and a \
+                 raw port belongs to one",
+                group.name
             )));
         }
     }
+    for claim in service_group::claims(&group) {
+        let (key, claim) = match claim {
+            Claimed::Alone(key) => (key, Claim::Owner(group.uuid)),
+            Claimed::Shared(key) => {
+                let terminated = match claims.get(&key) {
+                    Some(Claim::Terminated { terminated }) => terminated + 1,
+                    Some(Claim::Owner(_)) | None => 1,
+                };
+                (key, Claim::Terminated { terminated })
+            }
+        };
+        claims.insert(key, claim);
+    }
+    state.put_group(group);
     Ok(())
 }
 
@@ -252,6 +283,7 @@ fn import_instance(
                 InstanceState::Draining { since, deadline }
             }
             StateInstanceState::Stopped => InstanceState::Stopped,
+            StateInstanceState::Standby => InstanceState::Standby,
         },
         service_group: instance.service_group,
         addresses: instance
@@ -260,6 +292,8 @@ fn import_instance(
             .map(address)
             .collect::<Result<_, _>>()?,
         image: instance.image.clone(),
+        tags: instance.tags.clone(),
+        annotations: instance.annotations.clone(),
         policy: instance.policy.clone(),
     })
 }
@@ -319,7 +353,7 @@ impl From<&Service> for contract::Service {
             destination_port: service.destination_port,
             protocol: service.protocol.into(),
             ip: service.ip,
-            handlers: Vec::new(),
+            handlers: service.handlers.clone(),
         }
     }
 }

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::stored::DesiredError;
 use super::{
-    Account, Caller, Certificate, DesiredState, Instance, ServiceGroup, SharedMap, Token, keys,
+    Account, Caller, Certificate, Claim, DesiredState, Instance, ServiceGroup, SharedMap, Token,
+    keys,
 };
 use crate::store::{Compare, KeyValue, Op, Range, Transaction};
 
@@ -112,14 +113,47 @@ impl Draft {
     }
 
     /// Who has a name, a domain or a port. The transaction fails when that changes meanwhile.
-    pub(super) fn owner(&mut self, key: &str) -> Option<Uuid> {
+    pub(super) fn claimed(&mut self, key: &str) -> Option<Claim> {
         self.expects.insert(key.to_owned());
         self.state().claims.get(key).copied()
     }
 
+    /// As [`Self::claimed`], for what only one object can have.
+    pub(super) fn owner(&mut self, key: &str) -> Option<Uuid> {
+        self.claimed(key)?.owner()
+    }
+
     pub(super) fn claim(&mut self, key: String, owner: Uuid) {
-        self.write(key.clone(), &owner);
-        self.edit().claims.insert(key, owner);
+        self.put_claim(key, Claim::Owner(owner));
+    }
+
+    /// One more group has a terminated port.
+    pub(super) fn share(&mut self, key: String) {
+        let terminated = 1 + self.sharers(&key);
+        self.put_claim(key, Claim::Terminated { terminated });
+    }
+
+    /// One group less has a terminated port.
+    pub(super) fn unshare(&mut self, key: String) {
+        match self.sharers(&key) {
+            0 | 1 => self.release(key),
+            sharers => {
+                let terminated = sharers - 1;
+                self.put_claim(key, Claim::Terminated { terminated });
+            }
+        }
+    }
+
+    fn sharers(&mut self, key: &str) -> u32 {
+        match self.claimed(key) {
+            Some(Claim::Terminated { terminated }) => terminated,
+            Some(Claim::Owner(_)) | None => 0,
+        }
+    }
+
+    fn put_claim(&mut self, key: String, claim: Claim) {
+        self.write(key.clone(), &claim);
+        self.edit().claims.insert(key, claim);
     }
 
     pub(super) fn release(&mut self, key: String) {
@@ -175,7 +209,7 @@ impl Draft {
 
     pub(super) fn remove_group(&mut self, uuid: Uuid) -> Option<ServiceGroup> {
         self.remove(keys::group(uuid));
-        self.edit().take_group(uuid)
+        self.edit().remove_group(uuid)
     }
 
     pub(super) fn put_instance(&mut self, instance: Instance) {
@@ -185,7 +219,7 @@ impl Draft {
 
     pub(super) fn remove_instance(&mut self, uuid: Uuid) -> Option<Instance> {
         self.remove(keys::instance(uuid));
-        self.edit().take_instance(uuid)
+        self.edit().remove_instance(uuid)
     }
 
     /// The account with a UUID. The transaction fails when that changes meanwhile.

@@ -111,24 +111,47 @@ impl Desired {
     }
 
     /// Deletes instances at once; a group that is not persistent goes with its last one.
-    pub fn delete_instances(&self, caller: Caller, selectors: &[Selector]) -> Changes<Reference> {
+    pub fn delete_instances(
+        &self,
+        caller: Caller,
+        selectors: &[Selector],
+        now: OffsetDateTime,
+    ) -> Changes<Reference> {
         self.transact(|draft| {
             selectors
                 .iter()
-                .map(|selector| delete(draft, caller, selector))
+                .map(|selector| delete(draft, caller, selector, now))
                 .collect()
+        })
+    }
+
+    /// Takes instances out of traffic at once, as somebody who suspends machines wants it.
+    pub fn suspend_instances(
+        &self,
+        caller: Caller,
+        selectors: &[Selector],
+    ) -> Changes<StateChange> {
+        self.set_states(caller, selectors, &InstanceState::Standby)
+    }
+
+    fn set_states(
+        &self,
+        caller: Caller,
+        selectors: &[Selector],
+        state: &InstanceState,
+    ) -> Changes<StateChange> {
+        self.transact(|draft| {
+            let set = |selector| {
+                let instance = find(draft, caller, selector)?;
+                Ok(set_state(draft, instance, state.clone()))
+            };
+            selectors.iter().map(set).collect()
         })
     }
 
     /// Lets instances take new connections.
     pub fn start_instances(&self, caller: Caller, selectors: &[Selector]) -> Changes<StateChange> {
-        self.transact(|draft| {
-            let start = |selector| {
-                let instance = find(draft, caller, selector)?;
-                Ok(set_state(draft, instance, InstanceState::Running))
-            };
-            selectors.iter().map(start).collect()
-        })
+        self.set_states(caller, selectors, &InstanceState::Running)
     }
 
     /// Stops instances, after draining them if asked to.
@@ -173,7 +196,12 @@ fn create(
         NewInstanceGroup::None => None,
         NewInstanceGroup::Join(selector) => Some(join(draft, caller, selector, new)?),
         NewInstanceGroup::Create(group) => {
-            Some(service_group::create(draft, caller, group, gateway, now, false)?.uuid)
+            let group = service_group::create(draft, caller, group, gateway, now, false)?;
+            draft.put_group(ServiceGroup {
+                empty_since: None,
+                ..group.clone()
+            });
+            Some(group.uuid)
         }
     };
     let instance = Instance {
@@ -189,6 +217,8 @@ fn create(
         service_group,
         addresses: new.addresses.clone(),
         image: new.image.clone(),
+        tags: new.tags.clone(),
+        annotations: new.annotations.clone(),
         policy: InstancePolicy::default(),
     };
     insert(draft, instance.clone());
@@ -226,6 +256,7 @@ fn join(
     // A group that was made for one instance outlives it from the second one on.
     draft.put_group(ServiceGroup {
         persistent: group.persistent || has_members,
+        empty_since: None,
         ..group
     });
     Ok(uuid)
@@ -264,15 +295,22 @@ fn delete(
     draft: &mut Draft,
     caller: Caller,
     selector: &Selector,
+    now: OffsetDateTime,
 ) -> Result<Reference, ChangeInstanceError> {
     let instance = find(draft, caller, selector)?;
     remove(draft, instance.uuid);
     if let Some(uuid) = instance.service_group
         && let Some(group) = draft.find_group(caller, &Selector::Uuid(uuid))
         && draft.state().members(uuid).next().is_none()
-        && !group.persistent
     {
-        service_group::remove(draft, uuid);
+        if group.persistent {
+            draft.put_group(ServiceGroup {
+                empty_since: Some(now),
+                ..group
+            });
+        } else {
+            service_group::remove(draft, uuid);
+        }
     }
     Ok(Reference {
         uuid: instance.uuid,
@@ -305,7 +343,7 @@ fn stop(
             deadline,
         },
         InstanceState::Draining { since, .. } => InstanceState::Draining { since, deadline },
-        InstanceState::Stopped => InstanceState::Stopped,
+        InstanceState::Stopped | InstanceState::Standby => InstanceState::Stopped,
     };
     // Without a group there is nothing to drain.
     let state = if instance.service_group.is_some() {

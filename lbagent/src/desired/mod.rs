@@ -11,11 +11,14 @@ mod changes;
 pub mod document;
 mod draft;
 mod expected;
+mod index;
 mod instance;
 mod keys;
 mod migrate;
 mod names;
+mod patch;
 mod policy;
+mod ports;
 mod secret;
 mod service_group;
 mod shared_map;
@@ -25,10 +28,13 @@ mod tests;
 mod usage;
 pub mod validate;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use lbagent_api::Selector;
+use lbagent_api::service_group::Handler;
+pub use lbagent_api::state::Domain;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -45,9 +51,12 @@ pub use caller::{Caller, DEFAULT_ACCOUNT};
 pub use certificate::Certificate;
 pub use changes::{ChangeWatch, ObjectChange};
 pub use expected::{Expected, Kind};
+pub use index::{Index, Place, all_of};
 pub use instance::{ChangeInstanceError, CreateInstanceError, StateChange, StopRequest};
 pub use migrate::older_schema;
+pub use patch::{Change, PatchError, PatchOperation};
 pub use policy::{PolicyConflict, SetPolicyError, group_remarks, instance_remarks};
+pub use ports::{Claim, Clash};
 pub use secret::Digest;
 pub use service_group::{CreateServiceGroupError, DeleteServiceGroupError};
 pub use shared_map::SharedMap;
@@ -67,9 +76,12 @@ pub struct DesiredState {
     /// By UUID; without their private keys.
     #[serde(default)]
     pub certificates: SharedMap<Uuid, Certificate>,
-    /// Owners of names, domains and ports, by the store's key.
+    /// Who has names, domains and ports, by the store's key.
     #[serde(skip)]
-    pub claims: SharedMap<String, Uuid>,
+    pub claims: SharedMap<String, Claim>,
+    /// Finds members and pages of listings; kept by `put_…` and `remove_…`.
+    #[serde(skip)]
+    pub index: Index,
     /// Revision at which each of the store's keys was last written.
     #[serde(skip)]
     pub revisions: SharedMap<String, u64>,
@@ -90,6 +102,7 @@ impl PartialEq for DesiredState {
             instances,
             certificates,
             claims,
+            index: _,
             revisions: _,
             // Follows from the objects.
             usage: _,
@@ -123,11 +136,35 @@ pub struct ServiceGroup {
     pub hard_limit: u16,
     /// Published ports.
     pub services: Vec<Service>,
-    /// Fully-qualified domain names, without the trailing dot.
-    pub domains: Vec<String>,
+    /// Domain names.
+    pub domains: Vec<Domain>,
+    /// It is deleted so many milliseconds after it became empty; 0 for never.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub autokill_ms: u64,
+    /// Since when it has had no instance; absent while it has one.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub empty_since: Option<OffsetDateTime>,
     /// How packets reach the instances, and which do.
     #[serde(default, skip_serializing_if = "GroupPolicy::is_default")]
     pub policy: GroupPolicy,
+}
+
+const fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+impl ServiceGroup {
+    /// When it is deleted unless an instance comes.
+    pub fn ends_at(&self) -> Option<OffsetDateTime> {
+        let time = std::time::Duration::from_millis(self.autokill_ms);
+        self.empty_since
+            .filter(|_| self.autokill_ms > 0)
+            .map(|since| since.checked_add(time.try_into().ok()?))?
+    }
 }
 
 /// One published port.
@@ -142,6 +179,16 @@ pub struct Service {
     pub protocol: Transport,
     /// The one VIP to publish on; every VIP of the gateway when absent.
     pub ip: Option<IpAddr>,
+    /// What terminates the connections; none for raw ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handlers: Vec<Handler>,
+}
+
+impl Service {
+    /// Whether packets go to the instances as they are.
+    pub const fn is_raw(&self) -> bool {
+        self.handlers.is_empty()
+    }
 }
 
 /// Transport protocol of a published port.
@@ -186,6 +233,12 @@ pub struct Instance {
     pub addresses: Vec<IpNetwork>,
     /// Recorded, not run: the agent starts no machines.
     pub image: Option<String>,
+    /// Free text for the owner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Free text for programs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
     /// Its share of the group's flows.
     #[serde(default, skip_serializing_if = "InstancePolicy::is_default")]
     pub policy: InstancePolicy,
@@ -216,8 +269,10 @@ pub enum InstanceState {
         #[serde(with = "time::serde::rfc3339")]
         deadline: OffsetDateTime,
     },
-    /// Nothing.
+    /// Nothing, until it is started.
     Stopped,
+    /// Nothing: stopped by a client that suspends machines.
+    Standby,
 }
 
 impl InstanceState {
@@ -227,6 +282,7 @@ impl InstanceState {
             Self::Running => "running",
             Self::Draining { .. } => "draining",
             Self::Stopped => "stopped",
+            Self::Standby => "standby",
         }
     }
 }
@@ -235,13 +291,6 @@ impl DesiredState {
     /// Whether nothing was asked for.
     pub fn is_empty(&self) -> bool {
         self.service_groups.is_empty() && self.instances.is_empty() && self.certificates.is_empty()
-    }
-
-    /// The instances of a service group.
-    pub fn members(&self, group: Uuid) -> impl Iterator<Item = &Instance> {
-        self.instances
-            .values()
-            .filter(move |instance| instance.service_group == Some(group))
     }
 
     /// The caller's service group that a selector names.
@@ -258,10 +307,17 @@ impl DesiredState {
         instance.filter(|instance| instance.account == caller.account)
     }
 
+    /// The caller's service group that has a domain.
+    pub fn domain_owner(&self, caller: Caller, fqdn: &str) -> Option<&ServiceGroup> {
+        let uuid = self.claims.get(&keys::domain(fqdn))?.owner()?;
+        let group = self.service_groups.get(&uuid);
+        group.filter(|group| group.account == caller.account)
+    }
+
     fn named(&self, selector: &Selector, key: impl FnOnce(&str) -> String) -> Option<Uuid> {
         match selector {
             Selector::Uuid(uuid) => Some(*uuid),
-            Selector::Name(name) => self.claims.get(&key(name)).copied(),
+            Selector::Name(name) => self.claims.get(&key(name))?.owner(),
         }
     }
 
@@ -281,17 +337,5 @@ impl DesiredState {
     /// Revision at which a key of the store was last written; 0 when there is none.
     fn revision(&self, key: &str) -> u64 {
         self.revisions.get(key).copied().unwrap_or(0)
-    }
-
-    /// The caller's service groups.
-    pub fn service_groups_of(&self, caller: Caller) -> impl Iterator<Item = &ServiceGroup> {
-        let groups = self.service_groups.values();
-        groups.filter(move |group| group.account == caller.account)
-    }
-
-    /// The caller's instances.
-    pub fn instances_of(&self, caller: Caller) -> impl Iterator<Item = &Instance> {
-        let instances = self.instances.values();
-        instances.filter(move |instance| instance.account == caller.account)
     }
 }

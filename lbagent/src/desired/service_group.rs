@@ -1,7 +1,6 @@
 //! Creating and deleting service groups.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use lbagent_api::Selector;
 use lbagent_api::envelope::Reference;
@@ -12,8 +11,8 @@ use super::draft::Draft;
 use super::usage::{self, QuotaError};
 use super::validate::{Gateway, NewServiceGroup};
 use super::{
-    Caller, Desired, DesiredError, GroupPolicy, Service, ServiceGroup, Transport, Written, keys,
-    names,
+    Caller, Clash, Desired, DesiredError, Domain, GroupPolicy, ServiceGroup, Written, keys, names,
+    ports,
 };
 
 /// Why a service group was not created.
@@ -25,29 +24,9 @@ pub enum CreateServiceGroupError {
         /// The name.
         name: String,
     },
-    /// Another group has the domain.
-    #[error("Domain '{fqdn}' is in use{}; choose another one", by_group(by.as_ref()))]
-    DomainTaken {
-        /// The domain.
-        fqdn: String,
-        /// Name of that group, if it is the caller's.
-        by: Option<String>,
-    },
-    /// Another group publishes the port.
-    #[error(
-        "Port {port}/{} is {}; choose another port{}",
-        protocol.name(), publisher(by.as_ref()), if *other_ip { " or another 'ip'" } else { "" }
-    )]
-    PortTaken {
-        /// The port.
-        port: u16,
-        /// Its protocol.
-        protocol: Transport,
-        /// Name of that group, if it is the caller's.
-        by: Option<String>,
-        /// Whether it is free on another VIP.
-        other_ip: bool,
-    },
+    /// Another group has its domain or its port.
+    #[error(transparent)]
+    Clash(#[from] Clash),
     /// The account may not have more.
     #[error(transparent)]
     Quota(#[from] QuotaError),
@@ -123,27 +102,12 @@ pub(super) fn create(
         return Err(CreateServiceGroupError::NameTaken { name });
     }
     draft.check_quota(caller.account, usage::of_group(&new.services))?;
-    let derived = || vec![gateway.domain_below_metro(&names::domain_label(&name))];
-    let domains = new.domains.clone().unwrap_or_else(derived);
-    for fqdn in &domains {
-        if let Some(owner) = draft.owner(&keys::domain(fqdn)) {
-            let by = group_name(draft, caller, owner);
-            return Err(CreateServiceGroupError::DomainTaken {
-                fqdn: fqdn.clone(),
-                by,
-            });
-        }
-    }
-    for service in &new.services {
-        if let Some(owner) = port_owner(draft, service, &gateway.vips) {
-            return Err(CreateServiceGroupError::PortTaken {
-                port: service.port,
-                protocol: service.protocol,
-                by: group_name(draft, caller, owner),
-                other_ip: has_free_vip(draft, service, &gateway.vips),
-            });
-        }
-    }
+    let domains = new
+        .domains
+        .clone()
+        .unwrap_or_else(|| vec![derived_domain(new, &name, gateway)]);
+    let fqdns = domains.iter().map(|domain| domain.fqdn.as_str());
+    ports::check(draft, caller, fqdns, &new.services, &gateway.vips, None)?;
     let group = ServiceGroup {
         uuid: Uuid::new_v4(),
         account: caller.account,
@@ -154,17 +118,40 @@ pub(super) fn create(
         hard_limit: new.hard_limit,
         services: new.services.clone(),
         domains,
+        autokill_ms: new.autokill_ms,
+        empty_since: Some(now),
         policy: GroupPolicy::default(),
     };
     insert(draft, group.clone());
     Ok(group)
 }
 
+/// A name that was made up is as unique as a domain has to be; one that was given gets a suffix.
+fn derived_domain(new: &NewServiceGroup, name: &str, gateway: &Gateway) -> Domain {
+    let label = match new.name {
+        Some(_) => names::domain_label(name),
+        None => name.to_owned(),
+    };
+    Domain {
+        fqdn: gateway.domain_below_metro(&label),
+        certificate: None,
+    }
+}
+
 /// Writes a group with its claims.
 pub(super) fn insert(draft: &mut Draft, group: ServiceGroup) {
-    for key in claims(&group) {
-        draft.claim(key, group.uuid);
-    }
+    claims(&group)
+        .iter()
+        .for_each(|claim| claim.take(draft, group.uuid));
+    draft.put_group(group);
+}
+
+/// Writes a group in the place of another one with the same identity.
+pub(super) fn replace(draft: &mut Draft, former: &ServiceGroup, group: ServiceGroup) {
+    let (old, new) = (claims(former), claims(&group));
+    old.difference(&new).for_each(|claim| claim.give_up(draft));
+    new.difference(&old)
+        .for_each(|claim| claim.take(draft, group.uuid));
     draft.put_group(group);
 }
 
@@ -195,66 +182,70 @@ fn delete(
 /// Removes a group with its claims.
 pub(super) fn remove(draft: &mut Draft, uuid: Uuid) {
     if let Some(group) = draft.remove_group(uuid) {
-        for key in claims(&group) {
-            draft.release(key);
+        claims(&group).iter().for_each(|claim| claim.give_up(draft));
+    }
+}
+
+/// A key of the store that a group has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Claimed {
+    /// Alone.
+    Alone(String),
+    /// With others.
+    Shared(String),
+}
+
+impl Claimed {
+    fn take(&self, draft: &mut Draft, owner: Uuid) {
+        match self.clone() {
+            Self::Alone(key) => draft.claim(key, owner),
+            Self::Shared(key) => draft.share(key),
+        }
+    }
+
+    fn give_up(&self, draft: &mut Draft) {
+        match self.clone() {
+            Self::Alone(key) => draft.release(key),
+            Self::Shared(key) => draft.unshare(key),
         }
     }
 }
 
-pub(super) fn claims(group: &ServiceGroup) -> Vec<String> {
-    let domains = group.domains.iter().map(|fqdn| keys::domain(fqdn));
-    let ports = group.services.iter().map(keys::service);
-    std::iter::once(keys::group_name(group.account, &group.name))
-        .chain(domains)
-        .chain(ports)
-        .collect()
+pub(super) fn claims(group: &ServiceGroup) -> BTreeSet<Claimed> {
+    let name = keys::group_name(group.account, &group.name);
+    let domains = group.domains.iter();
+    let domains = domains.map(|domain| Claimed::Alone(keys::domain(&domain.fqdn)));
+    let ports = group.services.iter().map(|service| {
+        let key = keys::service(service);
+        if service.is_raw() {
+            Claimed::Alone(key)
+        } else {
+            Claimed::Shared(key)
+        }
+    });
+    let claims = domains.chain(ports);
+    claims.chain([Claimed::Alone(name)]).collect()
 }
 
-/// Whether a group publishes the port of a service on a VIP that the service wants too.
-pub(super) fn has_collision(group: &ServiceGroup, service: &Service) -> bool {
-    group.services.iter().any(|other| {
-        let shares_vip = match (other.ip, service.ip) {
-            (Some(theirs), Some(ours)) => theirs == ours,
-            (None, _) | (_, None) => true,
-        };
-        shares_vip && (other.port, other.protocol) == (service.port, service.protocol)
-    })
-}
-
-/// The group that publishes a port which collides with this one.
-fn port_owner(draft: &mut Draft, service: &Service, vips: &BTreeSet<IpAddr>) -> Option<Uuid> {
-    let mut owner =
-        |vip: Option<IpAddr>| draft.owner(&keys::port(vip, service.protocol, service.port));
-    let everywhere = owner(None);
-    match service.ip {
-        Some(vip) => everywhere.or_else(|| owner(Some(vip))),
-        None => everywhere.or_else(|| vips.iter().find_map(|vip| owner(Some(*vip)))),
+impl Desired {
+    /// Deletes the groups among these whose time without instances is over; returns how many.
+    pub fn expire_groups(
+        &self,
+        groups: &[Uuid],
+        now: OffsetDateTime,
+    ) -> Result<Written<usize>, DesiredError> {
+        self.transact(|draft| {
+            let is_over = |uuid: &&Uuid| {
+                let group = draft.state().service_groups.get(*uuid);
+                let end = group.and_then(ServiceGroup::ends_at);
+                let is_empty = draft.state().members(**uuid).next().is_none();
+                is_empty && end.is_some_and(|end| end <= now)
+            };
+            let over: Vec<Uuid> = groups.iter().filter(is_over).copied().collect();
+            for uuid in &over {
+                remove(draft, *uuid);
+            }
+            over.len()
+        })
     }
-}
-
-fn has_free_vip(draft: &mut Draft, service: &Service, vips: &BTreeSet<IpAddr>) -> bool {
-    vips.iter().any(|vip| {
-        let elsewhere = Service {
-            ip: Some(*vip),
-            ..service.clone()
-        };
-        port_owner(draft, &elsewhere, vips).is_none()
-    })
-}
-
-/// Nobody learns the names of another account.
-fn group_name(draft: &Draft, caller: Caller, uuid: Uuid) -> Option<String> {
-    let group = draft.state().service_groups.get(&uuid)?;
-    (group.account == caller.account).then(|| group.name.clone())
-}
-
-fn publisher(name: Option<&String>) -> String {
-    match name {
-        Some(name) => format!("published by service group '{name}' already"),
-        None => "in use".to_owned(),
-    }
-}
-
-fn by_group(name: Option<&String>) -> String {
-    name.map_or_else(String::new, |name| format!(" by service group '{name}'"))
 }

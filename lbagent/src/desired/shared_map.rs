@@ -81,6 +81,26 @@ impl<K: Ord, V> SharedMap<K, V> {
         self.get(key).is_some()
     }
 
+    /// Entries from one key to another, both inclusive, in the order of their keys.
+    pub fn range<'a>(
+        &'a self,
+        from: &K,
+        to: &K,
+    ) -> impl DoubleEndedIterator<Item = (&'a K, &'a V)> + use<'a, K, V> {
+        let (first, start) = self.find(from);
+        let (last, end) = self.find(to);
+        let start = start.unwrap_or_else(|place| place);
+        let end = end.map_or_else(|place| place, |place| place + 1);
+        let chunks = self.chunks.get(first..=last).unwrap_or_default();
+        let last = chunks.len().saturating_sub(1);
+        let entries = chunks.iter().enumerate().flat_map(move |(place, chunk)| {
+            let start = if place == 0 { start } else { 0 };
+            let end = if place == last { end } else { chunk.len() };
+            chunk.get(start..end).unwrap_or_default()
+        });
+        entries.map(|(key, value)| (key, value))
+    }
+
     /// The chunk that holds the key or is to take it, and the place in there. Without any chunk the
     /// place is none.
     fn find<Q: Ord + ?Sized>(&self, key: &Q) -> (usize, Result<usize, usize>)

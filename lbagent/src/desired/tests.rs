@@ -1,4 +1,5 @@
 mod accounts;
+mod model;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,6 +24,7 @@ fn gateway() -> Gateway {
     Gateway {
         vips,
         metro_domain: "lb.internal".into(),
+        reserved_names: Arc::default(),
     }
 }
 
@@ -40,10 +42,12 @@ fn group(name: &str, port: u16) -> NewServiceGroup {
             destination_port: port,
             protocol: Transport::Tcp,
             ip: None,
+            handlers: Vec::new(),
         }],
         domains: None,
         soft_limit: 1,
         hard_limit: 65535,
+        autokill_ms: 0,
     }
 }
 
@@ -54,6 +58,8 @@ fn instance(name: &str, host: u8, group: NewInstanceGroup) -> NewInstance {
         group,
         running: true,
         image: None,
+        tags: Vec::new(),
+        annotations: BTreeMap::new(),
     }
 }
 
@@ -79,7 +85,7 @@ fn everything_survives_a_restart() {
         .unwrap();
     assert!(matches!(
         again.outcome[0],
-        Err(CreateServiceGroupError::PortTaken { .. })
+        Err(CreateServiceGroupError::Clash(Clash::PortTaken { .. }))
     ));
 }
 
@@ -119,7 +125,7 @@ fn what_others_wrote_meanwhile_is_seen() {
         .create_service_groups(US, &[group("b", 80)], &gateway(), NOW)
         .unwrap();
     assert!(
-        matches!(&clash.outcome[0], Err(CreateServiceGroupError::PortTaken { by: Some(by), .. }) if by == "a"),
+        matches!(&clash.outcome[0], Err(CreateServiceGroupError::Clash(Clash::PortTaken { by: Some(by), .. })) if by == "a"),
         "{clash:?}"
     );
     desired
@@ -211,7 +217,7 @@ fn act(desired: &Desired, action: &Action) {
         }
         Action::DeleteInstance(i) => {
             desired
-                .delete_instances(US, &[Selector::Name(format!("i{i}"))])
+                .delete_instances(US, &[Selector::Name(format!("i{i}"))], NOW)
                 .unwrap();
         }
     }
@@ -234,7 +240,7 @@ proptest! {
         let unique = |words: Vec<String>| words.iter().collect::<BTreeSet<_>>().len() == words.len();
         prop_assert!(unique(groups.iter().map(|g| g.name.clone()).collect()));
         prop_assert!(unique(groups.iter().map(|g| g.services[0].port.to_string()).collect()));
-        prop_assert!(unique(groups.iter().flat_map(|g| g.domains.clone()).collect()));
+        prop_assert!(unique(groups.iter().flat_map(|g| g.domains.iter().map(|d| d.fqdn.clone())).collect()));
         prop_assert!(unique(state.instances.values().map(|i| i.name.clone()).collect()));
         for instance in state.instances.values() {
             let group = instance.service_group;

@@ -32,49 +32,35 @@ impl DesiredState {
         self.usage.get(&account).copied().unwrap_or_default()
     }
 
-    /// Adds a group, or replaces it.
-    pub(super) fn put_group(&mut self, group: ServiceGroup) {
-        let (account, more) = (group.account, of_group(&group.services));
-        let former = self.service_groups.insert(group.uuid, group);
-        self.forget_group(former.as_ref());
-        self.count(account, |usage| add(usage, more));
-    }
-
-    /// Takes a group out.
-    pub(super) fn take_group(&mut self, uuid: Uuid) -> Option<ServiceGroup> {
-        let former = self.service_groups.remove(&uuid);
-        self.forget_group(former.as_ref());
-        former
-    }
-
-    fn forget_group(&mut self, former: Option<&ServiceGroup>) {
+    /// Counts a group in the place of another one.
+    pub(super) fn count_group(
+        &mut self,
+        former: Option<&ServiceGroup>,
+        group: Option<&ServiceGroup>,
+    ) {
         if let Some(group) = former {
             self.count(group.account, |usage| {
                 subtract(usage, of_group(&group.services))
             });
         }
+        if let Some(group) = group {
+            self.count(group.account, |usage| add(usage, of_group(&group.services)));
+        }
     }
 
-    /// Adds an instance, or replaces it.
-    pub(super) fn put_instance(&mut self, instance: Instance) {
-        let (account, more) = (instance.account, of_instance(&instance));
-        let former = self.instances.insert(instance.uuid, instance);
-        self.forget_instance(former.as_ref());
-        self.count(account, |usage| add(usage, more));
-    }
-
-    /// Takes an instance out.
-    pub(super) fn take_instance(&mut self, uuid: Uuid) -> Option<Instance> {
-        let former = self.instances.remove(&uuid);
-        self.forget_instance(former.as_ref());
-        former
-    }
-
-    fn forget_instance(&mut self, former: Option<&Instance>) {
+    /// Counts an instance in the place of another one.
+    pub(super) fn count_instance(
+        &mut self,
+        former: Option<&Instance>,
+        instance: Option<&Instance>,
+    ) {
         if let Some(instance) = former {
             self.count(instance.account, |usage| {
                 subtract(usage, of_instance(instance))
             });
+        }
+        if let Some(instance) = instance {
+            self.count(instance.account, |usage| add(usage, of_instance(instance)));
         }
     }
 
@@ -135,7 +121,7 @@ pub(super) fn of_group(services: &[Service]) -> Usage {
         service_groups: 1,
         services: count(services.len()),
         // A port is one on all VIPs as it is on one of them.
-        raw_ports: count(services.len()),
+        raw_ports: count(services.iter().filter(|one| one.is_raw()).count()),
         ..Usage::default()
     }
 }
@@ -143,9 +129,17 @@ pub(super) fn of_group(services: &[Service]) -> Usage {
 fn of_instance(instance: &Instance) -> Usage {
     Usage {
         instances: 1,
-        live_instances: u32::from(instance.state != InstanceState::Stopped),
+        live_instances: u32::from(!matches!(
+            instance.state,
+            InstanceState::Stopped | InstanceState::Standby
+        )),
         ..Usage::default()
     }
+}
+
+/// What a group needs beyond what it has already.
+pub(super) fn growth(former: &[Service], services: &[Service]) -> Usage {
+    subtract(of_group(services), of_group(former))
 }
 
 /// One instance more.

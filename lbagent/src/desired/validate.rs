@@ -1,18 +1,21 @@
 //! From requests to typed values. What breaks a rule whatever else exists is refused here, in the
 //! contract's words; what clashes with other objects is refused by the operation.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use lbagent_api::instance::InstanceSpec;
-use lbagent_api::request::{qualify_domain, validate_name};
+use lbagent_api::patch;
+use lbagent_api::request::{SelectorSpec, qualify_domain, validate_name};
 use lbagent_api::service_group::{
-    self as contract, ServiceGroupSpec, validate_limits, validate_services,
+    self as contract, DomainSpec, ServiceGroupSpec, validate_limits, validate_services,
 };
 use lbagent_api::{ContractError, ErrorCode, Selector};
 
-use super::{Service, Transport};
+use super::patch::Change;
+use super::{Domain, Service, Transport};
 use crate::config::unusable_address;
 
 /// What requests are checked against.
@@ -22,6 +25,8 @@ pub struct Gateway {
     pub vips: BTreeSet<IpAddr>,
     /// Domain below which unqualified names live.
     pub metro_domain: String,
+    /// Labels below the metro domain that no service group can have.
+    pub reserved_names: Arc<BTreeSet<String>>,
 }
 
 impl Gateway {
@@ -39,11 +44,13 @@ pub struct NewServiceGroup {
     /// One at least.
     pub services: Vec<Service>,
     /// Fully qualified; derived from the name when absent.
-    pub domains: Option<Vec<String>>,
+    pub domains: Option<Vec<Domain>>,
     /// Instance concurrency at which another instance is wanted.
     pub soft_limit: u16,
     /// Instance concurrency that is not exceeded.
     pub hard_limit: u16,
+    /// It is deleted so many milliseconds after it became empty; 0 for never.
+    pub autokill_ms: u64,
 }
 
 /// A valid request for an instance.
@@ -59,6 +66,10 @@ pub struct NewInstance {
     pub running: bool,
     /// Recorded, not run.
     pub image: Option<String>,
+    /// Recorded.
+    pub tags: Vec<String>,
+    /// Recorded.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// The group of a new instance.
@@ -82,11 +93,6 @@ pub fn service_group(
     }
     let services = services(spec.services.as_deref().unwrap_or_default(), gateway)?;
     let (soft_limit, hard_limit) = validate_limits(spec.soft_limit, spec.hard_limit)?;
-    if spec.autokill.is_some_and(|autokill| autokill.time_ms > 0) {
-        return Err(not_supported(
-            "'autokill' is not supported by this version of lbagent",
-        ));
-    }
     let domains = domains(spec, gateway)?;
     Ok(NewServiceGroup {
         name: spec.name.clone(),
@@ -94,6 +100,7 @@ pub fn service_group(
         domains,
         soft_limit,
         hard_limit,
+        autokill_ms: spec.autokill.map_or(0, |autokill| autokill.time_ms),
     })
 }
 
@@ -107,12 +114,12 @@ fn services(
 ) -> Result<Vec<Service>, ContractError> {
     validate_services(specs)?
         .iter()
-        .map(|service| raw_service(service, &gateway.vips))
+        .map(|service| self::service(service, &gateway.vips))
         .collect()
 }
 
-/// A port that the data plane can serve by itself.
-pub(super) fn raw_service(
+/// A port on VIPs of this gateway.
+pub(super) fn service(
     service: &contract::Service,
     vips: &BTreeSet<IpAddr>,
 ) -> Result<Service, ContractError> {
@@ -123,17 +130,6 @@ pub(super) fn raw_service(
         ip,
         handlers,
     } = service;
-    if !handlers.is_empty() {
-        let words: Vec<String> = handlers
-            .iter()
-            .map(|handler| format!("'{handler}'"))
-            .collect();
-        return Err(not_supported(format!(
-            "Service port {port} asks for the handlers {}, which this version of lbagent cannot \
-             serve; publish it as a raw port, with \"protocol\" (\"tcp\" or \"udp\") and no handlers",
-            words.join(" and ")
-        )));
-    }
     if let Some(ip) = ip
         && !vips.contains(ip)
     {
@@ -148,14 +144,15 @@ pub(super) fn raw_service(
         destination_port: *destination_port,
         protocol: Transport::from(*protocol),
         ip: *ip,
+        handlers: handlers.clone(),
     })
 }
 
 fn domains(
     spec: &ServiceGroupSpec,
     gateway: &Gateway,
-) -> Result<Option<Vec<String>>, ContractError> {
-    let given = match (&spec.domains, &spec.dns_name) {
+) -> Result<Option<Vec<Domain>>, ContractError> {
+    let domains = match (&spec.domains, &spec.dns_name) {
         (Some(_), Some(_)) => {
             return Err(ContractError::new(
                 ErrorCode::NotBoth,
@@ -163,34 +160,100 @@ fn domains(
             ));
         }
         (None, None) => return Ok(None),
-        (None, Some(name)) => vec![name.as_str()],
-        (Some(domains), None) => {
-            if let Some(domain) = domains.iter().find(|domain| domain.certificate.is_some()) {
-                return Err(not_supported(format!(
-                    "Domain '{}' names a certificate, which this version of lbagent cannot use",
-                    domain.name
-                )));
-            }
-            domains.iter().map(|domain| domain.name.as_str()).collect()
-        }
+        (None, Some(name)) => vec![domain(name, None, gateway)?],
+        (Some(specs), None) => domain_list(specs, gateway)?,
     };
-    let mut valid = Vec::new();
-    for name in given {
-        let fqdn = qualify_domain(name, &gateway.metro_domain)?;
-        if fqdn.starts_with("*.") {
-            return Err(not_supported(format!(
-                "Domain '{name}' needs a certificate of its own, which this version of lbagent \
-                 cannot use"
-            )));
-        }
-        if valid.contains(&fqdn) {
-            return Err(ContractError::invalid(format!(
-                "Domain '{fqdn}' is given twice"
-            )));
-        }
-        valid.push(fqdn);
+    Ok((!domains.is_empty()).then_some(domains))
+}
+
+/// Domains of one group, each and together.
+pub(super) fn domain_list(
+    specs: &[DomainSpec],
+    gateway: &Gateway,
+) -> Result<Vec<Domain>, ContractError> {
+    let domains = specs
+        .iter()
+        .map(|spec| domain(&spec.name, spec.certificate.as_ref(), gateway))
+        .collect::<Result<Vec<_>, _>>()?;
+    check_domains(&domains)?;
+    Ok(domains)
+}
+
+/// Whether domains of one group go together.
+pub(super) fn check_domains(domains: &[Domain]) -> Result<(), ContractError> {
+    contract::check_number("domains", domains.len())?;
+    let mut seen = BTreeSet::new();
+    match domains.iter().find(|domain| !seen.insert(&domain.fqdn)) {
+        None => Ok(()),
+        Some(twice) => Err(ContractError::new(
+            ErrorCode::AlreadyExists,
+            format!("Domain '{}' is given twice", twice.fqdn),
+        )),
     }
-    Ok((!valid.is_empty()).then_some(valid))
+}
+
+/// A domain that a group may ask for, with the certificate that it names.
+fn domain(
+    name: &str,
+    certificate: Option<&SelectorSpec>,
+    gateway: &Gateway,
+) -> Result<Domain, ContractError> {
+    let fqdn = qualify_domain(name, &gateway.metro_domain)?;
+    let is_own = name.ends_with('.');
+    if fqdn.starts_with("*.") && !(is_own && certificate.is_some()) {
+        return Err(ContractError::invalid(format!(
+            "Domain '{name}' is a wildcard, which must be fully qualified (with a trailing dot) and \
+             have a 'certificate' of its own"
+        )));
+    }
+    if certificate.is_some() && !is_own {
+        return Err(ContractError::invalid(format!(
+            "Domain '{name}' must be fully qualified (with a trailing dot) to have a 'certificate'"
+        )));
+    }
+    let metro = gateway.metro_domain.trim_matches('.').to_ascii_lowercase();
+    let label = fqdn
+        .strip_suffix(&metro)
+        .and_then(|rest| rest.strip_suffix('.'));
+    if fqdn == metro || label.is_some_and(|label| gateway.reserved_names.contains(label)) {
+        return Err(ContractError::new(
+            ErrorCode::CannotBeUsed,
+            format!("Domain name '{name}' is reserved; choose another one"),
+        ));
+    }
+    certificate.map(SelectorSpec::required).transpose()?;
+    Ok(Domain {
+        fqdn,
+        certificate: certificate.cloned(),
+    })
+}
+
+/// Checks an operation on a service group.
+pub fn patch_change(change: &patch::Change, gateway: &Gateway) -> Result<Change, ContractError> {
+    let services = |services: &[contract::Service]| {
+        let services = services.iter();
+        services
+            .map(|one| service(one, &gateway.vips))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    Ok(match change {
+        patch::Change::SetServices(given) => Change::SetServices(services(given)?),
+        patch::Change::AddServices(given) => Change::AddServices(services(given)?),
+        patch::Change::DelServices(given) => Change::DelServices(given.clone()),
+        patch::Change::SetDomains(given) => Change::SetDomains(domain_list(given, gateway)?),
+        patch::Change::AddDomains(given) => Change::AddDomains(domain_list(given, gateway)?),
+        patch::Change::DelDomains(given) => {
+            let fqdn = |spec: &DomainSpec| qualify_domain(&spec.name, &gateway.metro_domain);
+            Change::DelDomains(given.iter().map(fqdn).collect::<Result<_, _>>()?)
+        }
+        patch::Change::SetSoftLimit(limit) => {
+            Change::SetSoftLimit(validate_limits(*limit, None)?.0)
+        }
+        patch::Change::SetHardLimit(limit) => {
+            Change::SetHardLimit(validate_limits(Some(1), *limit)?.1)
+        }
+        patch::Change::SetAutokill(time_ms) => Change::SetAutokill(*time_ms),
+    })
 }
 
 /// Checks a request for an instance.
@@ -219,6 +282,8 @@ pub fn instance(spec: &InstanceSpec, gateway: &Gateway) -> Result<NewInstance, C
         group: instance_group(spec, gateway)?,
         running: spec.autostart.unwrap_or(false),
         image: spec.image_name(),
+        tags: spec.tags.clone().unwrap_or_default(),
+        annotations: spec.annotations.clone().unwrap_or_default(),
     })
 }
 

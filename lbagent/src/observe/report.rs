@@ -49,6 +49,8 @@ pub fn condition(desired: &DesiredState, condition: &Condition) -> status::Condi
 
 const fn severity(reason: &Reason) -> Severity {
     match reason {
+        // Known when the port was published, and not to be put right by anything on this host.
+        Reason::NoTerminator { .. } => Severity::Info,
         Reason::NoActiveBackend { .. }
         | Reason::SomeUnhealthy { .. }
         | Reason::NoAddress { .. }

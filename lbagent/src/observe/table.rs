@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lbagent_api::instance::InstanceState;
-use lbagent_api::service_group::Protocol;
+use lbagent_api::service_group::{Protocol, Service};
 use lbagent_api::status::{Table, TableBackend, TableGroup, TableNextHop, TableVip, Traffic};
 use lbagent_common::{BackendEntry, BackendId, TrafficCounter, VipEntry, VipKey};
 use time::OffsetDateTime;
@@ -47,6 +47,7 @@ pub fn table(
                 name,
                 policy: known.map(|group| group.policy.clone()).unwrap_or_default(),
                 vips,
+                terminated: known.map(terminated).unwrap_or_default(),
             }
         })
         .collect();
@@ -56,6 +57,14 @@ pub fn table(
         generation_applied: generation,
         groups,
     }
+}
+
+fn terminated(group: &desired::ServiceGroup) -> Vec<Service> {
+    let services = group.services.iter();
+    services
+        .filter(|service| !service.is_raw())
+        .map(Service::from)
+        .collect()
 }
 
 fn vip_row(
@@ -135,6 +144,7 @@ fn backend_row(
             Some(desired::InstanceState::Running) => InstanceState::Running,
             Some(desired::InstanceState::Draining { .. }) => InstanceState::Draining,
             Some(desired::InstanceState::Stopped) => InstanceState::Stopped,
+            Some(desired::InstanceState::Standby) => InstanceState::Standby,
         },
         weight: backend.weight,
         slots,

@@ -235,6 +235,7 @@ impl Tracer<'_> {
                 Some(desired::InstanceState::Running) => InstanceState::Running,
                 Some(desired::InstanceState::Draining { .. }) => InstanceState::Draining,
                 Some(desired::InstanceState::Stopped) => InstanceState::Stopped,
+                Some(desired::InstanceState::Standby) => InstanceState::Standby,
             },
             is_alive: entry.is_alive(),
             backend_id: id,

@@ -97,6 +97,11 @@ pub enum Reason {
         /// The group that has it.
         by: Uuid,
     },
+    /// The group publishes ports with handlers, which nothing on this gateway serves.
+    NoTerminator {
+        /// These ports.
+        ports: Vec<u16>,
+    },
     /// A map has no room for the object, which stays as it was.
     MapFull {
         /// Map name.
@@ -130,6 +135,7 @@ impl Reason {
             Self::UnknownServiceGroup { .. } => "unknown_service_group",
             Self::UnknownVip { .. } => "unknown_vip",
             Self::PortTaken { .. } => "port_taken",
+            Self::NoTerminator { .. } => "no_terminator",
             Self::MapFull { .. } => "map_full",
             Self::StepFailed { .. } => "step_failed",
         }
@@ -144,12 +150,10 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoActiveBackend { family } => {
-                write!(
-                    f,
-                    "no running instance with an {family} address and a weight above 0: new connections are dropped; start or create one, or raise a weight"
-                )
-            }
+            Self::NoActiveBackend { family } => write!(
+                f,
+                "no running instance with an {family} address and a weight above 0: new connections are dropped; start or create one, or raise a weight"
+            ),
             Self::SomeUnhealthy {
                 family,
                 unhealthy,
@@ -168,36 +172,26 @@ impl fmt::Display for Reason {
                     "health checks of all instances fail over {family}: {consequence}; `lbctl health` says why"
                 )
             }
-            Self::NoAddress { family } => {
-                write!(
-                    f,
-                    "the group has an {family} VIP, but the instance has no {family} address: it gets none of that traffic"
-                )
-            }
-            Self::NoRoute { address } => {
-                write!(
-                    f,
-                    "no route to {address}; check the gateway's interfaces and routes"
-                )
-            }
-            Self::NotOnLink { address } => {
-                write!(
-                    f,
-                    "{address} is on no link of the gateway, which the forwarding mode dsr-l2 needs: its packets are dropped; use dsr-ipip or dsr-gue, or give the gateway an address on the instance's link"
-                )
-            }
-            Self::UnknownServiceGroup { group } => {
-                write!(
-                    f,
-                    "service group {group} does not exist; create it or delete the instance"
-                )
-            }
-            Self::UnknownVip { address } => {
-                write!(
-                    f,
-                    "{address} is not a VIP of this gateway; add it to `vips` in the configuration"
-                )
-            }
+            Self::NoAddress { family } => write!(
+                f,
+                "the group has an {family} VIP, but the instance has no {family} address: it gets none of that traffic"
+            ),
+            Self::NoRoute { address } => write!(
+                f,
+                "no route to {address}; check the gateway's interfaces and routes"
+            ),
+            Self::NotOnLink { address } => write!(
+                f,
+                "{address} is on no link of the gateway, which the forwarding mode dsr-l2 needs: its packets are dropped; use dsr-ipip or dsr-gue, or give the gateway an address on the instance's link"
+            ),
+            Self::UnknownServiceGroup { group } => write!(
+                f,
+                "service group {group} does not exist; create it or delete the instance"
+            ),
+            Self::UnknownVip { address } => write!(
+                f,
+                "{address} is not a VIP of this gateway; add it to `vips` in the configuration"
+            ),
             Self::PortTaken {
                 vip,
                 port,
@@ -210,6 +204,15 @@ impl fmt::Display for Reason {
                     "{vip} port {port}/{protocol} is published by service group {by} already; choose another port or VIP"
                 )
             }
+            Self::NoTerminator { ports } => write!(
+                f,
+                "published with handlers: {}; no terminator serves that here, so these packets are treated as for a port that nobody published; publish a raw port to have it balanced",
+                ports
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
             Self::MapFull {
                 map,
                 needed,

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::desired::{DesiredState, Instance, InstanceState, SharedMap};
+use crate::desired::{Instance, InstanceState, ServiceGroup, SharedMap};
 
 /// What an instance does for its group now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,9 @@ impl Duty {
         match state {
             InstanceState::Running => Self::Active,
             InstanceState::Draining { deadline, .. } if *deadline > now => Self::Draining,
-            InstanceState::Draining { .. } | InstanceState::Stopped => Self::Off,
+            InstanceState::Draining { .. } | InstanceState::Stopped | InstanceState::Standby => {
+                Self::Off
+            }
         }
     }
 
@@ -36,32 +38,67 @@ impl Duty {
     }
 }
 
-/// When drains end: kept up with the desired state, from one to the next.
-#[derive(Clone, Debug, Default)]
-pub struct Deadlines {
-    instances: SharedMap<Uuid, Instance>,
+/// What ends by itself.
+pub trait Ends: Clone + PartialEq {
+    /// When.
+    fn end(&self) -> Option<OffsetDateTime>;
+}
+
+impl Ends for Instance {
+    /// The end of its drain.
+    fn end(&self) -> Option<OffsetDateTime> {
+        match self.state {
+            InstanceState::Draining { deadline, .. } => Some(deadline),
+            InstanceState::Running | InstanceState::Stopped | InstanceState::Standby => None,
+        }
+    }
+}
+
+impl Ends for ServiceGroup {
+    /// Its deletion, for want of instances.
+    fn end(&self) -> Option<OffsetDateTime> {
+        self.ends_at()
+    }
+}
+
+/// When objects end: kept up with the desired state, from one to the next.
+#[derive(Clone, Debug)]
+pub struct Deadlines<T> {
+    objects: SharedMap<Uuid, T>,
     ends: BTreeSet<(OffsetDateTime, Uuid)>,
 }
 
-impl Deadlines {
-    /// Takes up another desired state, at the cost of what differs.
-    pub fn follow(&mut self, desired: &DesiredState) {
-        let end = |instance: &Instance| match instance.state {
-            InstanceState::Draining { deadline, .. } => Some((deadline, instance.uuid)),
-            InstanceState::Running | InstanceState::Stopped => None,
-        };
-        for uuid in self.instances.changed_keys(&desired.instances) {
-            if let Some(former) = self.instances.get(&uuid).and_then(end) {
-                self.ends.remove(&former);
-            }
-            self.ends.extend(desired.instances.get(&uuid).and_then(end));
+impl<T> Default for Deadlines<T> {
+    fn default() -> Self {
+        Self {
+            objects: SharedMap::new(),
+            ends: BTreeSet::new(),
         }
-        self.instances = desired.instances.clone();
+    }
+}
+
+impl<T: Ends> Deadlines<T> {
+    /// Takes up the objects of another desired state, at the cost of what differs.
+    pub fn follow(&mut self, objects: &SharedMap<Uuid, T>) {
+        for uuid in self.objects.changed_keys(objects) {
+            let end = |objects: &SharedMap<Uuid, T>| objects.get(&uuid).and_then(T::end);
+            if let Some(former) = end(&self.objects) {
+                self.ends.remove(&(former, uuid));
+            }
+            self.ends.extend(end(objects).map(|end| (end, uuid)));
+        }
+        self.objects = objects.clone();
     }
 
     /// The earliest deadline, past ones included.
     pub fn first(&self) -> Option<OffsetDateTime> {
         self.ends.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// The objects whose deadline came by now.
+    pub fn due(&self, now: OffsetDateTime) -> impl Iterator<Item = Uuid> {
+        let due = self.ends.iter().take_while(move |(end, _)| *end <= now);
+        due.map(|(_, object)| *object)
     }
 
     /// The next moment at which a plan for the same desired state differs.
@@ -70,11 +107,11 @@ impl Deadlines {
         self.ends.range(later).next().map(|(deadline, _)| *deadline)
     }
 
-    /// The instances whose deadline came after one moment and not after another.
+    /// The objects whose deadline came after one moment and not after another.
     pub fn between(&self, from: OffsetDateTime, to: OffsetDateTime) -> impl Iterator<Item = Uuid> {
         let later = (Bound::Excluded((from, Uuid::max())), Bound::Unbounded);
         let ends = self.ends.range(later);
         ends.take_while(move |(deadline, _)| *deadline <= to)
-            .map(|(_, instance)| *instance)
+            .map(|(_, object)| *object)
     }
 }

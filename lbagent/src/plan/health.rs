@@ -159,7 +159,7 @@ pub(super) fn fitness(
             .iter()
             .any(|target| target.address == address),
         InstanceState::Draining { .. } => carried,
-        InstanceState::Stopped => false,
+        InstanceState::Stopped | InstanceState::Standby => false,
     };
     let is_unhealthy = match known {
         Some(_) => carried,

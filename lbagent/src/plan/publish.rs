@@ -27,7 +27,8 @@ pub(super) fn publish(desired: &DesiredState, gateway: &GatewaySettings) -> Publ
     let mut taken: BTreeMap<VipKey, Uuid> = BTreeMap::new();
     for group in oldest_first {
         let mut keys = BTreeMap::new();
-        for service in &group.services {
+        published.conditions.extend(terminated(group));
+        for service in group.services.iter().filter(|service| service.is_raw()) {
             for vip in vips_of(service, gateway) {
                 let key = vip_key(vip, service);
                 let reason = match taken.get(&key) {
@@ -52,6 +53,20 @@ pub(super) fn publish(desired: &DesiredState, gateway: &GatewaySettings) -> Publ
         published.groups.push((group.uuid, keys));
     }
     published
+}
+
+/// Ports for a terminator are no VIPs of the data plane: packets for them pass, as for every port
+/// that nobody published, to whatever terminator listens on the host.
+fn terminated(group: &ServiceGroup) -> Option<Condition> {
+    let services = group.services.iter();
+    let ports: Vec<u16> = services
+        .filter(|service| !service.is_raw())
+        .map(|service| service.port)
+        .collect();
+    (!ports.is_empty()).then(|| {
+        let reason = Reason::NoTerminator { ports };
+        Condition::new(Object::ServiceGroup(group.uuid), reason)
+    })
 }
 
 pub(super) fn vips_of(service: &Service, gateway: &GatewaySettings) -> Vec<IpAddr> {

@@ -97,6 +97,7 @@ impl World {
             destination_port: *destination_port,
             protocol: Transport::Tcp,
             ip: None,
+            handlers: Vec::new(),
         });
         let group = ServiceGroup {
             uuid,
@@ -108,6 +109,8 @@ impl World {
             hard_limit: 200,
             services: services.collect(),
             domains: Vec::new(),
+            autokill_ms: 0,
+            empty_since: None,
             policy: GroupPolicy::default(),
         };
         let groups = &mut self.desired.service_groups;
@@ -127,6 +130,8 @@ impl World {
             service_group: Some(group_uuid(group)),
             addresses: vec![IpNetwork::from(address)],
             image: None,
+            tags: Vec::new(),
+            annotations: std::collections::BTreeMap::new(),
             policy: InstancePolicy::default(),
         };
         self.desired.instances.insert(uuid, instance);

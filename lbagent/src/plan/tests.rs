@@ -170,7 +170,7 @@ fn draining_ends_with_its_deadline() {
         BackendEntry::FLAG_ALIVE | BackendEntry::FLAG_DRAINING
     );
     let mut deadlines = drain::Deadlines::default();
-    deadlines.follow(&world.desired);
+    deadlines.follow(&world.desired.instances);
     let end = testing::START + Duration::from_secs(60);
     assert_eq!(deadlines.after(world.now), Some(end));
     world.now += Duration::from_secs(60);

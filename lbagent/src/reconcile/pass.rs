@@ -27,7 +27,7 @@ use crate::plan::{self, GatewaySettings, Health, IdCursor, InUse, Plan, PlanInpu
 pub(super) struct Memory {
     pub(super) grace: Grace,
     pub(super) cursor: IdCursor,
-    pub(super) deadlines: Deadlines,
+    pub(super) deadlines: Deadlines<Instance>,
     /// `None` unless the last pass did all that it planned.
     pub(super) known: Option<Known>,
     /// The ways that backends are planned with, as long as something is known.
@@ -80,7 +80,7 @@ impl Pass {
     }
 
     fn outcome(&mut self, dataplane: &mut dyn Dataplane) -> Result<Done, DataplaneError> {
-        self.memory.deadlines.follow(&self.desired);
+        self.memory.deadlines.follow(&self.desired.instances);
         let known = self.memory.known.take();
         match known {
             Some(known) if self.scope < Scope::Everything => {

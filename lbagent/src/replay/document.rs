@@ -186,8 +186,8 @@ mod tests {
         check(r#""vips""#, r#""vip""#, "Unknown member 'vip'");
         check(
             r#""protocol": "udp""#,
-            r#""handlers": ["tls"]"#,
-            "Service group 'web': Service port 53",
+            r#""handlers": ["http"]"#,
+            "Service group 'web': Service port 53 must not have the handler 'http'",
         );
         check("{", "", "JSON");
     }

@@ -81,6 +81,9 @@ fn lists_and_records() {
         }),
         network_interfaces: vec![interface("10.0.0.7"), interface("2001:db8::7")],
         private_ip: Some("10.0.0.7".into()),
+        private_fqdn: None,
+        tags: vec![],
+        annotations: [].into(),
     };
     let loose = Instance {
         name: "loose".into(),

@@ -19,6 +19,7 @@ pub mod service_create;
 pub mod show;
 pub mod state;
 pub mod status;
+mod terminated;
 pub mod token;
 pub mod trace;
 pub mod wait;

@@ -19,6 +19,7 @@ fn group(name: &str, ports: &str) -> ServiceGroup {
             .collect(),
         domains: vec![Domain {
             fqdn: format!("{name}.lb.internal"),
+            certificate: None,
         }],
         instances: vec![Reference {
             uuid: Uuid::from_u128(2),

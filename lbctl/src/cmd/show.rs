@@ -9,7 +9,7 @@ use lbagent_api::paths;
 use lbagent_api::status::{Table, TableBackend, TableData, TableGroup, TableVip, Traffic};
 use serde::Serialize;
 
-use super::policy;
+use super::{policy, terminated};
 use crate::client::Client;
 use crate::error::CtlError;
 use crate::output::{Column, Format, align, count, print};
@@ -111,7 +111,11 @@ fn rows(
 fn heading(table: &Table) -> String {
     let (groups, vips) = (
         table.groups.len(),
-        table.groups.iter().map(|g| g.vips.len()).sum(),
+        table
+            .groups
+            .iter()
+            .map(|g| g.vips.len() + g.terminated.len())
+            .sum(),
     );
     format!(
         "lbagent, generation {}: {}, {}",
@@ -166,6 +170,7 @@ fn render(table: &Table, numeric: bool) -> String {
             ])
         },
     ));
+    lines.extend(table.groups.iter().flat_map(terminated::rows));
     format!("{}\n{}", heading(table), align(&columns, &lines))
 }
 

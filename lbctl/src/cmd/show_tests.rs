@@ -58,8 +58,25 @@ fn sample(second: i64, flows: u64) -> Table {
             name: "db".into(),
             policy: GroupPolicy::default(),
             vips: vec![vip("192.0.2.1", v4), vip("2001:db8:1::1", v6)],
+            terminated: vec![],
         }],
     }
+}
+
+#[test]
+fn ports_of_the_terminator_are_listed() {
+    let mut table = sample(0, 0);
+    let port = lbagent_api::port_spec::parse("443:8080/tls+http").unwrap();
+    table.groups[0].terminated = port;
+    table.groups[0].vips.clear();
+    let found = render(&table, true);
+    let line = found.lines().last().unwrap();
+    assert!(line.starts_with("TCP  *:443"), "{found}");
+    assert!(line.ends_with("db to port 8080 by tls+http"), "{found}");
+    assert!(
+        found.contains("1 service group, 1 published port"),
+        "{found}"
+    );
 }
 
 #[test]

@@ -237,7 +237,7 @@ prop_compose! {
             soft_limit,
             hard_limit,
             services,
-            domains: domains.into_iter().map(|fqdn| Domain { fqdn }).collect(),
+            domains: domains.into_iter().map(|fqdn| Domain { fqdn, certificate: None }).collect(),
             instances: vec![],
             autokill: time_ms.map(|time_ms| Autokill { time_ms }),
             fqdn: None,
@@ -284,6 +284,9 @@ proptest! {
             }),
             network_interfaces: addresses.map(interface).collect(),
             private_ip: None,
+            private_fqdn: None,
+            tags: vec![],
+            annotations: [].into(),
         };
         let policy = InstancePolicy { weight, ..InstancePolicy::default() };
         let manifest = Manifest::Instance(InstanceManifest::of(&instance, policy));

@@ -119,7 +119,7 @@ fn mistakes_get_one_line_that_helps() {
     );
     check_mistake(
         &gateway,
-        "service create --name site 443:8080/tls+http",
+        "service create --name site 443:8080/tls",
         &["443"],
     );
     check_mistake(

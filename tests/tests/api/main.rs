@@ -3,6 +3,8 @@
 mod abuse;
 mod accounts;
 mod clients;
+mod curl_2024;
+mod go_forms;
 mod js_sdk;
 mod lbctl;
 mod lbctl_files;

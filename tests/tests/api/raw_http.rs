@@ -223,9 +223,9 @@ fn a_request_that_is_refused_applies_nothing() {
         json!({ "name": "bad..name", "services": [service(90, 90, "tcp")] }),
         "Invalid name 'bad..name'",
     );
-    // Without a protocol the port rules apply, and there is no terminator yet.
+    // Without a protocol the port rules apply.
     post(
-        json!({ "services": [{ "port": 443, "handlers": ["tls", "http"] }] }),
+        json!({ "services": [{ "port": 443, "handlers": ["tls"] }] }),
         "443",
     );
     post(

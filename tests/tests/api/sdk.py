@@ -37,7 +37,7 @@ async def services(ukc):
     assert missing.absent, "the client must see that the group is really gone"
     refused = await expect(
         UnikraftCloudError,
-        ukc.services.create(services=[{"port": 443, "handlers": ["tls", "http"]}]),
+        ukc.services.create(services=[{"port": 443, "handlers": ["tls"]}]),
     )
     assert "443" in str(refused), refused
 

@@ -188,9 +188,9 @@ async fn requests_that_break_a_rule_are_refused_as_a_whole() {
     server
         .refuses(
             post,
-            r#"{"services":[{"port":443,"handlers":["http","tls"]}]}"#,
+            r#"{"services":[{"port":443,"handlers":["tls"]}]}"#,
             400,
-            "Service port 443 asks for the handlers 'tls' and 'http'",
+            "Service port 443 must have the handlers 'tls' and 'http'",
         )
         .await;
     // One bad request among good ones.
@@ -375,10 +375,10 @@ async fn paths_and_methods_that_are_not_served_say_so() {
         .await;
     server
         .refuses(
-            "PATCH /v1/services",
-            "[]",
+            "GET /v1/services/00000000-0000-4000-8000-000000000000/autoscale",
+            "",
             501,
-            "PATCH /v1/services is not supported",
+            "is not supported",
         )
         .await;
     server
@@ -388,7 +388,7 @@ async fn paths_and_methods_that_are_not_served_say_so() {
         .refuses("GET /v1/services/autoscale", "", 501, "not supported")
         .await;
     server
-        .refuses("GET /v1/instances/metrics", "", 501, "not supported")
+        .refuses("GET /v1/instances/log", "", 501, "not supported")
         .await;
 }
 

@@ -54,8 +54,8 @@ pub fn attached(state: &DesiredState, account: Uuid) -> BTreeMap<Uuid, Vec<&Serv
     let mut groups: BTreeMap<Uuid, Vec<&ServiceGroup>> = BTreeMap::new();
     let all = state.service_groups.values();
     for group in all.filter(|group| group.account == account) {
-        for fqdn in &group.domains {
-            if let Some(certificate) = matcher.find(fqdn) {
+        for domain in &group.domains {
+            if let Some(certificate) = matcher.find(&domain.fqdn) {
                 let groups = groups.entry(certificate.uuid).or_default();
                 // The domains of a group come one after the other.
                 if groups.last().is_none_or(|last| last.uuid != group.uuid) {

@@ -81,7 +81,7 @@ fn names_are_an_accounts_own_and_ports_domains_and_addresses_the_gateways() {
     );
     assert_eq!(join(THEM, "i", 2), "done");
     let gone = desired
-        .delete_instances(US, &[Selector::Name("i".into())])
+        .delete_instances(US, &[Selector::Name("i".into())], NOW)
         .unwrap();
     assert_eq!(outcome(gone), "done");
     assert_eq!(join(THEM, "j", 1), "done");
@@ -98,7 +98,7 @@ fn two_instances_at_an_address_keep_it_for_their_account_until_the_last_is_gone(
     };
     let delete = |name: &str| {
         let selector = Selector::Name(name.into());
-        outcome(desired.delete_instances(US, &[selector]).unwrap())
+        outcome(desired.delete_instances(US, &[selector], NOW).unwrap())
     };
     assert_eq!(
         (make(US, "a"), make(US, "b")),
@@ -412,7 +412,7 @@ fn step(desired: &Desired, caller: Caller, lane: u8, Step { operation, name }: S
             outcome(desired.stop_instances(caller, &[stop], NOW).unwrap())
         }
         5 => outcome(desired.start_instances(caller, &[named]).unwrap()),
-        _ => outcome(desired.delete_instances(caller, &[named]).unwrap()),
+        _ => outcome(desired.delete_instances(caller, &[named], NOW).unwrap()),
     }
 }
 
@@ -449,7 +449,7 @@ fn trespass(desired: &Desired, caller: Caller, uuid: Uuid) -> Vec<String> {
                 .start_instances(caller, std::slice::from_ref(&it))
                 .unwrap(),
         ),
-        outcome(desired.delete_instances(caller, &[it]).unwrap()),
+        outcome(desired.delete_instances(caller, &[it], NOW).unwrap()),
         policy(set_group.outcome.map(drop)),
         policy(set_instance.unwrap().outcome.map(drop)),
     ];

@@ -323,6 +323,7 @@ fn gateway(conns: u32) -> World {
         destination_port: 80,
         protocol: Transport::Udp,
         ip: None,
+        handlers: Vec::new(),
     });
     world.add_instance(1, 1, v4(1));
     world.converge();

@@ -66,6 +66,7 @@ fn service(port: usize) -> Result<Service> {
         destination_port: 8_080,
         protocol: Transport::Tcp,
         ip: None,
+        handlers: Vec::new(),
     })
 }
 
@@ -87,6 +88,8 @@ fn state(groups: usize) -> Result<DesiredState> {
             hard_limit: 0,
             services: vec![service(1_000 + group)?],
             domains: Vec::new(),
+            autokill_ms: 0,
+            empty_since: None,
             policy: GroupPolicy::default(),
         };
         state.service_groups.insert(uuid, service_group);
@@ -100,6 +103,8 @@ fn state(groups: usize) -> Result<DesiredState> {
                 service_group: Some(uuid),
                 addresses: vec![address(number).into()],
                 image: None,
+                tags: Vec::new(),
+                annotations: BTreeMap::new(),
                 policy: InstancePolicy::default(),
             };
             state.instances.insert(instance.uuid, instance);
@@ -184,6 +189,7 @@ const CHANGES: [(&str, Change); 9] = [
             domains: None,
             soft_limit: 0,
             hard_limit: 0,
+            autokill_ms: 0,
         };
         let now = OffsetDateTime::now_utc();
         let written = desired.create_service_groups(US, &[group], &names(), now)?;
@@ -226,6 +232,8 @@ fn create(desired: &Desired, round: &Round, group: Uuid, count: usize) -> Result
         group: NewInstanceGroup::Join(Selector::Uuid(group)),
         running: true,
         image: None,
+        tags: Vec::new(),
+        annotations: BTreeMap::new(),
     };
     let new: Vec<_> = (0..count).map(new).collect();
     let written = desired.create_instances(US, &new, &names(), OffsetDateTime::now_utc())?;
@@ -235,7 +243,10 @@ fn create(desired: &Desired, round: &Round, group: Uuid, count: usize) -> Result
 
 fn delete(desired: &Desired, round: &mut Round) -> Result<()> {
     let gone: Vec<_> = round.created.drain(..).map(Selector::Uuid).collect();
-    for outcome in desired.delete_instances(US, &gone)?.outcome {
+    for outcome in desired
+        .delete_instances(US, &gone, OffsetDateTime::now_utc())?
+        .outcome
+    {
         outcome?;
     }
     Ok(())
@@ -245,6 +256,7 @@ fn names() -> validate::Gateway {
     validate::Gateway {
         vips: [VIP].into(),
         metro_domain: "bench.test".to_owned(),
+        reserved_names: Arc::default(),
     }
 }
 
