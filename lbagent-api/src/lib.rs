@@ -3,8 +3,8 @@
 //! * [`envelope`], [`error_code`], [`request`], [`listing`]: what every answer and every request share
 //! * [`service_group`], [`patch`], [`instance`], [`lifecycle`], [`metrics`], [`certificate`]: the
 //!   Services API v1
-//! * [`access`], [`status`], [`state`], [`policy`], [`health`], [`health_report`], [`trace`], [`monitor`]:
-//!   lbagent's own extensions below `/v1/x/`
+//! * [`access`], [`status`], [`state`], [`policy`], [`health`], [`health_report`],
+//!   [`membership`], [`trace`], [`monitor`]: lbagent's own extensions below `/v1/x/`
 //! * [`port_spec`]: the grammar in which people write published ports
 //!
 //! A type named `…Spec` is a request as received: its members are optional and wide, so that a
@@ -22,6 +22,7 @@ pub mod health_report;
 pub mod instance;
 pub mod lifecycle;
 pub mod listing;
+pub mod membership;
 pub mod metrics;
 pub mod monitor;
 pub mod patch;
@@ -71,7 +72,8 @@ pub mod paths {
     /// [`crate::policy::GroupPolicy`].
     pub const X_SERVICE_GROUPS: &str = "/v1/x/service-groups";
     /// Extension: instances; `/{uuid|name}/policy` below it is an instance's
-    /// [`crate::policy::InstancePolicy`].
+    /// [`crate::policy::InstancePolicy`], `/{uuid|name}/service-group` its
+    /// [`crate::membership::Membership`].
     pub const X_INSTANCES: &str = "/v1/x/instances";
     /// Extension: changes and applied generations, as server-sent events, [`crate::events`].
     pub const EVENTS: &str = "/v1/x/events";

@@ -265,11 +265,35 @@ pub enum StateInstanceState {
         /// When the rest is cut off.
         #[serde(with = "time::serde::rfc3339")]
         deadline: OffsetDateTime,
+        /// What the instance is then.
+        #[serde(default, skip_serializing_if = "AfterDrain::is_stopped")]
+        then: AfterDrain,
     },
     /// Nothing, until it is started.
     Stopped,
     /// Nothing: stopped by a client that suspends machines.
     Standby,
+}
+
+/// What an instance is once it has drained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum AfterDrain {
+    /// Stopped, in its group.
+    #[default]
+    Stopped,
+    /// Running, and no longer in its group.
+    Leaves {
+        /// The group that it serves instead, if any.
+        to: Option<Uuid>,
+    },
+}
+
+impl AfterDrain {
+    /// Whether it is stopped then.
+    pub const fn is_stopped(&self) -> bool {
+        matches!(self, Self::Stopped)
+    }
 }
 
 /// How a host reaches an address.

@@ -178,7 +178,10 @@ fn programs_info(generation: &dataplane::GenerationInfo) -> ProgramsInfo {
 
 fn draining(desired: &DesiredState) -> impl Iterator<Item = Condition> {
     desired.instances.values().filter_map(|instance| {
-        let InstanceState::Draining { since, deadline } = instance.state else {
+        let InstanceState::Draining {
+            since, deadline, ..
+        } = instance.state
+        else {
             return None;
         };
         let deadline = deadline.replace_nanosecond(0).unwrap_or(deadline);

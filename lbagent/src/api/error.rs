@@ -10,7 +10,7 @@ use super::respond::enveloped;
 use crate::desired::certificate::CertificateError;
 use crate::desired::{
     ChangeInstanceError, CreateInstanceError, CreateServiceGroupError, DeleteServiceGroupError,
-    DesiredError, PatchError, PolicyConflict, QuotaError, Role, SetPolicyError,
+    DesiredError, JoinError, MembershipError, PatchError, QuotaError, Role, SetPolicyError,
 };
 use crate::monitor::WatchError;
 use crate::reconcile::ObserveError;
@@ -22,12 +22,10 @@ pub(super) enum ApiError {
     Contract(ContractError),
     /// Nobody may ask so.
     Auth(AuthError),
-    /// The account's state does not allow this.
+    /// What else there is does not allow this.
     Clash(String),
     /// There is no such object, on a path of lbagent's own that names one.
     NoSuchObject(String),
-    /// The request does not go with what else there is.
-    Conflict(PolicyConflict),
     /// There is no such path.
     NoSuchPath(String),
     /// The path has no such method.
@@ -112,10 +110,24 @@ impl From<ContractError> for ApiError {
 impl From<SetPolicyError> for ApiError {
     fn from(error: SetPolicyError) -> Self {
         match error {
-            SetPolicyError::Conflict(conflict) => Self::Conflict(conflict),
+            SetPolicyError::Conflict(conflict) => Self::Clash(conflict.to_string()),
             SetPolicyError::NoServiceGroup(_) | SetPolicyError::NoInstance(_) => {
                 Self::NoSuchObject(error.to_string())
             }
+        }
+    }
+}
+
+impl From<MembershipError> for ApiError {
+    fn from(error: MembershipError) -> Self {
+        match error {
+            MembershipError::NoInstance(_)
+            | MembershipError::Join(JoinError::NoServiceGroup(_)) => {
+                Self::NoSuchObject(error.to_string())
+            }
+            MembershipError::Join(JoinError::AddressTaken { .. })
+            | MembershipError::Stopping { .. }
+            | MembershipError::Conflict(_) => Self::Clash(error.to_string()),
         }
     }
 }
@@ -128,7 +140,6 @@ impl ApiError {
             Self::Auth(error) => error.told(),
             Self::Clash(text) => (StatusCode::CONFLICT, text),
             Self::NoSuchObject(text) => (StatusCode::NOT_FOUND, text),
-            Self::Conflict(error) => (StatusCode::CONFLICT, error.to_string()),
             Self::NoSuchPath(path) => (
                 StatusCode::NOT_FOUND,
                 format!("No API endpoint with path '{path}'"),
@@ -258,9 +269,9 @@ pub(super) fn delete_service_group(
 pub(super) fn create_instance(name: Option<&str>, error: &CreateInstanceError) -> ItemError {
     let code = match error {
         CreateInstanceError::NameTaken { .. }
-        | CreateInstanceError::AddressTaken { .. }
-        | CreateInstanceError::AddressInUse { .. } => ErrorCode::AlreadyExists,
-        CreateInstanceError::NoServiceGroup(_) => ErrorCode::NotFound,
+        | CreateInstanceError::AddressInUse { .. }
+        | CreateInstanceError::Join(JoinError::AddressTaken { .. }) => ErrorCode::AlreadyExists,
+        CreateInstanceError::Join(JoinError::NoServiceGroup(_)) => ErrorCode::NotFound,
         CreateInstanceError::Quota(error) => quota(error),
         CreateInstanceError::ServiceGroup(error) => return create_service_group(name, error),
     };

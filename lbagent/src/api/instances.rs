@@ -92,7 +92,7 @@ fn without_effect(spec: &InstanceSpec) -> Option<Warning> {
 }
 
 /// What keeps a new instance from getting traffic, so that a mistyped address is seen at once.
-fn unreachable_now(context: &Shared, instance: &desired::Instance) -> Vec<Warning> {
+pub(super) fn unreachable_now(context: &Shared, instance: &desired::Instance) -> Vec<Warning> {
     let result = context.reconciler.latest();
     let about = result
         .conditions

@@ -13,6 +13,7 @@ mod extensions;
 mod health;
 mod instances;
 mod lifecycle;
+mod membership;
 mod metrics;
 mod monitor;
 mod patch;
@@ -179,8 +180,6 @@ pub fn router(context: Shared, dialect: Dialect) -> Router {
     let service = get(service_groups::get_one)
         .delete(service_groups::delete_one)
         .patch(patch::group);
-    let group_policy = get(policy::get_group).put(policy::put_group);
-    let instance_policy = get(policy::get_instance).put(policy::put_instance);
     let state = get(extensions::export)
         .put(extensions::import)
         .layer(DefaultBodyLimit::max(MAX_DOCUMENT));
@@ -191,6 +190,8 @@ pub fn router(context: Shared, dialect: Dialect) -> Router {
         .merge(instance_routes())
         .merge(certificates::routes())
         .merge(events::routes())
+        .merge(membership::routes())
+        .merge(policy::routes())
         .route(paths::STATUS, get(extensions::status))
         .route(paths::TABLE, get(extensions::table))
         .route(paths::COUNTERS, get(extensions::counters))
@@ -203,8 +204,6 @@ pub fn router(context: Shared, dialect: Dialect) -> Router {
         )
         .route(paths::STATE, state)
         .merge(access_routes())
-        .route(&one(paths::X_SERVICE_GROUPS, "/policy"), group_policy)
-        .route(&one(paths::X_INSTANCES, "/policy"), instance_policy)
         .route("/v1/healthz", get(extensions::healthz));
     unsupported::PATHS
         .iter()

@@ -1,10 +1,12 @@
 //! `/v1/x/service-groups/{uuid|name}/policy` and `/v1/x/instances/{uuid|name}/policy`.
 
+use axum::Router;
 use axum::extract::State;
+use axum::routing::get;
 use lbagent_api::envelope::Warning;
 use lbagent_api::policy::PolicyData;
 use lbagent_api::request::parse_body;
-use lbagent_api::{Envelope, Selector};
+use lbagent_api::{Envelope, Selector, paths};
 use serde::Serialize;
 
 use super::Shared;
@@ -14,7 +16,20 @@ use super::request::{Body, Word};
 use super::respond::{Answer, answer, change};
 use crate::desired::{self, GroupPolicy, InstancePolicy, SetPolicyError};
 
-pub(super) async fn get_group(
+pub(super) fn routes() -> Router<Shared> {
+    let path = |objects: &str| format!("{objects}/{{uuid}}/policy");
+    Router::new()
+        .route(
+            &path(paths::X_SERVICE_GROUPS),
+            get(get_group).put(put_group),
+        )
+        .route(
+            &path(paths::X_INSTANCES),
+            get(get_instance).put(put_instance),
+        )
+}
+
+async fn get_group(
     State(context): State<Shared>,
     As(caller): As,
     Word(selector): Word,
@@ -27,7 +42,7 @@ pub(super) async fn get_group(
     answer(enveloped(group.policy.clone(), Vec::new()))
 }
 
-pub(super) async fn put_group(
+async fn put_group(
     State(context): State<Shared>,
     As(caller): As,
     Word(selector): Word,
@@ -44,7 +59,7 @@ pub(super) async fn put_group(
     answer(enveloped(group.policy, warnings))
 }
 
-pub(super) async fn get_instance(
+async fn get_instance(
     State(context): State<Shared>,
     As(caller): As,
     Word(selector): Word,
@@ -57,7 +72,7 @@ pub(super) async fn get_instance(
     answer(enveloped(instance.policy.clone(), Vec::new()))
 }
 
-pub(super) async fn put_instance(
+async fn put_instance(
     State(context): State<Shared>,
     As(caller): As,
     Word(selector): Word,

@@ -78,9 +78,15 @@ fn export_instance(instance: &Instance) -> StateInstance {
         created_at: instance.created_at,
         state: match instance.state {
             InstanceState::Running => StateInstanceState::Running,
-            InstanceState::Draining { since, deadline } => {
-                StateInstanceState::Draining { since, deadline }
-            }
+            InstanceState::Draining {
+                since,
+                deadline,
+                then,
+            } => StateInstanceState::Draining {
+                since,
+                deadline,
+                then,
+            },
             InstanceState::Stopped => StateInstanceState::Stopped,
             InstanceState::Standby => StateInstanceState::Standby,
         },
@@ -279,9 +285,15 @@ fn import_instance(
         created_at: instance.created_at,
         state: match instance.state {
             StateInstanceState::Running => InstanceState::Running,
-            StateInstanceState::Draining { since, deadline } => {
-                InstanceState::Draining { since, deadline }
-            }
+            StateInstanceState::Draining {
+                since,
+                deadline,
+                then,
+            } => InstanceState::Draining {
+                since,
+                deadline,
+                then,
+            },
             StateInstanceState::Stopped => InstanceState::Stopped,
             StateInstanceState::Standby => InstanceState::Standby,
         },

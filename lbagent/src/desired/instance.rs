@@ -9,12 +9,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::draft::Draft;
+use super::membership::{self, JoinError};
 use super::service_group::{self, CreateServiceGroupError};
 use super::usage::{self, QuotaError};
 use super::validate::{Gateway, NewInstance, NewInstanceGroup};
 use super::{
-    Caller, Desired, DesiredError, Instance, InstancePolicy, InstanceState, ServiceGroup, Written,
-    keys, names,
+    AfterDrain, Caller, Desired, DesiredError, Instance, InstancePolicy, InstanceState,
+    ServiceGroup, Written, keys, names,
 };
 
 /// Why an instance was not created.
@@ -26,19 +27,9 @@ pub enum CreateInstanceError {
         /// The name.
         name: String,
     },
-    /// There is no such service group.
-    #[error("No service group with {0}")]
-    NoServiceGroup(Selector),
-    /// Another instance of the group has the address.
-    #[error("Address {address} belongs to instance '{by}' of service group '{group}' already")]
-    AddressTaken {
-        /// The address.
-        address: IpAddr,
-        /// Name of that instance.
-        by: String,
-        /// Name of the group.
-        group: String,
-    },
+    /// It cannot serve the group.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// An instance of another account has the address.
     #[error("Address {address} is in use; choose another one")]
     AddressInUse {
@@ -194,7 +185,9 @@ fn create(
     }
     let service_group = match &new.group {
         NewInstanceGroup::None => None,
-        NewInstanceGroup::Join(selector) => Some(join(draft, caller, selector, new)?),
+        NewInstanceGroup::Join(selector) => {
+            Some(membership::join(draft, caller, selector, &new.addresses)?)
+        }
         NewInstanceGroup::Create(group) => {
             let group = service_group::create(draft, caller, group, gateway, now, false)?;
             draft.put_group(ServiceGroup {
@@ -223,43 +216,6 @@ fn create(
     };
     insert(draft, instance.clone());
     Ok(instance)
-}
-
-/// Attaches to a group. The group is written even if nothing of it changes, so that a deletion of
-/// the group by another gateway at the same time cannot miss the new member.
-fn join(
-    draft: &mut Draft,
-    caller: Caller,
-    selector: &Selector,
-    new: &NewInstance,
-) -> Result<Uuid, CreateInstanceError> {
-    let not_found = || CreateInstanceError::NoServiceGroup(selector.clone());
-    let group = draft.find_group(caller, selector).ok_or_else(not_found)?;
-    let mut has_members = false;
-    for member in draft.state().members(group.uuid) {
-        has_members = true;
-        let is_same = |ours: &&ipnetwork::IpNetwork| {
-            member
-                .addresses
-                .iter()
-                .any(|theirs| theirs.ip() == ours.ip())
-        };
-        if let Some(address) = new.addresses.iter().find(is_same) {
-            return Err(CreateInstanceError::AddressTaken {
-                address: address.ip(),
-                by: member.name.clone(),
-                group: group.name,
-            });
-        }
-    }
-    let uuid = group.uuid;
-    // A group that was made for one instance outlives it from the second one on.
-    draft.put_group(ServiceGroup {
-        persistent: group.persistent || has_members,
-        empty_since: None,
-        ..group
-    });
-    Ok(uuid)
 }
 
 /// Writes an instance with its claims.
@@ -299,19 +255,7 @@ fn delete(
 ) -> Result<Reference, ChangeInstanceError> {
     let instance = find(draft, caller, selector)?;
     remove(draft, instance.uuid);
-    if let Some(uuid) = instance.service_group
-        && let Some(group) = draft.find_group(caller, &Selector::Uuid(uuid))
-        && draft.state().members(uuid).next().is_none()
-    {
-        if group.persistent {
-            draft.put_group(ServiceGroup {
-                empty_since: Some(now),
-                ..group
-            });
-        } else {
-            service_group::remove(draft, uuid);
-        }
-    }
+    membership::leave(draft, caller, instance.service_group, now);
     Ok(Reference {
         uuid: instance.uuid,
         name: instance.name,
@@ -338,11 +282,8 @@ fn stop(
     let deadline = now + request.drain;
     let state = match instance.state {
         _ if request.drain.is_zero() => InstanceState::Stopped,
-        InstanceState::Running => InstanceState::Draining {
-            since: now,
-            deadline,
-        },
-        InstanceState::Draining { since, .. } => InstanceState::Draining { since, deadline },
+        InstanceState::Running => InstanceState::draining(now, deadline),
+        InstanceState::Draining { since, .. } => InstanceState::draining(since, deadline),
         InstanceState::Stopped | InstanceState::Standby => InstanceState::Stopped,
     };
     // Without a group there is nothing to drain.
@@ -363,19 +304,21 @@ fn set_state(draft: &mut Draft, instance: Instance, state: InstanceState) -> Sta
     StateChange { instance, previous }
 }
 
-/// Stops what has drained; returns how many.
+/// Ends what has drained; returns how many.
 pub(super) fn expire_drains(draft: &mut Draft, now: OffsetDateTime) -> usize {
-    let is_over = |instance: &&Instance| matches!(instance.state, InstanceState::Draining { deadline, .. } if deadline <= now);
-    let over: Vec<Instance> = draft
-        .state()
-        .instances
-        .values()
-        .filter(is_over)
-        .cloned()
-        .collect();
+    let after = |instance: &Instance| match instance.state {
+        InstanceState::Draining { deadline, then, .. } if deadline <= now => {
+            Some((instance.clone(), then))
+        }
+        _ => None,
+    };
+    let over: Vec<_> = draft.state().instances.values().filter_map(after).collect();
     let count = over.len();
-    for instance in over {
-        set_state(draft, instance, InstanceState::Stopped);
+    for (instance, then) in over {
+        match then {
+            AfterDrain::Stopped => drop(set_state(draft, instance, InstanceState::Stopped)),
+            AfterDrain::Leaves { to } => membership::leave_drained(draft, instance, to, now),
+        }
     }
     count
 }

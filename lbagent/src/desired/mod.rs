@@ -14,6 +14,7 @@ mod expected;
 mod index;
 mod instance;
 mod keys;
+mod membership;
 mod migrate;
 mod names;
 mod patch;
@@ -34,7 +35,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use lbagent_api::Selector;
 use lbagent_api::service_group::Handler;
-pub use lbagent_api::state::Domain;
+pub use lbagent_api::state::{AfterDrain, Domain};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -53,6 +54,7 @@ pub use changes::{ChangeWatch, ObjectChange};
 pub use expected::{Expected, Kind};
 pub use index::{Index, Place, all_of};
 pub use instance::{ChangeInstanceError, CreateInstanceError, StateChange, StopRequest};
+pub use membership::{JoinError, MembershipError, Move};
 pub use migrate::older_schema;
 pub use patch::{Change, PatchError, PatchOperation};
 pub use policy::{PolicyConflict, SetPolicyError, group_remarks, instance_remarks};
@@ -268,6 +270,9 @@ pub enum InstanceState {
         /// When the rest is cut off.
         #[serde(with = "time::serde::rfc3339")]
         deadline: OffsetDateTime,
+        /// What the instance is then.
+        #[serde(default, skip_serializing_if = "AfterDrain::is_stopped")]
+        then: AfterDrain,
     },
     /// Nothing, until it is started.
     Stopped,
@@ -276,6 +281,15 @@ pub enum InstanceState {
 }
 
 impl InstanceState {
+    /// Drains in order to be stopped.
+    pub const fn draining(since: OffsetDateTime, deadline: OffsetDateTime) -> Self {
+        Self::Draining {
+            since,
+            deadline,
+            then: AfterDrain::Stopped,
+        }
+    }
+
     /// The contract's word.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -1,4 +1,5 @@
 mod accounts;
+mod membership;
 mod model;
 
 use std::collections::BTreeSet;
@@ -171,6 +172,8 @@ enum Action {
     CreateInstance(u8, Option<u8>),
     CreateWithGroup(u8, u8),
     DeleteInstance(u8),
+    Move(u8, Option<u8>, bool),
+    EndDrains,
 }
 
 fn any_action() -> impl Strategy<Value = Action> {
@@ -180,6 +183,9 @@ fn any_action() -> impl Strategy<Value = Action> {
         (0..4_u8, prop::option::of(0..4_u8)).prop_map(|(i, g)| Action::CreateInstance(i, g)),
         (0..4_u8, 4..6_u8).prop_map(|(i, port)| Action::CreateWithGroup(i, port)),
         (0..4_u8).prop_map(Action::DeleteInstance),
+        (0..4_u8, prop::option::of(0..4_u8), any::<bool>())
+            .prop_map(|(i, g, drains)| Action::Move(i, g, drains)),
+        Just(Action::EndDrains),
     ]
 }
 
@@ -218,6 +224,21 @@ fn act(desired: &Desired, action: &Action) {
         Action::DeleteInstance(i) => {
             desired
                 .delete_instances(US, &[Selector::Name(format!("i{i}"))], NOW)
+                .unwrap();
+        }
+        Action::Move(i, g, drains) => {
+            let (name, group) = (
+                Selector::Name(format!("i{i}")),
+                g.map(|g| Selector::Name(group_name(g))),
+            );
+            let drain = std::time::Duration::from_secs(u64::from(*drains));
+            let _ = desired
+                .set_service_group(US, &name, group.as_ref(), drain, NOW)
+                .unwrap();
+        }
+        Action::EndDrains => {
+            desired
+                .expire_drains(NOW + time::Duration::minutes(1))
                 .unwrap();
         }
     }

@@ -33,10 +33,7 @@ pub(crate) fn v6(host: u8) -> IpAddr {
 }
 
 pub(crate) fn draining(seconds: i64) -> InstanceState {
-    InstanceState::Draining {
-        since: START,
-        deadline: START + time::Duration::seconds(seconds),
-    }
+    InstanceState::draining(START, START + time::Duration::seconds(seconds))
 }
 
 pub(crate) fn group_uuid(number: u8) -> Uuid {

@@ -298,10 +298,7 @@ async fn a_drain_deadline_wakes_the_loop() {
     let mut world = world();
     let now = OffsetDateTime::now_utc();
     let deadline = now + Duration::from_millis(50);
-    world.instance(1).state = InstanceState::Draining {
-        since: now,
-        deadline,
-    };
+    world.instance(1).state = InstanceState::draining(now, deadline);
     let running = start(world, TIMING);
     running
         .wait_for(|result| result.wake_reason == WakeReason::DrainDeadline)

@@ -12,7 +12,9 @@ use time::OffsetDateTime;
 use ureq::http::Method;
 
 use super::instance_create::{self, Create};
-use super::{Kind, advise_names, edit, listing, parse_duration, policy, query, wait, watch};
+use super::{
+    Kind, advise_names, edit, listing, membership, parse_duration, policy, query, wait, watch,
+};
 use crate::client::{Client, all, split};
 use crate::error::CtlError;
 use crate::manifest;
@@ -21,7 +23,7 @@ use crate::output::{Column, Format, created, list, print, record, table, time};
 /// What to do with instances.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Attach an instance to a service group
+    /// Register an instance, in a service group or in none
     #[command(visible_alias = "new")]
     Create(Create),
     /// Show instances
@@ -49,6 +51,10 @@ pub enum Command {
         #[arg(required = true, value_name = "NAME|UUID")]
         names: Vec<String>,
     },
+    /// Let an instance serve a service group, in place of the one that it serves
+    Attach(membership::Attach),
+    /// Let an instance serve no service group
+    Detach(membership::Detach),
     /// Show or set weight and QUIC server id
     Policy(policy::InstanceArguments),
     /// Change an instance: in an editor, or by --set, --add and --del
@@ -57,7 +63,7 @@ pub enum Command {
     /// Wait until an instance is as described
     #[command(after_help = wait::HELP)]
     Wait(wait::Arguments),
-    /// Detach and delete
+    /// Delete
     #[command(visible_aliases = ["remove", "delete", "del"])]
     Rm {
         /// Names or UUIDs
@@ -111,7 +117,8 @@ pub struct Stop {
     force: bool,
 }
 
-fn parse_drain(text: &str) -> Result<Duration, String> {
+/// Reads a drain's duration.
+pub fn parse_drain(text: &str) -> Result<Duration, String> {
     let longest = Duration::from_millis(MAX_DRAIN_MS);
     if text == "max" {
         return Ok(longest);
@@ -153,6 +160,8 @@ pub fn run(command: &Command, client: &Client, format: Format) -> Result<(), Ctl
                 .collect();
             change(paths::INSTANCES_START, &body, client, format)
         }
+        Command::Attach(arguments) => membership::attach(arguments, client, format),
+        Command::Detach(arguments) => membership::detach(arguments, client, format),
         Command::Policy(arguments) => policy::instance(arguments, client, format),
         Command::Edit(arguments) => edit::run(Kind::Instance, arguments, client, format),
         Command::Wait(arguments) => wait::run(Kind::Instance, arguments, client, format),

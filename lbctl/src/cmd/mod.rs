@@ -8,6 +8,7 @@ pub mod health;
 pub mod instance;
 pub mod instance_create;
 pub mod listing;
+mod membership;
 #[cfg(test)]
 mod mistakes_tests;
 pub mod monitor;
@@ -136,6 +137,17 @@ impl Kind {
             Self::Instance => client.list(paths::INSTANCES, |data: Instances<_>| data.instances),
         }?;
         Ok(objects.into_iter().map(|object| object.name).collect())
+    }
+}
+
+/// A name that nobody has gets the advice that it gets everywhere.
+pub fn advise_word(error: CtlError, kind: Kind, word: &str, client: &Client) -> CtlError {
+    let item = ItemError::not_found(kind.noun(), &Selector::from_word(word));
+    match &error {
+        CtlError::Refused { status, message } if *status == 404 && *message == item.message => {
+            advise_names(CtlError::Items(vec![item]), client, kind)
+        }
+        _ => error,
     }
 }
 

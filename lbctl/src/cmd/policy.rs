@@ -8,12 +8,11 @@ use lbagent_api::policy::{
     ForwardingMode, GroupPolicy, InstancePolicy, IpNetwork, PolicyData, QuicLayout, QuicServerId,
     SourcePolicy, parse_prefix,
 };
-use lbagent_api::{ItemError, Selector};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Method;
 
-use super::{Kind, advise_names};
+use super::{Kind, advise_word};
 use crate::client::{Client, encode};
 use crate::error::CtlError;
 use crate::output::{Format, list, print, record};
@@ -118,30 +117,19 @@ fn show_or_change<P: Serialize + DeserializeOwned>(
     let path = path(kind, word);
     let former: PolicyData<P> = client
         .get(&path)
-        .map_err(|error| advise(error, kind, word, client))?;
+        .map_err(|error| advise_word(error, kind, word, client))?;
     let Some(policy) = change(&former.policy)? else {
         return Ok(former.policy);
     };
     let answer: PolicyData<P> = client
         .send(Method::PUT, &path, &PolicyData { policy })
-        .map_err(|error| advise(error, kind, word, client))?;
+        .map_err(|error| advise_word(error, kind, word, client))?;
     Ok(answer.policy)
 }
 
 /// Path of an object's policy.
 pub fn path(kind: Kind, word: &str) -> String {
     format!("{}/{}/policy", kind.extension(), encode(word))
-}
-
-/// A name that nobody has gets the advice that it gets everywhere.
-fn advise(error: CtlError, kind: Kind, word: &str, client: &Client) -> CtlError {
-    let item = ItemError::not_found(kind.noun(), &Selector::from_word(word));
-    match &error {
-        CtlError::Refused { status, message } if *status == 404 && *message == item.message => {
-            advise_names(CtlError::Items(vec![item]), client, kind)
-        }
-        _ => error,
-    }
 }
 
 /// What the policy is to be; nothing if only its sight is asked for.

@@ -9,6 +9,7 @@ mod js_sdk;
 mod lbctl;
 mod lbctl_files;
 mod lbctl_profiles;
+mod membership;
 mod policy;
 mod python_sdk;
 mod raw_http;

@@ -39,7 +39,7 @@ fn rig() -> Rig {
     let deadline = rig.now + time::Duration::hours(1);
     for instance in old {
         let since = rig.now;
-        rig.set_state(instance, InstanceState::Draining { since, deadline });
+        rig.set_state(instance, InstanceState::draining(since, deadline));
     }
     rig.reconcile().unwrap();
     rig

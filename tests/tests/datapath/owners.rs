@@ -78,10 +78,7 @@ fn instance(rig: &Rig, index: usize) -> uuid::Uuid {
 
 fn drain(rig: &mut Rig, index: usize) {
     let deadline = rig.now + Duration::seconds(60);
-    let state = InstanceState::Draining {
-        since: rig.now,
-        deadline,
-    };
+    let state = InstanceState::draining(rig.now, deadline);
     let uuid = instance(rig, index);
     rig.set_state(uuid, state);
     rig.reconcile().unwrap();

@@ -87,7 +87,7 @@ impl Pair {
             1 => instance.state = InstanceState::Stopped,
             2 | 3 => {
                 let deadline = since + Duration::from_secs(60);
-                instance.state = InstanceState::Draining { since, deadline };
+                instance.state = InstanceState::draining(since, deadline);
             }
             4 => instance.state = InstanceState::Running,
             5 => instance.policy.weight = [0, 100, 500, 1000][self.random.below(4)],

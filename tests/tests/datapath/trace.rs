@@ -116,10 +116,10 @@ impl Scene {
                 self.add(group);
                 None
             }
-            2 => Some(InstanceState::Draining {
-                since: self.rig.now,
-                deadline: self.rig.now + Duration::seconds(60),
-            }),
+            2 => Some(InstanceState::draining(
+                self.rig.now,
+                self.rig.now + Duration::seconds(60),
+            )),
             3 => Some(InstanceState::Stopped),
             4 => {
                 self.rig.gateway.unpublished_ports = match self.rig.gateway.unpublished_ports {

@@ -1,11 +1,13 @@
 //! Instances come and go at any time, and each change has taken effect when its call returns.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use lbagent_tests::client::{Connection, Transport};
-use lbagent_tests::gateway::{Gateway, PORT, everything, web_services};
+use lbagent_tests::client::{self, Connection, Transport};
+use lbagent_tests::gateway::{Gateway, PORT, SERVER_PORT, everything, service, web_services};
 use lbagent_tests::require_root;
-use lbagent_tests::topology::{Shape, VIPS};
+use lbagent_tests::topology::{Shape, VIP4, VIPS};
+use serde_json::{Value, json};
 
 /// Names that answer 100 connections.
 fn names(gateway: &Gateway, transport: Transport, vip: std::net::IpAddr) -> Vec<String> {
@@ -105,4 +107,51 @@ fn deleting_a_service_group_unpublishes_it() {
         gateway.spread(transport, vip, 1).unwrap_err();
     }
     assert!(gateway.agent.outcome("pass_not_vip").unwrap() >= before + 4);
+}
+
+#[test]
+fn a_moved_instance_takes_the_other_groups_traffic_and_keeps_none() {
+    require_root!();
+    const OTHER: u16 = PORT + 1;
+    let gateway = Gateway::publish(Shape::Routed, 2).unwrap();
+    let other = json!([service(OTHER, SERVER_PORT, "tcp")]);
+    gateway.create_service("other", &other).unwrap();
+    let put = |group: Value, drain: Duration| {
+        let body = json!({"service_group": group, "drain_timeout_ms": drain.as_millis() as u64});
+        let path = "/v1/x/instances/b1/service-group";
+        gateway.agent.call("PUT", path, Some(&body)).unwrap()
+    };
+    let client = &gateway.topology.client;
+    let open = |port| Connection::open(client, SocketAddr::new(VIP4, port));
+    let elsewhere = || {
+        let to = SocketAddr::new(VIP4, OTHER);
+        let spread = client::spread(client, Transport::Tcp, to, 20).unwrap();
+        spread.into_keys().collect::<Vec<_>>()
+    };
+    let mut held: Vec<Connection> = (0..30).map(|_| open(PORT).unwrap()).collect();
+    for connection in &mut held {
+        connection.command("echo").unwrap();
+    }
+    let is_b1 = |connection: &Connection| connection.greeting.name == "b1";
+    assert!(held.iter().any(is_b1));
+
+    // First it keeps what is established, and takes nothing new.
+    put(json!({"name": "other"}), Duration::from_secs(3600));
+    assert_eq!(names(&gateway, Transport::Tcp, VIP4), ["b2"]);
+    open(OTHER).unwrap_err();
+    for connection in &mut held {
+        connection.echo("while b1 drains").unwrap();
+    }
+    put(json!({"name": "other"}), Duration::ZERO);
+    assert_eq!(names(&gateway, Transport::Tcp, VIP4), ["b2"]);
+    assert_eq!(elsewhere(), ["b1"]);
+    for connection in &mut held {
+        let answer = connection.echo("after the move");
+        assert_eq!(answer.is_ok(), !is_b1(connection), "{answer:?}");
+    }
+
+    put(Value::Null, Duration::ZERO);
+    open(OTHER).unwrap_err();
+    put(json!({"name": "web"}), Duration::ZERO);
+    assert_eq!(names(&gateway, Transport::Tcp, VIP4), ["b1", "b2"]);
 }

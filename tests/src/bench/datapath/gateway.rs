@@ -75,7 +75,7 @@ pub(super) fn build() -> Result<Rig> {
     let deadline = since + time::Duration::hours(1);
     for (group, uuid, old) in changing {
         for instance in old {
-            rig.set_state(instance, InstanceState::Draining { since, deadline });
+            rig.set_state(instance, InstanceState::draining(since, deadline));
         }
         add(&mut rig, uuid, &format!("{}-new-", group.mode), subnet())?;
     }
