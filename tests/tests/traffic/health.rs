@@ -147,12 +147,10 @@ fn wait(gateway: &Gateway, instance: &str, state: &str) -> Vec<(String, String)>
     states(gateway, instance)
 }
 
+/// Who answers; nobody, while some connection still goes to who does not listen.
 fn names(gateway: &Gateway, vip: IpAddr) -> Vec<String> {
-    gateway
-        .spread(Transport::Tcp, vip, 60)
-        .unwrap()
-        .into_keys()
-        .collect()
+    let spread = gateway.spread(Transport::Tcp, vip, 60);
+    spread.unwrap_or_default().into_keys().collect()
 }
 
 #[test]
