@@ -148,8 +148,11 @@ fn desired(kind: &str, servers: &Servers) -> Result<DesiredState> {
                     Transport::Tcp
                 },
                 ip: None,
+                handlers: Vec::new(),
             }],
             domains: Vec::new(),
+            autokill_ms: 0,
+            empty_since: None,
             policy: GroupPolicy {
                 health: HealthPolicy {
                     check: Some(check.clone()),
@@ -176,6 +179,8 @@ fn desired(kind: &str, servers: &Servers) -> Result<DesiredState> {
             service_group: Some(spread(number / MEMBERS, 1)),
             addresses: vec![IpAddr::from(address).into()],
             image: None,
+            annotations: Default::default(),
+            tags: Default::default(),
             policy: InstancePolicy::default(),
         };
         state.instances.insert(uuid, instance);
