@@ -154,24 +154,7 @@ impl fmt::Display for Reason {
                 f,
                 "no running instance with an {family} address and a weight above 0: new connections are dropped; start or create one, or raise a weight"
             ),
-            Self::SomeUnhealthy {
-                family,
-                unhealthy,
-                of,
-            } => write!(
-                f,
-                "health checks of {unhealthy} of {of} instances fail over {family}: they get no new connections; `lbctl health` says why"
-            ),
-            Self::AllUnhealthy { family, is_closed } => {
-                let consequence = match is_closed {
-                    true => "new connections are dropped (fail_closed)",
-                    false => "all of them get new connections all the same (fail_open)",
-                };
-                write!(
-                    f,
-                    "health checks of all instances fail over {family}: {consequence}; `lbctl health` says why"
-                )
-            }
+            Self::SomeUnhealthy { .. } | Self::AllUnhealthy { .. } => self.fmt_health(f),
             Self::NoAddress { family } => write!(
                 f,
                 "the group has an {family} VIP, but the instance has no {family} address: it gets none of that traffic"
@@ -223,6 +206,33 @@ impl fmt::Display for Reason {
                 "map {map} is full: {needed} more entries needed, {free} of {capacity} free; raise its capacity under [limits]"
             ),
             Self::StepFailed { step, error } => write!(f, "{step}: {error}"),
+        }
+    }
+}
+
+impl Reason {
+    /// What health checks found, in words; nothing for the other reasons.
+    fn fmt_health(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SomeUnhealthy {
+                family,
+                unhealthy,
+                of,
+            } => write!(
+                f,
+                "health checks of {unhealthy} of {of} instances fail over {family}: they get no new connections; `lbctl health` says why"
+            ),
+            Self::AllUnhealthy { family, is_closed } => {
+                let consequence = match is_closed {
+                    true => "new connections are dropped (fail_closed)",
+                    false => "all of them get new connections all the same (fail_open)",
+                };
+                write!(
+                    f,
+                    "health checks of all instances fail over {family}: {consequence}; `lbctl health` says why"
+                )
+            }
+            _ => Ok(()),
         }
     }
 }

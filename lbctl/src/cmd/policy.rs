@@ -1,6 +1,7 @@
 //! `lbctl service policy` and `lbctl instance policy`: show, or change what the options name.
 
 mod health;
+mod payload;
 
 use clap::Args;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};

@@ -329,7 +329,9 @@ fn as_user(gateway: &Strict, user: &str, group: &str) -> Ended {
     command
         .args(["--reuid", user, "--regid", group, "--clear-groups"])
         .arg(binary("LBCTL_BIN", "lbctl"))
-        .args(["account", "ls"]);
+        .args(["account", "ls"])
+        // The other user's, who has no profiles.
+        .env("HOME", "/nonexistent");
     Ended::of(&mut command).unwrap()
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 
-const THEM: Caller = Caller {
+pub(super) const THEM: Caller = Caller {
     account: Uuid::from_u128(7),
     role: Role::Member,
 };
@@ -16,7 +16,7 @@ fn open_for_two(directory: &Path) -> (Arc<RedbStore>, Desired) {
     (store, desired)
 }
 
-fn add_their_account(desired: &Desired, quotas: Quotas) {
+pub(super) fn add_their_account(desired: &Desired, quotas: Quotas) {
     let mut wanted = (*desired.current()).clone();
     let account = Account {
         uuid: THEM.account,

@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::accounts::{THEM, add_their_account};
 use super::*;
 
-const THEM: Caller = Caller {
-    account: Uuid::from_u128(7),
-    role: Role::Member,
-};
 const NO_DRAIN: Duration = Duration::ZERO;
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -269,6 +266,7 @@ fn what_does_not_go_together_is_refused() {
 #[test]
 fn another_accounts_objects_cannot_be_told_from_none() {
     let fixture = fixture();
+    add_their_account(&fixture.desired, Quotas::UNLIMITED);
     let made = fixture
         .desired
         .create_service_groups(THEM, &[group("theirs", 9)], &gateway(), NOW);
