@@ -5,6 +5,7 @@
 //!   Services API v1
 //! * [`access`], [`status`], [`state`], [`policy`], [`health`], [`health_report`],
 //!   [`membership`], [`trace`], [`monitor`]: lbagent's own extensions below `/v1/x/`
+//! * [`terminator`]: between the agent and the terminator of its host
 //! * [`port_spec`]: the grammar in which people write published ports
 //!
 //! A type named `…Spec` is a request as received: its members are optional and wide, so that a
@@ -32,6 +33,7 @@ pub mod request;
 pub mod service_group;
 pub mod state;
 pub mod status;
+pub mod terminator;
 pub mod trace;
 
 pub use envelope::{Envelope, Item, ItemError, ResponseStatus};
