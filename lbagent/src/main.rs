@@ -10,6 +10,10 @@ use lbagent::dataplane::{DetachError, DetachOptions, LoadError, RollbackError, d
 use lbagent::{agent, decap, replay};
 use tracing_subscriber::EnvFilter;
 
+/// Gives the memory of a large pass back to the host, where the C library's keeps hundreds of MiB.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What an exit code of the help text stands for.
 #[derive(Clone, Copy)]
 enum Exit {

@@ -1,6 +1,8 @@
 //! The maps that are read and written as memory: no system call for an entry.
 
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::Ebpf;
@@ -86,50 +88,52 @@ impl Conns {
 /// `SLOTS`, mapped into memory: a slot is read and written with one 8-byte access, as the programs
 /// do, and a table of 65537 slots costs no system call.
 pub struct Slots {
-    memory: MmapRaw,
+    live: LiveSlots,
+}
+
+/// `SLOTS` for reading alone, for as long as anybody wants. Who reads a table while the agent writes
+/// it sees some slots from before and some from after; the agent itself does one after the other.
+#[derive(Clone)]
+pub struct LiveSlots {
+    memory: Arc<MmapRaw>,
     len: u32,
 }
 
-impl Slots {
-    pub(super) fn take(ebpf: &mut Ebpf, len: u32) -> Result<Self, DataplaneError> {
-        let memory = map_memory(ebpf, limits::SLOTS, len as usize * size_of::<Slot>())?;
-        Ok(Self { memory, len })
+impl fmt::Debug for LiveSlots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveSlots").field("len", &self.len).finish()
     }
+}
 
+/// Where tables can be read tells nothing of what is in them.
+impl PartialEq for LiveSlots {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl LiveSlots {
     /// Whether a region lies inside of the map.
-    pub fn holds(&self, region: Region) -> bool {
+    fn holds(&self, region: Region) -> bool {
         region
             .offset
             .checked_add(region.len)
             .is_some_and(|end| end <= self.len)
     }
 
-    /// The slots of a region.
-    pub fn read(&self, region: Region) -> Result<Vec<Slot>, DataplaneError> {
-        Ok(self
-            .cells(region)?
-            .iter()
-            .map(|cell| Slot::from_word(cell.load(Ordering::Acquire)))
-            .collect())
+    /// The slots of a region; `None` if it does not lie inside of the map.
+    pub fn read(&self, region: Region) -> Option<Vec<Slot>> {
+        let cells = self.cells(region)?.iter();
+        Some(
+            cells
+                .map(|cell| Slot::from_word(cell.load(Ordering::Acquire)))
+                .collect(),
+        )
     }
 
-    /// Fills a region; slots beyond `slots` stay as they are.
-    pub fn write(&mut self, region: Region, slots: &[Slot]) -> Result<(), DataplaneError> {
-        if slots.len() != region.len as usize {
-            return Err(mismatch(limits::SLOTS, "table and region differ in length"));
-        }
-        for (cell, slot) in self.cells(region)?.iter().zip(slots) {
-            cell.store(slot.to_word(), Ordering::Release);
-        }
-        Ok(())
-    }
-
-    fn cells(&self, region: Region) -> Result<&[AtomicU64], DataplaneError> {
+    fn cells(&self, region: Region) -> Option<&[AtomicU64]> {
         if !self.holds(region) {
-            return Err(DataplaneError::MapFull {
-                map: limits::SLOTS,
-                capacity: self.len,
-            });
+            return None;
         }
         // SAFETY: the mapping is page-aligned, `self.len` times 8 bytes long, writable, and lives
         // as long as `self`; the region was found to lie inside of it. Everything else that
@@ -138,7 +142,51 @@ impl Slots {
             let first = self.memory.as_mut_ptr().cast::<AtomicU64>();
             std::slice::from_raw_parts(first.add(region.offset as usize), region.len as usize)
         };
-        Ok(cells)
+        Some(cells)
+    }
+}
+
+impl Slots {
+    pub(super) fn take(ebpf: &mut Ebpf, len: u32) -> Result<Self, DataplaneError> {
+        let memory = map_memory(ebpf, limits::SLOTS, len as usize * size_of::<Slot>())?;
+        let memory = Arc::new(memory);
+        Ok(Self {
+            live: LiveSlots { memory, len },
+        })
+    }
+
+    /// For whoever only reads.
+    pub fn live(&self) -> LiveSlots {
+        self.live.clone()
+    }
+
+    /// Whether a region lies inside of the map.
+    pub fn holds(&self, region: Region) -> bool {
+        self.live.holds(region)
+    }
+
+    /// The slots of a region.
+    pub fn read(&self, region: Region) -> Result<Vec<Slot>, DataplaneError> {
+        self.live.read(region).ok_or_else(|| self.full())
+    }
+
+    /// Fills a region; slots beyond `slots` stay as they are.
+    pub fn write(&mut self, region: Region, slots: &[Slot]) -> Result<(), DataplaneError> {
+        if slots.len() != region.len as usize {
+            return Err(mismatch(limits::SLOTS, "table and region differ in length"));
+        }
+        let cells = self.live.cells(region).ok_or_else(|| self.full())?;
+        for (cell, slot) in cells.iter().zip(slots) {
+            cell.store(slot.to_word(), Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn full(&self) -> DataplaneError {
+        DataplaneError::MapFull {
+            map: limits::SLOTS,
+            capacity: self.live.len,
+        }
     }
 }
 

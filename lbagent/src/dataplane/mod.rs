@@ -40,6 +40,7 @@ pub mod typed_maps;
 mod watch;
 mod xdp_features;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -57,6 +58,7 @@ pub use held::{HeldFragments, HeldFrame, HeldMaps};
 pub use host::VipMode;
 pub use kernel::{KernelDataplane, OpenOptions};
 pub use load_error::LoadError;
+pub use mapped::LiveSlots;
 pub use object::embedded_object;
 pub use rollback::{RollbackError, RolledBack, rollback};
 pub use sandbox::Sandbox;
@@ -72,9 +74,12 @@ pub struct ActualState {
     pub capacity: Capacity,
     /// Published ports and VIP addresses.
     pub vips: BTreeMap<VipKey, VipEntry>,
-    /// Contents of every table that a VIP entry names, by (offset, length); a table that lies outside
-    /// of the map is absent.
+    /// Contents of tables that VIP entries name, by (offset, length), as far as they were read with
+    /// the rest; a table that lies outside of the map is absent. See [`ActualState::table`].
     pub tables: BTreeMap<Region, Vec<Slot>>,
+    /// Where the other tables are read when somebody asks for them: all of them at once would take
+    /// more memory than everything else.
+    pub slots: Option<LiveSlots>,
     /// Backends in use.
     pub backends: BTreeMap<BackendId, BackendEntry>,
     /// Reply sources.
@@ -89,6 +94,16 @@ pub struct ActualState {
     pub tick: u32,
     /// What [`Dataplane::stored_flows`] told; without it no slot settles.
     pub stored: Option<StoredFlows>,
+}
+
+impl ActualState {
+    /// The contents of a table; `None` if it lies outside of the map.
+    pub fn table(&self, region: Region) -> Option<Cow<'_, [Slot]>> {
+        match self.tables.get(&region) {
+            Some(slots) => Some(Cow::Borrowed(slots)),
+            None => self.slots.as_ref()?.read(region).map(Cow::Owned),
+        }
+    }
 }
 
 /// What lies around the maps; a part of [`ActualState`].
@@ -285,6 +300,12 @@ pub enum DataplaneError {
         #[source]
         source: anyhow::Error,
     },
+    /// The kernel takes no more neighbours.
+    #[error(
+        "the kernel's table of neighbours is full: raise net.ipv4.neigh.default.gc_thresh3 and \
+         net.ipv6.neigh.default.gc_thresh3 above the number of instances on the gateway's links"
+    )]
+    NeighboursFull,
     /// A change of the host's network configuration failed.
     #[error("host network: {operation} {object} failed")]
     Host {

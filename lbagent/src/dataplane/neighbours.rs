@@ -60,7 +60,10 @@ impl Neighbours {
                 RouteNetlinkMessage::NewNeighbour(kept_message(ifindex, next_hop)),
                 NLM_F_CREATE,
             )
-            .map_err(host::failed("resolve", next_hop))?;
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::ENOBUFS) => DataplaneError::NeighboursFull,
+                _ => host::failed("resolve", next_hop)(error),
+            })?;
         self.kept.insert((ifindex, next_hop));
         Ok(())
     }

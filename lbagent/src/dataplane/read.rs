@@ -3,19 +3,18 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use lbagent_common::{Slot, VipEntry};
+use lbagent_common::Slot;
 
 use super::kernel::Running;
 use super::typed_maps::Maps;
 use super::{ActualState, DataplaneError, Region, RuleKey};
 
-/// What the agent wrote into the maps.
+/// What the agent wrote into the maps; tables are read when they are asked for.
 pub(super) fn read_maps(maps: &Maps) -> Result<ActualState, DataplaneError> {
-    let vips: BTreeMap<_, _> = maps.vips.entries()?.into_iter().collect();
     Ok(ActualState {
         settings: Running::default().within(&maps.settings.get(0)?),
-        tables: read_tables(maps, vips.values().flat_map(regions))?,
-        vips,
+        slots: Some(maps.slots.live()),
+        vips: maps.vips.entries()?.into_iter().collect(),
         backends: maps.backends.used().collect(),
         returns: maps.returns.entries()?.into_iter().collect(),
         rules: rules(maps)?,
@@ -58,19 +57,4 @@ pub(super) fn tick() -> u32 {
         .map(std::time::Duration::from)
         .unwrap_or_default();
     u32::try_from(now.as_nanos() >> 30).unwrap_or(u32::MAX)
-}
-
-/// The regions that a VIP's packets may read.
-fn regions(entry: &VipEntry) -> impl Iterator<Item = Region> {
-    let current = Region {
-        offset: entry.table_offset,
-        len: entry.table_len,
-    };
-    let previous = Region {
-        offset: entry.previous_offset,
-        len: entry.previous_len,
-    };
-    [current, previous]
-        .into_iter()
-        .filter(|region| region.len > 0)
 }

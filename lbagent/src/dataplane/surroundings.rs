@@ -50,6 +50,8 @@ pub(super) struct Host {
 pub(super) struct View {
     /// What the kernel had told before the view was taken.
     seen: Changes,
+    /// The agent itself has changed the network since.
+    is_outdated: bool,
     taken_at: Instant,
     interfaces: Interfaces,
     present: Vec<Address>,
@@ -104,10 +106,9 @@ impl Host {
     ) -> Result<HostState, DataplaneError> {
         // What changes from here on leads to another pass.
         let now = *self.changes.borrow();
-        let former = self
-            .view
-            .take()
-            .filter(|view| view.seen.ways == now.ways && view.taken_at.elapsed() < WHOLE_VIEW);
+        let former = self.view.take().filter(|view| {
+            !view.is_outdated && view.seen.ways == now.ways && view.taken_at.elapsed() < WHOLE_VIEW
+        });
         let mut view = match former {
             Some(view) => view,
             None => self.look(loaded, now)?,
@@ -145,7 +146,7 @@ impl Host {
     /// Whether the kernel has told of nothing since the last pass.
     pub(super) fn is_current(&self) -> bool {
         let view = self.view.as_ref();
-        view.is_some_and(|view| view.seen == *self.changes.borrow())
+        view.is_some_and(|view| !view.is_outdated && view.seen == *self.changes.borrow())
     }
 
     /// Whether the ways and link addresses of the last pass still hold, or a change has been told
@@ -172,6 +173,7 @@ impl Host {
             .map_err(list("VIP addresses"))?;
         Ok(View {
             seen,
+            is_outdated: false,
             taken_at: Instant::now(),
             interfaces,
             present,
@@ -241,23 +243,32 @@ impl Host {
 
     /// Makes the host answer for a VIP.
     pub(super) fn add_address(&mut self, ip: IpAddr) -> Result<(), DataplaneError> {
-        self.view = None;
+        self.look_again();
         self.addresses.add(&mut self.netlink, ip)
     }
 
     /// Stops it answering for a VIP.
     pub(super) fn remove_address(&mut self, ip: IpAddr) -> Result<(), DataplaneError> {
-        self.view = None;
+        self.look_again();
         self.addresses.remove(&mut self.netlink, ip)
+    }
+
+    /// Makes the next pass look at everything, while this one goes on with the ways that its steps
+    /// were planned with.
+    fn look_again(&mut self) {
+        if let Some(view) = &mut self.view {
+            view.is_outdated = true;
+        }
     }
 
     /// Has the kernel resolve the way to an address.
     pub(super) fn resolve(&mut self, ip: IpAddr, path: &Path) -> Result<(), DataplaneError> {
         let ways = self.view.as_ref().map(|view| &view.ways);
         let way = ways.and_then(|ways| ways.get(&ip).copied().flatten());
-        let next_hop = way.map_or(ip, |way| way.next_hop);
+        // The path came out of a way: without one, the next pass finds another.
+        let Some(way) = way else { return Ok(()) };
         self.neighbours
-            .keep(&mut self.netlink, path.ifindex, next_hop)
+            .keep(&mut self.netlink, path.ifindex, way.next_hop)
     }
 
     fn ensure_forwarding(&mut self, interfaces: &Interfaces) -> Result<(), DataplaneError> {

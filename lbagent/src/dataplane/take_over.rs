@@ -17,6 +17,7 @@ use super::typed_maps::Maps;
 use super::watch::network_and_neighbours;
 use super::xdp_features::XdpFeatures;
 use super::{ActualState, Dataplane, LoadError, Step};
+use crate::plan::named_regions;
 
 impl KernelDataplane {
     /// Loads the programs and takes over what is pinned, or makes everything anew. Nothing that
@@ -95,17 +96,22 @@ impl KernelDataplane {
 
     /// Copies what the agent wrote into another version's maps. Ids stay what they are.
     fn copy_from(&mut self, maps: &Maps) -> Result<(), LoadError> {
+        let actual = read_maps(maps)?;
+        let regions = named_regions(&actual);
         let ActualState {
             vips,
-            tables,
+            slots,
             backends,
             returns,
             ..
-        } = read_maps(maps)?;
+        } = actual;
         let backends = backends
             .into_iter()
             .map(|(id, it)| Step::PutBackend(id, it));
-        let tables = tables.into_iter().map(|(at, it)| Step::PutTable(at, it));
+        let tables = regions.into_iter().filter_map(|region| {
+            let slots = slots.as_ref()?.read(region)?;
+            Some(Step::PutTable(region, slots))
+        });
         let returns = returns
             .into_iter()
             .map(|(key, it)| Step::PutReturn(key, it));

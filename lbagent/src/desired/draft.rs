@@ -32,7 +32,8 @@ pub(super) struct Snapshot {
 #[serde(deny_unknown_fields)]
 struct AddressUse {
     account: Uuid,
-    instances: BTreeSet<Uuid>,
+    /// In order: one, nearly always, which a set would spend a dozen places on.
+    instances: Vec<Uuid>,
 }
 
 impl Snapshot {
@@ -49,8 +50,10 @@ impl Snapshot {
                     key: item.key.clone(),
                     source,
                 })?;
-            state.revisions.insert(item.key, item.mod_revision);
+            state.revisions.insert(&item.key, item.mod_revision);
         }
+        state.compact();
+        snapshot.addresses.compact();
         snapshot.state = Arc::new(state);
         Ok(snapshot)
     }
@@ -176,9 +179,10 @@ impl Draft {
             let users = self.snapshot.addresses.get(&key).cloned();
             let mut users = users.unwrap_or(AddressUse {
                 account: instance.account,
-                instances: BTreeSet::new(),
+                instances: Vec::new(),
             });
-            if users.instances.insert(instance.uuid) {
+            if let Err(place) = users.instances.binary_search(&instance.uuid) {
+                users.instances.insert(place, instance.uuid);
                 self.write(key.clone(), &users);
                 self.snapshot.addresses.insert(key, users);
             }
@@ -191,7 +195,7 @@ impl Draft {
             let Some(mut users) = self.snapshot.addresses.get(&key).cloned() else {
                 continue;
             };
-            users.instances.remove(&instance.uuid);
+            users.instances.retain(|user| *user != instance.uuid);
             if users.instances.is_empty() {
                 self.snapshot.addresses.remove(&key);
                 self.remove(key);
@@ -363,7 +367,7 @@ impl Draft {
         let state = Arc::make_mut(&mut self.snapshot.state);
         for (key, value) in self.writes {
             match value {
-                Some(_) => state.revisions.insert(key, revision),
+                Some(_) => state.revisions.insert(&key, revision),
                 None => state.revisions.remove(&key),
             };
         }
@@ -382,7 +386,7 @@ impl Draft {
     }
 
     fn remove(&mut self, key: String) {
-        if self.state().revisions.contains_key(&key) {
+        if self.state().revisions.get(&key).is_some() {
             self.writes.insert(key, None);
         } else {
             self.writes.remove(&key);

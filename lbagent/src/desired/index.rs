@@ -51,6 +51,22 @@ impl Instance {
 }
 
 impl DesiredState {
+    /// Gives back the memory that reading everything left unused.
+    pub(super) fn compact(&mut self) {
+        self.service_groups.compact();
+        self.instances.compact();
+        self.claims.compact();
+        self.revisions.compact();
+        let Index {
+            members,
+            groups,
+            instances,
+        } = &mut self.index;
+        members.compact();
+        groups.compact();
+        instances.compact();
+    }
+
     /// Adds or replaces a service group.
     pub fn put_group(&mut self, group: ServiceGroup) {
         let place = group.place();

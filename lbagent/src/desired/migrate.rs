@@ -24,9 +24,10 @@ pub(super) fn found(range: &Range) -> Result<Option<u32>, DesiredError> {
 /// The schema of a store that [`migrate`] would change; `None` for a new store and for one that is
 /// up to date.
 pub fn older_schema(store: &dyn Store) -> Result<Option<u32>, DesiredError> {
-    let range = store.range("/")?;
-    let found = found(&range)?.unwrap_or(1);
-    Ok((found < SCHEMA && !range.items.is_empty()).then_some(found))
+    if let Some(found) = found(&store.range(keys::SCHEMA)?)? {
+        return Ok((found < SCHEMA).then_some(found));
+    }
+    Ok((!store.range("/")?.items.is_empty()).then_some(1))
 }
 
 /// Brings an older store up to [`SCHEMA`].

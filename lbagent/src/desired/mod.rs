@@ -20,6 +20,7 @@ mod names;
 mod patch;
 mod policy;
 mod ports;
+mod revisions;
 mod secret;
 mod service_group;
 mod shared_map;
@@ -59,6 +60,7 @@ pub use migrate::older_schema;
 pub use patch::{Change, PatchError, PatchOperation};
 pub use policy::{PolicyConflict, SetPolicyError, group_remarks, instance_remarks};
 pub use ports::{Claim, Clash};
+pub use revisions::Revisions;
 pub use secret::Digest;
 pub use service_group::{CreateServiceGroupError, DeleteServiceGroupError};
 pub use shared_map::SharedMap;
@@ -86,7 +88,7 @@ pub struct DesiredState {
     pub index: Index,
     /// Revision at which each of the store's keys was last written.
     #[serde(skip)]
-    pub revisions: SharedMap<String, u64>,
+    pub revisions: Revisions,
     /// What each account has; nothing where absent.
     #[serde(skip)]
     pub usage: SharedMap<Uuid, Usage>,
@@ -350,6 +352,6 @@ impl DesiredState {
 
     /// Revision at which a key of the store was last written; 0 when there is none.
     fn revision(&self, key: &str) -> u64 {
-        self.revisions.get(key).copied().unwrap_or(0)
+        self.revisions.get(key).unwrap_or(0)
     }
 }

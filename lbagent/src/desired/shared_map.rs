@@ -167,6 +167,26 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         None
     }
 
+    /// Fills the chunks up: keys that came in no order left half of their room empty.
+    pub fn compact(&mut self) {
+        let mut entries = Vec::with_capacity(CHUNK);
+        let mut chunks = Vec::with_capacity(self.len.div_ceil(CHUNK));
+        for chunk in std::mem::take(&mut self.chunks) {
+            for entry in Arc::unwrap_or_clone(chunk) {
+                entries.push(entry);
+                if entries.len() == CHUNK {
+                    let full = std::mem::replace(&mut entries, Vec::with_capacity(CHUNK));
+                    chunks.push(Arc::new(full));
+                }
+            }
+        }
+        if !entries.is_empty() {
+            entries.shrink_to_fit();
+            chunks.push(Arc::new(entries));
+        }
+        self.chunks = chunks;
+    }
+
     /// Takes a key out; returns its value.
     pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
     where

@@ -22,6 +22,7 @@ pub fn table(
     generation: u64,
     taken_at: OffsetDateTime,
 ) -> Table {
+    let members = members(desired, observation);
     // A group without any entry is shown as well: the operator asked for it.
     let mut groups: BTreeMap<Uuid, Vec<TableVip>> = desired
         .service_groups
@@ -31,10 +32,12 @@ pub fn table(
     for (key, entry) in &observation.actual.vips {
         if !key.is_address() {
             let group = Uuid::from_bytes(entry.service_group);
-            groups
-                .entry(group)
-                .or_default()
-                .push(vip_row(desired, observation, *key, entry));
+            groups.entry(group).or_default().push(vip_row(
+                desired,
+                observation,
+                &members,
+                (*key, entry),
+            ));
         }
     }
     let mut groups: Vec<TableGroup> = groups
@@ -67,34 +70,44 @@ fn terminated(group: &desired::ServiceGroup) -> Vec<Service> {
         .collect()
 }
 
+/// The backends whose instances serve a group, by group and family.
+type Members = BTreeMap<(Uuid, Family), Vec<BackendId>>;
+
+fn members(desired: &DesiredState, observation: &Observation) -> Members {
+    let mut members = Members::new();
+    for (id, backend) in &observation.actual.backends {
+        let instance = desired.instances.get(&Uuid::from_bytes(backend.instance));
+        if let Some(group) = instance.and_then(|instance| instance.service_group) {
+            let family = Family::of_addr(&backend.addr);
+            members.entry((group, family)).or_default().push(*id);
+        }
+    }
+    members
+}
+
 fn vip_row(
     desired: &DesiredState,
     observation: &Observation,
-    key: VipKey,
-    entry: &VipEntry,
+    members: &Members,
+    (key, entry): (VipKey, &VipEntry),
 ) -> TableVip {
     let Observation { actual, counters } = observation;
-    let table = table_region(entry).and_then(|region| actual.tables.get(&region));
+    let table = table_region(entry).and_then(|region| actual.table(region));
     let mut slots: BTreeMap<BackendId, u32> = BTreeMap::new();
+    // An instance that serves this family with an address of the other one is in the table, except
+    // while it takes no new flows; then it is told by its own family's VIPs.
     let mut named = BTreeSet::new();
-    for slot in table.into_iter().flatten() {
+    for slot in table.as_deref().unwrap_or_default() {
         *slots.entry(slot.current).or_default() += 1;
         named.extend([slot.current, slot.previous()]);
     }
     let group = Uuid::from_bytes(entry.service_group);
     let family = Family::of_addr(&key.addr);
-    let is_member = |id: &BackendId, backend: &BackendEntry| {
-        let instance = desired.instances.get(&Uuid::from_bytes(backend.instance));
-        let serves = instance.is_some_and(|instance| instance.service_group == Some(group));
-        // An instance that serves this family with an address of the other one is in the table,
-        // except while it takes no new flows; then it is told by its own family's VIPs.
-        named.contains(id) || serves && Family::of_addr(&backend.addr) == family
-    };
-    let members = actual
-        .backends
+    named.extend(members.get(&(group, family)).into_iter().flatten());
+    let found = named
         .iter()
-        .filter(|(id, backend)| is_member(id, backend));
-    let mut backends: Vec<TableBackend> = members
+        .filter_map(|id| Some((id, actual.backends.get(id)?)));
+    let mut backends: Vec<TableBackend> = found
         .map(|(id, backend)| {
             let owned = slots.get(id).copied().unwrap_or(0);
             backend_row(desired, backend, owned, counters.backends.get(id))

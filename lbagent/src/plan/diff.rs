@@ -36,8 +36,8 @@ pub(super) fn is_deletion(step: &Step) -> bool {
 }
 
 /// The steps from the actual state to the target. What is named comes before what names it, and
-/// goes after it.
-pub(super) fn steps(actual: &ActualState, target: &Target) -> Vec<Step> {
+/// goes after it. The target's tables become the steps': there may be a gigabyte of them.
+pub(super) fn steps(actual: &ActualState, target: &mut Target) -> Vec<Step> {
     let mut steps = Vec::new();
     if actual.settings != target.settings {
         steps.push(Step::PutSettings(target.settings));
@@ -47,12 +47,8 @@ pub(super) fn steps(actual: &ActualState, target: &Target) -> Vec<Step> {
     for (id, entry) in &target.backends {
         put_backend(actual, *id, entry, &mut steps);
     }
-    steps.extend(
-        target
-            .tables
-            .iter()
-            .map(|(region, slots)| Step::PutTable(*region, slots.clone())),
-    );
+    let tables = std::mem::take(&mut target.tables).into_iter();
+    steps.extend(tables.map(|(region, slots)| Step::PutTable(region, slots)));
     let returns = target
         .returns
         .iter()

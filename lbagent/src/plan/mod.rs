@@ -225,8 +225,8 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
 /// * `in_use` is of everything, these groups included.
 pub fn plan_part(input: &PlanInput<'_>, in_use: &InUse) -> Plan {
     let published = publish::publish(input.desired, input.gateway);
-    let target = groups::build_target(input, in_use, &published);
-    let steps = diff::steps(input.actual, &target);
+    let mut target = groups::build_target(input, in_use, &published);
+    let steps = diff::steps(input.actual, &mut target);
     let frees = !input.retired.is_empty() || steps.iter().any(diff::is_deletion);
     let awaits_room = frees
         && target

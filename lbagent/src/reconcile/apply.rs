@@ -52,7 +52,10 @@ impl Report {
     pub(super) fn map_error(&self) -> Option<(&str, &DataplaneError)> {
         self.failures.iter().find_map(|failure| {
             let error = failure.error.as_ref()?;
-            let of_host = matches!(error, DataplaneError::Host { .. });
+            let of_host = matches!(
+                error,
+                DataplaneError::Host { .. } | DataplaneError::NeighboursFull
+            );
             (!of_host).then_some((failure.step.as_str(), error))
         })
     }
@@ -88,6 +91,7 @@ pub(super) fn apply(dataplane: &mut dyn Dataplane, plan: &Plan) -> Report {
             Err(error) => {
                 tracing::debug!(?error, "not done: {}", describe(step));
                 missing.add(step);
+                missing.neighbours |= matches!(error, Some(DataplaneError::NeighboursFull));
                 let (object, step) = (object_of(step, &plan.steps), describe(step));
                 report.failures.push(Failure {
                     object,
@@ -108,6 +112,8 @@ struct Missing {
     regions: BTreeSet<Region>,
     vip_ids: BTreeSet<u32>,
     policies: BTreeSet<u32>,
+    /// The kernel takes no more neighbours: it need not be asked for each of the rest.
+    neighbours: bool,
     /// A VIP was not switched, so its old table is still in use, with the backends in it.
     switch: bool,
 }
@@ -159,8 +165,8 @@ impl Missing {
             | Step::PutRule(..)
             | Step::DeleteVip(..)
             | Step::AddHostAddress(_)
-            | Step::DeleteHostAddress(_)
-            | Step::Probe(..) => false,
+            | Step::DeleteHostAddress(_) => false,
+            Step::Probe(..) => self.neighbours,
         }
     }
 }

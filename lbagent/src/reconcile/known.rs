@@ -97,6 +97,7 @@ impl Known {
         (health, now): (Health, OffsetDateTime),
     ) -> Self {
         actual.tables.clear();
+        actual.slots = None;
         actual.paths.clear();
         actual.stored = None;
         actual.tick = 0;

@@ -27,6 +27,10 @@ const KNOWN_FORMAT: u64 = 2;
 /// Formats that can be read.
 const READABLE_FORMATS: std::ops::RangeInclusive<u64> = 1..=KNOWN_FORMAT;
 
+/// Bytes of the file that are kept in memory. All that is in it is in memory as objects already, and
+/// is read once, at the start.
+const CACHE: usize = 16 << 20;
+
 /// One file, no server.
 pub struct RedbStore {
     database: Database,
@@ -252,7 +256,9 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
         .map_err(io("open"))?;
     // A damaged file can make redb panic rather than return an error.
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let mut database = Database::builder().create_file(file)?;
+        let mut database = Database::builder()
+            .set_cache_size(CACHE)
+            .create_file(file)?;
         // Checksums of every page: a damaged page is found now, not when it is needed.
         database.check_integrity()?;
         Ok(database)

@@ -97,12 +97,13 @@ impl Pair {
         self.rig.reconcile().unwrap();
         let actual = self.rig.actual().unwrap();
         self.model.settings = actual.settings;
-        self.model.vips = actual.vips;
-        self.model.backends = actual.backends;
-        for (region, slots) in actual.tables {
+        for region in lbagent::plan::named_regions(&actual) {
+            let slots = actual.table(region).unwrap();
             let first = region.offset as usize;
             self.model.slots[first..first + slots.len()].copy_from_slice(&slots);
         }
+        self.model.vips = actual.vips;
+        self.model.backends = actual.backends;
     }
 
     /// Sends one packet of a flow through both.

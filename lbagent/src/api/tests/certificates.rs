@@ -76,11 +76,10 @@ async fn a_certificate_is_stored_shown_and_deleted_without_its_key() {
         0
     );
     let left = server.desired.current();
-    let mut keys = left.revisions.keys();
-    assert!(
-        !keys.any(|key| key.starts_with("/certificate")),
-        "the key stays behind"
-    );
+    for key in ["/certificates", "/certificate-keys"] {
+        let key = format!("{key}/{uuid}");
+        assert_eq!(left.revisions.get(&key), None, "{key} stays behind");
+    }
 }
 
 #[tokio::test]

@@ -46,6 +46,11 @@ proptest! {
         prop_assert_eq!(before.changed_keys(&map), &changed[..]);
         prop_assert_eq!(map.changed_keys(&before), changed);
         prop_assert_eq!(map == before, model == was);
+        let mut compact = map.clone();
+        compact.compact();
+        assert_sound(&compact);
+        prop_assert_eq!(compact.chunks.len(), map.len().div_ceil(CHUNK));
+        prop_assert_eq!(compact, map);
     }
 }
 

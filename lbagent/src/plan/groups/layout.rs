@@ -1,5 +1,6 @@
 //! A group's tables of one family: what they should hold, and where they go.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use lbagent_common::{BackendId, Slot, VipKey, limits};
@@ -38,7 +39,8 @@ impl<'a> Builder<'a> {
         let owners = owners(&members, self.input.gateway.hash_seed, len);
         let is_alive = |(_, member): &&(BackendId, Member)| member.entry.is_alive();
         let alive = members.iter().filter(is_alive).map(|(id, _)| *id).collect();
-        let formers = self.formers(group, family, ports);
+        let read = self.formers(group, family, ports);
+        let formers: Vec<Former<'_>> = read.iter().map(FormerTables::borrow).collect();
         let clock = Clock::of(self.input, group, family, ports);
         let aged = match formers.as_slice() {
             [former] => clock
@@ -71,8 +73,8 @@ impl<'a> Builder<'a> {
         group: Uuid,
         family: Family,
         ports: &BTreeMap<VipKey, u16>,
-    ) -> Vec<Former<'a>> {
-        let mut formers: Vec<Former<'a>> = Vec::new();
+    ) -> Vec<FormerTables<'a>> {
+        let mut formers: Vec<FormerTables<'a>> = Vec::new();
         for key in of_family(ports, family) {
             let Some(entry) = self.actual.vips.get(key) else {
                 continue;
@@ -84,11 +86,10 @@ impl<'a> Builder<'a> {
                 continue;
             };
             let previous = previous_region(entry).and_then(|region| self.slots(region));
-            let regions = |former: &Former<'_>| (former.table.0, former.previous.map(|p| p.0));
-            let former = Former { table, previous };
+            let former = FormerTables { table, previous };
             if !formers
                 .iter()
-                .any(|known| regions(known) == regions(&former))
+                .any(|known| known.regions() == former.regions())
             {
                 formers.push(former);
             }
@@ -96,9 +97,9 @@ impl<'a> Builder<'a> {
         formers
     }
 
-    pub(super) fn slots(&self, region: Region) -> Option<(Region, &'a [Slot])> {
-        let slots = self.actual.tables.get(&region)?;
-        (slots.len() == region.len as usize).then_some((region, slots.as_slice()))
+    pub(super) fn slots(&self, region: Region) -> Option<(Region, Cow<'a, [Slot]>)> {
+        let slots = self.actual.table(region)?;
+        (slots.len() == region.len as usize).then_some((region, slots))
     }
 
     /// Finds regions for the tables that are to be written: (table, former table) by family.
@@ -157,6 +158,29 @@ impl<'a> Builder<'a> {
 /// pass was about to switch the others to; and failing that, the last port has the oldest table, as
 /// ports are switched in their order, and the older table knows the flows that the newer one did not
 /// store.
+/// What a [`Former`] borrows from.
+struct FormerTables<'a> {
+    table: (Region, Cow<'a, [Slot]>),
+    previous: Option<(Region, Cow<'a, [Slot]>)>,
+}
+
+impl FormerTables<'_> {
+    fn regions(&self) -> (Region, Option<Region>) {
+        let previous = self.previous.as_ref();
+        (self.table.0, previous.map(|(region, _)| *region))
+    }
+
+    fn borrow(&self) -> Former<'_> {
+        fn slots<'a>((region, slots): &'a (Region, Cow<'_, [Slot]>)) -> (Region, &'a [Slot]) {
+            (*region, slots)
+        }
+        Former {
+            table: slots(&self.table),
+            previous: self.previous.as_ref().map(slots),
+        }
+    }
+}
+
 fn tables_after(formers: &[Former<'_>], next: &Ownership<'_>) -> Tables {
     let mut planned = formers.iter().map(|former| next_tables(Some(former), next));
     match planned.clone().find(Tables::is_kept) {

@@ -295,12 +295,9 @@ impl<'a> Builder<'a> {
                     .into_iter()
                     .flatten()
                 {
-                    let slots = self.slots(region).map_or(&[][..], |(_, slots)| slots);
-                    ids.extend(
-                        slots
-                            .iter()
-                            .flat_map(|slot| [slot.current, slot.previous()]),
-                    );
+                    let slots = self.slots(region).map(|(_, slots)| slots);
+                    let slots = slots.as_deref().unwrap_or_default().iter();
+                    ids.extend(slots.flat_map(|slot| [slot.current, slot.previous()]));
                 }
             }
         }
