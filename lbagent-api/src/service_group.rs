@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::certificate::CertificateState;
 use crate::envelope::Reference;
 use crate::error_code::ErrorCode;
 use crate::request::{ContractError, SelectorSpec};
@@ -137,9 +138,21 @@ pub struct Service {
 pub struct Domain {
     /// Fully qualified, without the trailing dot.
     pub fqdn: String,
-    /// The certificate that it is served with.
+    /// The certificate that it is served with: the one that was asked for, or the best one of the
+    /// account that is for this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<SelectorSpec>,
+    pub certificate: Option<DomainCertificate>,
+}
+
+/// The certificate of a domain in an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainCertificate {
+    /// Identity.
+    pub uuid: Uuid,
+    /// Unique name.
+    pub name: String,
+    /// Whether it can be used.
+    pub state: CertificateState,
 }
 
 /// A connection handler. Official clients know no others.

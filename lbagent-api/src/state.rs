@@ -2,9 +2,13 @@
 //! `lbagent replay` read.
 //!
 //! `GET /v1/x/state` answers [`StateData`]; `PUT /v1/x/state` takes a bare [`StateDocument`] and
-//! answers [`ImportData`]. An import replaces service groups and instances, all or nothing; what
-//! comes from the agent's configuration (VIPs, policy, seed) is exported for `lbagent replay` and
-//! not changed by an import.
+//! answers [`ImportData`]. An import replaces service groups, instances and certificates, all or
+//! nothing; it adds accounts and changes their quotas, and takes tokens where there are none. What
+//! comes from the agent's configuration (VIPs, policy) is exported for `lbagent replay` and not
+//! changed by an import.
+
+mod access;
+mod certificate;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,13 +17,50 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::access::Quotas;
+use crate::error_code::ErrorCode;
 use crate::policy::{GroupPolicy, InstancePolicy};
-use crate::request::SelectorSpec;
+use crate::request::{ContractError, SelectorSpec};
 use crate::service_group::{Autokill, Service};
+
+pub use access::{StateAccount, StateToken};
+pub use certificate::StateCertificate;
 
 /// Version of the document's format.
 pub const FORMAT: u32 = 1;
+
+/// What a client of `GET /v1/x/state` asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExportQuery {
+    /// Whether certificates come with their private keys (`private_keys=true`).
+    pub private_keys: bool,
+}
+
+impl ExportQuery {
+    /// Reads the pairs of a query string, already percent-decoded.
+    pub fn parse<'a>(
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, ContractError> {
+        let mut query = Self::default();
+        for (key, value) in pairs {
+            query.private_keys = match (key, value) {
+                ("private_keys", "true") => true,
+                ("private_keys", "false") => false,
+                ("private_keys", _) => {
+                    return Err(ContractError::invalid(format!(
+                        "Invalid value '{value}' of 'private_keys': expected true or false"
+                    )));
+                }
+                _ => {
+                    return Err(ContractError::new(
+                        ErrorCode::UnknownMember,
+                        format!("Unknown query parameter '{key}'"),
+                    ));
+                }
+            };
+        }
+        Ok(query)
+    }
+}
 
 /// `data` of `GET /v1/x/state`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +85,9 @@ pub struct Imported {
     pub service_groups: usize,
     /// Instances there are now.
     pub instances: usize,
+    /// Certificates there are now.
+    #[serde(default)]
+    pub certificates: usize,
 }
 
 /// The desired state.
@@ -58,7 +102,8 @@ pub struct StateDocument {
     /// VIP addresses.
     #[serde(default)]
     pub vips: Vec<IpAddr>,
-    /// Key of the flow hash: with it a replay chooses as the gateway did.
+    /// Key of the flow hash: with it a replay, or a gateway that begins with this document, chooses
+    /// as the exporting one did.
     #[serde(default)]
     pub hash_seed: u64,
     /// What happens to packets for a port of a VIP that nobody published.
@@ -67,10 +112,15 @@ pub struct StateDocument {
     /// A UDP flow is new after so many seconds of silence.
     #[serde(default = "default_udp_idle_s")]
     pub udp_idle_s: u32,
-    /// Accounts, but for the default one unless it was given quotas. Tokens stay where they are: an
-    /// exported state lets nobody in.
+    /// Accounts, but for the default one unless it was given quotas.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accounts: Vec<StateAccount>,
+    /// Tokens, by their digests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<StateToken>,
+    /// Certificates; where absent, an import leaves those that there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<Vec<StateCertificate>>,
     /// Service groups.
     #[serde(default)]
     pub service_groups: Vec<StateServiceGroup>,
@@ -95,21 +145,6 @@ pub enum UnpublishedPorts {
     Pass,
     /// They are dropped and counted.
     Drop,
-}
-
-/// An account.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StateAccount {
-    /// Identity.
-    pub uuid: Uuid,
-    /// Unique name.
-    pub name: String,
-    /// When it was created.
-    #[serde(with = "time::serde::rfc3339")]
-    pub created_at: OffsetDateTime,
-    /// What it may have.
-    pub quotas: Quotas,
 }
 
 /// A service group.

@@ -299,11 +299,16 @@ fn whole(
         serial_number: certificate.serial_number.clone(),
         not_before: certificate.not_before,
         not_after: certificate.not_after,
-        state: match certificate.is_valid_at(now) {
-            true => contract::CertificateState::Valid,
-            false => contract::CertificateState::Error,
-        },
+        state: state(certificate, now),
         service_groups: groups.map(reference).collect(),
+    }
+}
+
+/// Whether a certificate can be used.
+pub(super) fn state(certificate: &Certificate, now: OffsetDateTime) -> contract::CertificateState {
+    match certificate.is_valid_at(now) {
+        true => contract::CertificateState::Valid,
+        false => contract::CertificateState::Error,
     }
 }
 

@@ -8,6 +8,7 @@ use lbagent_api::{ContractError, Envelope, ErrorCode, ItemError, Selector};
 
 use super::respond::enveloped;
 use crate::desired::certificate::CertificateError;
+use crate::desired::document::ReplaceError;
 use crate::desired::{
     ChangeInstanceError, CreateInstanceError, CreateServiceGroupError, DeleteServiceGroupError,
     DesiredError, JoinError, MembershipError, PatchError, QuotaError, Role, SetPolicyError,
@@ -113,6 +114,17 @@ impl From<SetPolicyError> for ApiError {
             SetPolicyError::Conflict(conflict) => Self::Clash(conflict.to_string()),
             SetPolicyError::NoServiceGroup(_) | SetPolicyError::NoInstance(_) => {
                 Self::NoSuchObject(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<ReplaceError> for ApiError {
+    fn from(error: ReplaceError) -> Self {
+        match error {
+            ReplaceError::Account(error) => error.into(),
+            ReplaceError::NoKeys { .. } | ReplaceError::Certificate { .. } => {
+                Self::Contract(ContractError::invalid(error.to_string()))
             }
         }
     }
@@ -251,6 +263,7 @@ pub(super) fn create_service_group(
             ErrorCode::AlreadyExists
         }
         CreateServiceGroupError::Quota(error) => quota(error),
+        CreateServiceGroupError::Certificate(error) => certificate_code(error),
     };
     item(name, code, error.to_string())
 }
@@ -288,9 +301,13 @@ pub(super) fn change_certificate(selector: &Selector, error: &CertificateError) 
 
 const fn certificate_code(error: &CertificateError) -> ErrorCode {
     match error {
-        CertificateError::NotFound(_) => ErrorCode::NotFound,
+        CertificateError::NotFound(_) | CertificateError::NoneForDomain { .. } => {
+            ErrorCode::NotFound
+        }
         CertificateError::NameTaken { .. } => ErrorCode::AlreadyExists,
-        CertificateError::OtherName { .. } => ErrorCode::CertificateNameMismatch,
+        CertificateError::OtherName { .. }
+        | CertificateError::NotForDomain { .. }
+        | CertificateError::StillNamed { .. } => ErrorCode::CertificateNameMismatch,
         CertificateError::Attached { .. } => ErrorCode::Attached,
     }
 }
@@ -313,6 +330,7 @@ pub(super) fn patch_service_group(
         PatchError::NoSuchPort { .. } | PatchError::NoSuchDomain { .. } => ErrorCode::Invalid,
         PatchError::Rule(error) => error.code,
         PatchError::Quota(error) => quota(error),
+        PatchError::Certificate(error) => certificate_code(error),
         PatchError::Clash(_) => ErrorCode::AlreadyExists,
         PatchError::Policy(_) => ErrorCode::CannotBeUsed,
     };

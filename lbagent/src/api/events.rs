@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, Query, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::http::request::Parts;
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::get;
@@ -27,6 +26,7 @@ use uuid::Uuid;
 use super::Shared;
 use super::auth::As;
 use super::error::{ApiError, AuthError};
+use super::request::Pairs;
 use super::respond::Answer;
 use crate::desired::{Caller, ChangeWatch, Desired, ObjectChange, Role};
 use crate::reconcile::ReconcileResult;
@@ -42,28 +42,6 @@ pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route(paths::EVENTS, get(events))
         .route(paths::AUDIT, get(audit))
-}
-
-/// The pairs of the query string.
-pub(super) struct Pairs(Vec<(String, String)>);
-
-impl<S: Send + Sync> FromRequestParts<S> for Pairs {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| ContractError::invalid(error.body_text()))?;
-        Ok(Self(pairs))
-    }
-}
-
-impl Pairs {
-    fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()))
-    }
 }
 
 /// What a stream turns into events.

@@ -1,11 +1,13 @@
 //! `/v1/x/…`, lbagent's own, and `/v1/healthz`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::State;
 use lbagent_api::Envelope;
+use lbagent_api::envelope::Warning;
 use lbagent_api::request::parse_body;
-use lbagent_api::state::{ImportData, Imported, StateData, StateDocument, StatePath};
+use lbagent_api::state::{ExportQuery, ImportData, Imported, StateData, StateDocument, StatePath};
 use lbagent_api::status::{AgentInfo, CountersData, StatusData, TableData};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -13,8 +15,9 @@ use time::OffsetDateTime;
 use super::Shared;
 use super::auth::Operator;
 use super::error::ApiError;
-use super::request::Body;
+use super::request::{Body, Pairs};
 use super::respond::{Answer, answer, change};
+use crate::desired::document::PrivateKeys;
 use crate::desired::{DesiredState, document};
 use crate::reconcile::{Observation, ObserveError};
 use crate::{observe, plan, status};
@@ -74,8 +77,12 @@ pub(super) async fn counters(State(context): State<Shared>, _: Operator) -> Answ
     answer(Envelope::success(CountersData { counters }))
 }
 
-pub(super) async fn export(State(context): State<Shared>, _: Operator) -> Answer {
-    let desired = context.desired.current();
+pub(super) async fn export(State(context): State<Shared>, _: Operator, pairs: Pairs) -> Answer {
+    let query = ExportQuery::parse(pairs.iter())?;
+    let (desired, keys) = match query.private_keys {
+        true => with_private_keys(&context).await?,
+        false => (context.desired.current(), PrivateKeys::new()),
+    };
     let observation = observe(&context, &desired)
         .await
         .map_err(ApiError::Observe)?;
@@ -103,20 +110,37 @@ pub(super) async fn export(State(context): State<Shared>, _: Operator) -> Answer
             )
         })
         .collect();
-    let state = document::export(&desired, &context.gateway, Some(paths));
+    let state = document::export(&desired, &context.gateway, Some(paths), &keys);
     answer(Envelope::success(StateData { state }))
+}
+
+async fn with_private_keys(context: &Shared) -> Result<(Arc<DesiredState>, PrivateKeys), ApiError> {
+    let desired = Arc::clone(&context.desired);
+    let reading = tokio::task::spawn_blocking(move || desired.with_private_keys());
+    let read = reading.await.map_err(|_| ApiError::Internal)?;
+    read.map_err(ApiError::Desired)
 }
 
 pub(super) async fn import(State(context): State<Shared>, _: Operator, body: Body) -> Answer {
     let wanted: StateDocument = parse_body(&body.0)?;
-    let wanted = document::import(&wanted, &context.gateway.vips)?;
-    let (service_groups, instances) = (wanted.service_groups.len(), wanted.instances.len());
-    let (written, warnings) = change(&context, move |desired| desired.replace(&wanted)).await?;
-    written.outcome?;
+    let vips = context.gateway.vips.clone();
+    // Reading certificates is work for a thread that may be busy for a while.
+    let reading = tokio::task::spawn_blocking(move || document::import(&wanted, &vips));
+    let wanted = reading.await.map_err(|_| ApiError::Internal)??;
+    let wanted = wanted.for_running_agent();
+    let (written, mut warnings) = change(&context, move |desired| desired.replace(&wanted)).await?;
+    if written.outcome?.tokens_left_out {
+        let message = "Tokens of the document were left out, because this agent has tokens of its \
+                       own: they stay as they are"
+            .to_owned();
+        warnings.push(Warning { message });
+    }
+    let now = context.desired.current();
     let imported = Imported {
         generation: written.generation,
-        service_groups,
-        instances,
+        service_groups: now.service_groups.len(),
+        instances: now.instances.len(),
+        certificates: now.certificates.len(),
     };
     answer(Envelope {
         warnings,

@@ -241,7 +241,7 @@ fn whole(
         service_group: group.map(|group| InstanceServiceGroup {
             uuid: group.uuid,
             name: group.name.clone(),
-            domains: domains(&group.domains),
+            domains: domains(state, group),
         }),
         network_interfaces: addresses.iter().map(interface).collect(),
         private_ip: addresses.first().map(|address| address.ip().to_string()),

@@ -5,7 +5,9 @@ use axum::response::IntoResponse;
 use lbagent_api::envelope::{Item, Reference, ServiceGroups, Warning};
 use lbagent_api::listing::{Filters, GroupFilterSpec, ListQuery};
 use lbagent_api::request::{parse_one_or_many, qualify_domain};
-use lbagent_api::service_group::{Autokill, Domain, Service, ServiceGroup, ServiceGroupSpec};
+use lbagent_api::service_group::{
+    Autokill, Domain, DomainCertificate, Service, ServiceGroup, ServiceGroupSpec,
+};
 use lbagent_api::{ContractError, Envelope, ItemError, Selector, dialect_2024};
 use serde::Serialize;
 use serde_json::json;
@@ -312,7 +314,7 @@ fn whole(state: &DesiredState, group: &desired::ServiceGroup) -> ServiceGroup {
         soft_limit: *soft_limit,
         hard_limit: *hard_limit,
         services: services.iter().map(Service::from).collect(),
-        domains: self::domains(domains),
+        domains: self::domains(state, group),
         instances: state.members(*uuid).map(member).collect(),
         autokill: (*autokill_ms > 0).then_some(Autokill {
             time_ms: *autokill_ms,
@@ -321,12 +323,19 @@ fn whole(state: &DesiredState, group: &desired::ServiceGroup) -> ServiceGroup {
     }
 }
 
-pub(super) fn domains(domains: &[desired::Domain]) -> Vec<Domain> {
-    domains
-        .iter()
-        .map(|domain| Domain {
+/// A group's domains, each with the certificate that it is served with.
+pub(super) fn domains(state: &DesiredState, group: &desired::ServiceGroup) -> Vec<Domain> {
+    let now = OffsetDateTime::now_utc();
+    let domain = |domain: &desired::Domain| {
+        let certificate = state.certificate_for(group.account, domain);
+        Domain {
             fqdn: domain.fqdn.clone(),
-            certificate: domain.certificate.clone(),
-        })
-        .collect()
+            certificate: certificate.map(|certificate| DomainCertificate {
+                uuid: certificate.uuid,
+                name: certificate.name.clone(),
+                state: super::certificates::state(certificate, now),
+            }),
+        }
+    };
+    group.domains.iter().map(domain).collect()
 }

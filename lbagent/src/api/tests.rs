@@ -1,5 +1,6 @@
 //! The endpoints in process, on a store in a file, the real reconciler and the data plane's twin.
 
+mod certificate_choice;
 mod certificates;
 mod contract;
 mod etag;

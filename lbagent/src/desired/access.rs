@@ -85,6 +85,10 @@ impl Access {
         })
     }
 
+    pub(super) fn has_digest(&self, digest: &Digest) -> bool {
+        self.by_digest.contains_key(digest)
+    }
+
     pub(super) fn put_token(&mut self, token: Token) {
         self.by_digest.insert(token.digest, token.uuid);
         self.tokens.insert(token.uuid, token);

@@ -59,9 +59,13 @@ impl Snapshot {
     }
 
     fn read(&mut self, state: &mut DesiredState, item: &KeyValue) -> serde_json::Result<()> {
-        let is_claim = [keys::NAMES, keys::DOMAINS, keys::PORTS]
-            .iter()
-            .any(|prefix| item.key.starts_with(prefix));
+        let claims = [
+            keys::NAMES,
+            keys::DOMAINS,
+            keys::PORTS,
+            keys::CERTIFICATE_USES,
+        ];
+        let is_claim = claims.iter().any(|prefix| item.key.starts_with(prefix));
         if item.key.starts_with(keys::GROUPS) {
             let group: ServiceGroup = serde_json::from_slice(&item.value)?;
             state.put_group(group);
@@ -70,7 +74,7 @@ impl Snapshot {
             state.put_instance(instance);
         } else if item.key.starts_with(keys::CERTIFICATES) {
             let certificate: Certificate = serde_json::from_slice(&item.value)?;
-            state.certificates.insert(certificate.uuid, certificate);
+            state.put_certificate(certificate);
         } else if is_claim {
             let owner = serde_json::from_slice(&item.value)?;
             state.claims.insert(item.key.clone(), owner);
@@ -130,26 +134,26 @@ impl Draft {
         self.put_claim(key, Claim::Owner(owner));
     }
 
-    /// One more group has a terminated port.
+    /// One more group has a terminated port, or names a certificate.
     pub(super) fn share(&mut self, key: String) {
-        let terminated = 1 + self.sharers(&key);
-        self.put_claim(key, Claim::Terminated { terminated });
+        let groups = 1 + self.sharers(&key);
+        self.put_claim(key, Claim::Shared { groups });
     }
 
-    /// One group less has a terminated port.
+    /// One group less does.
     pub(super) fn unshare(&mut self, key: String) {
         match self.sharers(&key) {
             0 | 1 => self.release(key),
             sharers => {
-                let terminated = sharers - 1;
-                self.put_claim(key, Claim::Terminated { terminated });
+                let groups = sharers - 1;
+                self.put_claim(key, Claim::Shared { groups });
             }
         }
     }
 
     fn sharers(&mut self, key: &str) -> u32 {
         match self.claimed(key) {
-            Some(Claim::Terminated { terminated }) => terminated,
+            Some(Claim::Shared { groups }) => groups,
             Some(Claim::Owner(_)) | None => 0,
         }
     }
@@ -258,15 +262,13 @@ impl Draft {
             self.write(keys::certificate_key(certificate.uuid), &key.reveal());
         }
         self.write(keys::certificate(certificate.uuid), &certificate);
-        self.edit()
-            .certificates
-            .insert(certificate.uuid, certificate);
+        self.edit().put_certificate(certificate);
     }
 
     pub(super) fn remove_certificate(&mut self, uuid: Uuid) -> Option<Certificate> {
         self.remove(keys::certificate_key(uuid));
         self.remove(keys::certificate(uuid));
-        self.edit().certificates.remove(&uuid)
+        self.edit().remove_certificate(uuid)
     }
 
     pub(super) fn put_hash_seed(&mut self, seed: u64) {

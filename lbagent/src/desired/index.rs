@@ -4,7 +4,7 @@
 use time::{OffsetDateTime, PrimitiveDateTime};
 use uuid::Uuid;
 
-use super::{Caller, DesiredState, Instance, ServiceGroup, SharedMap};
+use super::{Caller, Certificate, DesiredState, Instance, ServiceGroup, SharedMap};
 
 /// A place in the listing of an account's objects: account, time of creation, identity.
 pub type Place = (Uuid, OffsetDateTime, Uuid);
@@ -25,6 +25,21 @@ pub struct Index {
     members: SharedMap<(Uuid, Uuid), ()>,
     groups: SharedMap<Place, ()>,
     instances: SharedMap<Place, ()>,
+    /// Certificates by what they are for.
+    certificates: SharedMap<NamedCertificate, ()>,
+}
+
+/// Account, name that a certificate is for, and what makes it better than others for that name: the
+/// one that lasts longest, so that a replacement wins before the old one is deleted.
+type NamedCertificate = (Uuid, String, OffsetDateTime, OffsetDateTime, Uuid);
+
+impl Certificate {
+    fn places(&self) -> impl Iterator<Item = NamedCertificate> {
+        let (account, uuid) = (self.account, self.uuid);
+        let (end, created_at) = (self.not_after, self.created_at);
+        let names = self.names.iter().cloned();
+        names.map(move |name| (account, name, end, created_at, uuid))
+    }
 }
 
 /// Two states are equal when their objects are.
@@ -122,6 +137,34 @@ impl DesiredState {
         self.index.instances.remove(&instance.place());
         self.leave(&instance);
         Some(instance)
+    }
+
+    /// Adds or replaces a certificate.
+    pub fn put_certificate(&mut self, certificate: Certificate) {
+        self.remove_certificate(certificate.uuid);
+        for place in certificate.places() {
+            self.index.certificates.insert(place, ());
+        }
+        self.certificates.insert(certificate.uuid, certificate);
+    }
+
+    /// Takes a certificate out.
+    pub fn remove_certificate(&mut self, uuid: Uuid) -> Option<Certificate> {
+        let certificate = self.certificates.remove(&uuid)?;
+        for place in certificate.places() {
+            self.index.certificates.remove(&place);
+        }
+        Some(certificate)
+    }
+
+    /// The best of an account's certificates that have exactly this name.
+    pub(super) fn best_certificate(&self, account: Uuid, name: &str) -> Option<&Certificate> {
+        let (first, last) = (PrimitiveDateTime::MIN, PrimitiveDateTime::MAX);
+        let (first, last) = (first.assume_utc(), last.assume_utc());
+        let from = (account, name.to_owned(), first, first, Uuid::nil());
+        let to = (account, name.to_owned(), last, last, Uuid::max());
+        let ((.., uuid), ()) = self.index.certificates.range(&from, &to).next_back()?;
+        self.certificates.get(uuid)
     }
 
     fn leave(&mut self, instance: &Instance) {

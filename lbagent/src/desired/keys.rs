@@ -13,6 +13,8 @@ pub(super) const INSTANCES: &str = "/instances/";
 pub(super) const CERTIFICATES: &str = "/certificates/";
 /// Private keys, each beside its certificate. Nothing reads them but what uses them.
 pub(super) const CERTIFICATE_KEYS: &str = "/certificate-keys/";
+/// How many service groups name each certificate.
+pub(super) const CERTIFICATE_USES: &str = "/certificate-uses/";
 pub(super) const NAMES: &str = "/names/";
 pub(super) const DOMAINS: &str = "/domains/";
 pub(super) const PORTS: &str = "/ports/";
@@ -44,6 +46,11 @@ pub(super) fn certificate(uuid: Uuid) -> String {
 
 pub(super) fn certificate_key(uuid: Uuid) -> String {
     format!("{CERTIFICATE_KEYS}{uuid}")
+}
+
+/// The claim of a certificate, shared by the groups whose domains name it.
+pub(super) fn certificate_use(uuid: Uuid) -> String {
+    format!("{CERTIFICATE_USES}{uuid}")
 }
 
 pub(super) fn certificate_name(account: Uuid, name: &str) -> String {

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::draft::Draft;
 use super::{
-    AfterDrain, Caller, Desired, DesiredError, Instance, InstanceState, PolicyConflict,
-    ServiceGroup, Written, policy, service_group,
+    AfterDrain, Caller, Desired, DesiredError, DesiredState, Instance, InstanceState,
+    PolicyConflict, ServiceGroup, Written, policy, service_group,
 };
 
 /// Why an instance cannot serve a group.
@@ -165,7 +165,7 @@ pub(super) fn join(
     addresses: &[IpNetwork],
 ) -> Result<Uuid, JoinError> {
     let group = find_group(draft, caller, selector)?;
-    check_addresses(draft, &group, addresses)?;
+    check_addresses(draft.state(), &group, addresses)?;
     Ok(admit(draft, group))
 }
 
@@ -206,17 +206,18 @@ fn find_group(
 
 /// Whether an instance can serve a group that it does not serve yet.
 fn check(draft: &Draft, group: &ServiceGroup, instance: &Instance) -> Result<(), MembershipError> {
-    check_addresses(draft, group, &instance.addresses)?;
+    check_addresses(draft.state(), group, &instance.addresses)?;
     policy::check_instance(draft.state(), group, instance)?;
     Ok(())
 }
 
-fn check_addresses(
-    draft: &Draft,
+/// Whether an instance with these addresses can serve a group.
+pub(super) fn check_addresses(
+    state: &DesiredState,
     group: &ServiceGroup,
     addresses: &[IpNetwork],
 ) -> Result<(), JoinError> {
-    for member in draft.state().members(group.uuid) {
+    for member in state.members(group.uuid) {
         let has = |ours: &&IpNetwork| member.addresses.iter().any(|it| it.ip() == ours.ip());
         if let Some(address) = addresses.iter().find(has) {
             return Err(JoinError::AddressTaken {

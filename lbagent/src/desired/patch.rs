@@ -10,6 +10,7 @@ use lbagent_api::{ContractError, Selector};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::certificate::{self, CertificateError};
 use super::draft::Draft;
 use super::usage::{self, QuotaError};
 use super::validate::{Gateway, check_domains};
@@ -81,6 +82,9 @@ pub enum PatchError {
     /// The account may not have more.
     #[error(transparent)]
     Quota(#[from] QuotaError),
+    /// A domain cannot be served with the certificate that it names.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// What it would publish does not go with its policy.
     #[error(transparent)]
     Policy(#[from] PolicyConflict),
@@ -168,6 +172,7 @@ fn patch(
     let fqdns = group.domains.iter().map(|domain| domain.fqdn.as_str());
     let vips = &gateway.vips;
     ports::check(draft, caller, fqdns, &group.services, vips, Some(former))?;
+    certificate::choose(draft, caller, &mut group.domains, &former.domains)?;
     let reference = Reference {
         uuid: group.uuid,
         name: group.name.clone(),

@@ -275,7 +275,9 @@ fn what_has_no_effect_yet_is_remarked() {
 /// A document with policies, as exported and read again.
 fn exported(fixture: &Fixture) -> StateDocument {
     let gateway = testing::gateway(&[]);
-    let document = document::export(&fixture.desired.current(), &gateway, Some(BTreeMap::new()));
+    let keys = document::PrivateKeys::new();
+    let state = fixture.desired.current();
+    let document = document::export(&state, &gateway, Some(BTreeMap::new()), &keys);
     let text = serde_json::to_string(&document).unwrap();
     document::parse(text.as_bytes()).unwrap()
 }
@@ -294,7 +296,8 @@ fn documents_carry_policies() {
     fixture
         .set_instance("a", json!({"weight": 3, "quic_server_id": "ff"}))
         .unwrap();
-    let read = document::import(&exported(&fixture), &testing::gateway(&[]).vips).unwrap();
+    let read = document::import(&exported(&fixture), &testing::gateway(&[]).vips);
+    let read = read.unwrap().state;
     let state = fixture.desired.current();
     assert_eq!(read.service_groups, state.service_groups);
     assert_eq!(read.instances, state.instances);

@@ -58,10 +58,11 @@ pub enum Clash {
 pub enum Claim {
     /// A name, a domain, or a raw port: one object's alone.
     Owner(Uuid),
-    /// A port that is terminated.
-    Terminated {
-        /// Groups that publish it.
-        terminated: u32,
+    /// A port that is terminated, or a certificate.
+    Shared {
+        /// Groups that publish it, or name it.
+        #[serde(rename = "terminated")]
+        groups: u32,
     },
 }
 
@@ -70,7 +71,7 @@ impl Claim {
     pub const fn owner(&self) -> Option<Uuid> {
         match self {
             Self::Owner(uuid) => Some(*uuid),
-            Self::Terminated { .. } => None,
+            Self::Shared { .. } => None,
         }
     }
 }
@@ -101,11 +102,11 @@ pub(super) fn holder(
         .find_map(|key| match claim(&key)? {
             Claim::Owner(uuid) if former.is_some_and(|former| former.uuid == uuid) => None,
             Claim::Owner(uuid) => Some(Holder::Group(uuid)),
-            Claim::Terminated { .. } if !service.is_raw() => None,
-            Claim::Terminated { terminated } => {
+            Claim::Shared { .. } if !service.is_raw() => None,
+            Claim::Shared { groups } => {
                 let services = former.map_or(&[][..], |former| &former.services);
                 let ours = services.iter().any(|ours| keys::service(ours) == key);
-                (terminated > u32::from(ours)).then_some(Holder::Terminated)
+                (groups > u32::from(ours)).then_some(Holder::Terminated)
             }
         })
 }

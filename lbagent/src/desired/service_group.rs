@@ -7,6 +7,7 @@ use lbagent_api::envelope::Reference;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::certificate::{self, CertificateError};
 use super::draft::Draft;
 use super::usage::{self, QuotaError};
 use super::validate::{Gateway, NewServiceGroup};
@@ -30,6 +31,9 @@ pub enum CreateServiceGroupError {
     /// The account may not have more.
     #[error(transparent)]
     Quota(#[from] QuotaError),
+    /// A domain cannot be served with the certificate that it names.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
 }
 
 /// Why a service group was not deleted.
@@ -102,12 +106,13 @@ pub(super) fn create(
         return Err(CreateServiceGroupError::NameTaken { name });
     }
     draft.check_quota(caller.account, usage::of_group(&new.services))?;
-    let domains = new
+    let mut domains = new
         .domains
         .clone()
         .unwrap_or_else(|| vec![derived_domain(new, &name, gateway)]);
     let fqdns = domains.iter().map(|domain| domain.fqdn.as_str());
     ports::check(draft, caller, fqdns, &new.services, &gateway.vips, None)?;
+    certificate::choose(draft, caller, &mut domains, &[])?;
     let group = ServiceGroup {
         uuid: Uuid::new_v4(),
         account: caller.account,
@@ -215,6 +220,10 @@ pub(super) fn claims(group: &ServiceGroup) -> BTreeSet<Claimed> {
     let name = keys::group_name(group.account, &group.name);
     let domains = group.domains.iter();
     let domains = domains.map(|domain| Claimed::Alone(keys::domain(&domain.fqdn)));
+    let certificates = group.domains.iter().filter_map(|domain| {
+        let uuid = domain.certificate.as_ref()?.uuid.as_ref()?.parse().ok()?;
+        Some(Claimed::Shared(keys::certificate_use(uuid)))
+    });
     let ports = group.services.iter().map(|service| {
         let key = keys::service(service);
         if service.is_raw() {
@@ -223,7 +232,7 @@ pub(super) fn claims(group: &ServiceGroup) -> BTreeSet<Claimed> {
             Claimed::Shared(key)
         }
     });
-    let claims = domains.chain(ports);
+    let claims = domains.chain(ports).chain(certificates);
     claims.chain([Claimed::Alone(name)]).collect()
 }
 

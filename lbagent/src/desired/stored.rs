@@ -6,8 +6,9 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::document::PrivateKeys;
 use super::draft::{Draft, Snapshot};
-use super::{DesiredState, Expected, Kind, instance, migrate};
+use super::{DesiredState, Expected, Kind, instance, keys, migrate};
 use crate::store::{Store, StoreError, TxnError, Watch};
 
 /// Tries to write before giving up. Only another gateway's writes can make one fail.
@@ -127,6 +128,25 @@ impl Desired {
     /// The state as last written.
     pub fn current(&self) -> Arc<DesiredState> {
         self.shared.published.borrow().clone()
+    }
+
+    /// The state in the store, with the private keys of its certificates, which belong to exactly
+    /// this state. Reads the whole store.
+    pub fn with_private_keys(&self) -> Result<(Arc<DesiredState>, PrivateKeys), DesiredError> {
+        let range = self.shared.store.range("/")?;
+        let mut private = PrivateKeys::new();
+        for item in &range.items {
+            let uuid = item.key.strip_prefix(keys::CERTIFICATE_KEYS);
+            if let Some(uuid) = uuid.and_then(|uuid| uuid.parse().ok()) {
+                let key = serde_json::from_slice(&item.value);
+                let key = key.map_err(|source| DesiredError::Unreadable {
+                    key: item.key.clone(),
+                    source,
+                })?;
+                private.insert(uuid, key);
+            }
+        }
+        Ok((Snapshot::from_range(range)?.state, private))
     }
 
     /// Every later state.

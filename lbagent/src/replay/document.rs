@@ -36,7 +36,7 @@ fn convert(document: &StateDocument, client_side: BTreeSet<u32>) -> Result<Repla
         source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
         answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
     };
-    let mut desired = document::import(document, &gateway.vips)?;
+    let mut desired = document::import(document, &gateway.vips)?.state;
     // Nobody checks anything here: all instances count as healthy.
     for group in desired.service_groups.values_mut() {
         group.policy.health = HealthPolicy::default();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use lbagent_api::paths;
 use lbagent_api::state::{ImportData, StateData, StateDocument};
+use serde_json::Value;
 use ureq::http::Method;
 
 use super::apply::{confirm, diff_text};
@@ -71,8 +72,21 @@ fn difference(present: &StateDocument, wanted: &StateDocument) -> Result<String,
                 "unpublished_ports",
                 "udp_idle_s",
                 "paths",
+                // Taken only by an agent that has none.
+                "tokens",
             ] {
                 members.remove(unchanged);
+            }
+            // Nobody's terminal shows a private key.
+            let certificates = members.get_mut("certificates");
+            for certificate in certificates
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
+                certificate
+                    .as_object_mut()
+                    .map(|it| it.remove("private_key"));
             }
             for list in members
                 .values_mut()
@@ -84,6 +98,12 @@ fn difference(present: &StateDocument, wanted: &StateDocument) -> Result<String,
         serde_yaml_ng::to_string(&value).map_err(|error| error.to_string())
     };
     let failed = |error| CtlError::Local(format!("cannot compare the states: {error}"));
+    // Where the document says nothing of certificates they stay.
+    let certificates = present.certificates.clone();
+    let present = &StateDocument {
+        certificates: certificates.filter(|_| wanted.certificates.is_some()),
+        ..present.clone()
+    };
     let (present, wanted) = (
         text(present).map_err(failed)?,
         text(wanted).map_err(failed)?,

@@ -87,6 +87,17 @@ async def certificates(ukc):
         UnikraftCloudError, ukc.certificates.create(common_name="a.example.net", **pem)
     )
     assert "a.example.net" in str(mismatch), mismatch
+    naming = {"name": "sdk.example.com.", "certificate": {"uuid": made.uuid}}
+    raw = {"port": 9443, "protocol": "tcp", "handlers": []}
+    group = await ukc.services.create(name="tls", services=[raw], domains=[naming])
+    (domain,) = group.domains
+    assert (domain.certificate.uuid, domain.certificate.name) == (made.uuid, made.name), domain
+    assert domain.certificate.state == "valid", domain
+    used_by = (await ukc.certificates.get(uuid=made.uuid)).service_groups
+    assert [it.name for it in used_by] == ["tls"], used_by
+    used = await expect(UnikraftCloudError, handle.delete())
+    assert "service group 'tls'" in str(used), used
+    await ukc.services.get(name="tls").delete()
     await handle.delete()
     missing = await expect(NotFoundError, ukc.certificates.get(uuid=made.uuid))
     assert missing.absent, missing

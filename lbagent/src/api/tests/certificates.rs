@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 
 /// Chain and key for these names, valid for so many days around now.
-fn pair(names: &[&str], days: std::ops::Range<i64>) -> (String, String) {
+pub(super) fn pair(names: &[&str], days: std::ops::Range<i64>) -> (String, String) {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(names).unwrap();
@@ -16,7 +16,7 @@ fn pair(names: &[&str], days: std::ops::Range<i64>) -> (String, String) {
     (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
 }
 
-fn body(name: Option<&str>, common_name: &str, names: &[&str]) -> Value {
+pub(super) fn body(name: Option<&str>, common_name: &str, names: &[&str]) -> Value {
     let (chain, pkey) = pair(names, -1..30);
     json!({"name": name, "common_name": common_name, "chain": chain, "pkey": pkey})
 }

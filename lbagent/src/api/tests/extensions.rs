@@ -138,3 +138,47 @@ async fn an_import_is_all_or_nothing() {
         assert_eq!(server.desired.current(), before, "{message}");
     }
 }
+
+#[tokio::test]
+async fn private_keys_leave_only_when_they_are_asked_for() {
+    let server = Server::start();
+    let names = ["a.example.com"];
+    let made = super::certificates::body(Some("a"), names[0], &names);
+    server.item("POST /v1/certificates", made).await;
+    let (_, answer) = server.call("GET /v1/x/state", "").await;
+    assert!(!answer.to_string().contains("PRIVATE"));
+    let without = answer["data"]["state"].clone();
+    assert_eq!(without["certificates"][0]["name"], "a", "{without}");
+    let (_, answer) = server.call("GET /v1/x/state?private_keys=true", "").await;
+    let with = answer["data"]["state"].clone();
+    assert!(with.to_string().contains("PRIVATE"));
+
+    let other = Server::start();
+    let before = other.desired.current();
+    let (status, answer) = other.call("PUT /v1/x/state", without.to_string()).await;
+    assert_eq!(status, 400, "{answer}");
+    let message = answer["message"].as_str().unwrap();
+    assert!(
+        message.contains("no private keys of these certificates"),
+        "{answer}"
+    );
+    assert!(message.contains(": 'a';"), "{answer}");
+    assert_eq!(other.desired.current(), before);
+    let (status, answer) = other.call("PUT /v1/x/state", with.to_string()).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["data"]["imported"]["certificates"], 1);
+    let keys = |server: &Server| server.desired.with_private_keys().unwrap().1;
+    assert_eq!(keys(&other), keys(&server));
+    // Now it has the key.
+    let (status, _) = other.call("PUT /v1/x/state", without.to_string()).await;
+    assert_eq!((status, keys(&other)), (200, keys(&server)));
+    for (request, words) in [
+        ("GET /v1/x/state?private_keys=1", "expected true or false"),
+        (
+            "GET /v1/x/state?keys=true",
+            "Unknown query parameter 'keys'",
+        ),
+    ] {
+        server.refuses(request, "", 400, words).await;
+    }
+}

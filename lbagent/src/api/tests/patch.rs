@@ -308,10 +308,14 @@ async fn domains_that_cannot_be_had() {
         let text = answer["message"].as_str().unwrap();
         assert!(text.contains(message), "{answer}");
     }
+    let names = ["*.example.com"];
+    let certificate = super::certificates::body(Some("c"), names[0], &names);
+    let certificate = server.item("POST /v1/certificates", certificate).await;
     let body = json!({"services": [raw(1)],
         "domains": [{"name": "*.example.com.", "certificate": {"name": "c"}}]});
     let group = server.item("POST /v1/services", body).await;
-    let expected = json!([{"fqdn": "*.example.com", "certificate": {"name": "c"}}]);
+    let certificate = json!({"uuid": certificate["uuid"], "name": "c", "state": "valid"});
+    let expected = json!([{"fqdn": "*.example.com", "certificate": certificate}]);
     assert_eq!(group["domains"], expected);
 }
 

@@ -69,8 +69,9 @@ pub(super) struct Examined {
     pub(super) names: Vec<String>,
 }
 
-/// Reads a chain and checks that the key is its own. Nothing is said here about time or names.
-pub(super) fn examine(chain: &str, key: &Secret) -> Result<Examined, BadCertificate> {
+/// Reads a chain and checks that the key, if there is one, is its own. Nothing is said here about
+/// time or names.
+pub(super) fn examine(chain: &str, key: Option<&Secret>) -> Result<Examined, BadCertificate> {
     let certificates = certificates(chain)?;
     let read: Vec<X509Certificate<'_>> = certificates
         .iter()
@@ -89,7 +90,9 @@ pub(super) fn examine(chain: &str, key: &Secret) -> Result<Examined, BadCertific
         }
     }
     let leaf = &read[0];
-    check_key(&certificates, key)?;
+    if let Some(key) = key {
+        check_key(&certificates, key)?;
+    }
     let time = |time: x509_parser::time::ASN1Time| time.to_datetime();
     Ok(Examined {
         chain: sections(chain),
@@ -100,6 +103,13 @@ pub(super) fn examine(chain: &str, key: &Secret) -> Result<Examined, BadCertific
         not_after: time(leaf.validity().not_after),
         names: names(leaf),
     })
+}
+
+/// The public key of a chain's first certificate.
+pub(super) fn public_key(chain: &str) -> Option<Vec<u8>> {
+    let der = certificates(chain).ok()?.into_iter().next()?;
+    let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+    Some(certificate.public_key().raw.to_vec())
 }
 
 fn certificates(chain: &str) -> Result<Vec<CertificateDer<'static>>, BadCertificate> {

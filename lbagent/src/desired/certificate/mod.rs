@@ -1,14 +1,15 @@
 //! Certificates: storing, rotating and deleting them. A private key is a key of the store of its own
 //! and never a part of the published state, so that nothing that shows the state can show it.
 
+mod error;
 mod examine;
 mod matching;
 #[cfg(test)]
 mod tests;
 
-use lbagent_api::Selector;
 use lbagent_api::certificate::Secret;
 use lbagent_api::envelope::Reference;
+use lbagent_api::{ContractError, Selector};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -17,8 +18,10 @@ use super::draft::Draft;
 use super::{Caller, Desired, DesiredError, Written, keys, names};
 use examine::Examined;
 
+pub use error::CertificateError;
 pub use examine::BadCertificate;
-pub use matching::{Matcher, attached};
+pub use matching::attached;
+pub(super) use matching::{choose, chosen};
 
 /// A certificate without its private key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +84,7 @@ impl NewCertificate {
         Ok(Self {
             name,
             common_name,
-            read: examine::examine(chain, &key)?,
+            read: examine::examine(chain, Some(&key))?,
             key,
         })
     }
@@ -98,7 +101,7 @@ pub struct Rotation {
 impl Rotation {
     /// Reads a chain and its key.
     pub fn read(selector: Selector, chain: &str, key: Secret) -> Result<Self, BadCertificate> {
-        let read = examine::examine(chain, &key)?;
+        let read = examine::examine(chain, Some(&key))?;
         Ok(Self {
             selector,
             read,
@@ -109,53 +112,6 @@ impl Rotation {
     /// The certificate.
     pub const fn selector(&self) -> &Selector {
         &self.selector
-    }
-}
-
-/// Why a certificate was not stored, rotated or deleted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CertificateError {
-    /// There is no such certificate.
-    #[error("No certificate with {0}")]
-    NotFound(Selector),
-    /// Another certificate has the name.
-    #[error("A certificate with name '{name}' already exists")]
-    NameTaken {
-        /// The name.
-        name: String,
-    },
-    /// The certificate is for other domains.
-    #[error("The certificate is for {}, not for '{common_name}'", listed(names))]
-    OtherName {
-        /// The domain that was asked for.
-        common_name: String,
-        /// Domains of the certificate.
-        names: Vec<String>,
-    },
-    /// Service groups use it.
-    #[error("Certificate '{name}' is used by service group '{group}'{}", others(*count))]
-    Attached {
-        /// Its name.
-        name: String,
-        /// One of the groups.
-        group: String,
-        /// How many there are.
-        count: usize,
-    },
-}
-
-fn listed(names: &[String]) -> String {
-    match names {
-        [] => "no domain".to_owned(),
-        [one] => format!("'{one}'"),
-        [first, rest @ ..] => format!("'{first}' and {} more", rest.len()),
-    }
-}
-
-fn others(count: usize) -> String {
-    match count {
-        0 | 1 => String::new(),
-        _ => format!(" and {} more", count - 1),
     }
 }
 
@@ -250,6 +206,13 @@ fn rotate(
         },
         &rotation.read,
     );
+    // Who names it cannot change meanwhile without a change of this claim.
+    if draft
+        .claimed(&keys::certificate_use(certificate.uuid))
+        .is_some()
+    {
+        matching::check_rotated(draft.state(), &certificate)?;
+    }
     draft.put_certificate(certificate.clone(), Some(&rotation.key));
     Ok(certificate)
 }
@@ -260,6 +223,8 @@ fn delete(
     selector: &Selector,
 ) -> Result<Reference, CertificateError> {
     let certificate = find(draft, caller, selector)?;
+    // A domain that comes to name it meanwhile changes this claim.
+    draft.claimed(&keys::certificate_use(certificate.uuid));
     let attached = attached(draft.state(), caller.account);
     if let Some(groups) = attached.get(&certificate.uuid) {
         return Err(CertificateError::Attached {
@@ -318,12 +283,31 @@ fn check_names(common_name: &str, read: &Examined) -> Result<(), CertificateErro
 }
 
 /// What stays when a certificate is rotated.
-struct Identity {
-    uuid: Uuid,
-    account: Uuid,
-    name: String,
-    created_at: OffsetDateTime,
-    common_name: String,
+pub(super) struct Identity {
+    pub(super) uuid: Uuid,
+    pub(super) account: Uuid,
+    pub(super) name: String,
+    pub(super) created_at: OffsetDateTime,
+    pub(super) common_name: String,
+}
+
+/// Whether two chains, read before, are for the same private key.
+pub(super) fn have_same_key(a: &str, b: &str) -> bool {
+    let key = examine::public_key(a);
+    key.is_some() && key == examine::public_key(b)
+}
+
+/// A certificate that was written down: the rest is read from its chain.
+pub(super) fn restored(
+    identity: Identity,
+    chain: &str,
+    key: Option<&Secret>,
+) -> Result<Certificate, ContractError> {
+    let read =
+        examine::examine(chain, key).map_err(|error| ContractError::invalid(error.to_string()))?;
+    check_names(&identity.common_name, &read)
+        .map_err(|error| ContractError::invalid(error.to_string()))?;
+    Ok(with_chain(identity, &read))
 }
 
 fn with_chain(identity: Identity, read: &Examined) -> Certificate {

@@ -25,7 +25,7 @@ pub(super) fn add_their_account(desired: &Desired, quotas: Quotas) {
         quotas,
     };
     wanted.access.accounts.insert(account.uuid, account);
-    desired.replace(&wanted).unwrap().outcome.unwrap();
+    desired.replace(&wanted.into()).unwrap().outcome.unwrap();
 }
 
 fn outcome<T, E: std::fmt::Display>(written: Written<Vec<Result<T, E>>>) -> String {
@@ -191,7 +191,12 @@ fn a_document_keeps_accounts_and_what_they_must_not_share() {
         assert_eq!(outcome(made), "done");
     }
     let settings = crate::plan::testing::gateway(&[]);
-    let exported = document::export(&desired.current(), &settings, None);
+    let exported = document::export(
+        &desired.current(),
+        &settings,
+        None,
+        &document::PrivateKeys::new(),
+    );
     let read = document::import(&exported, &gateway().vips).unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
     let (_, copy) = open(elsewhere.path());

@@ -277,7 +277,7 @@ pub(super) fn measure(groups: usize) -> Result<Vec<Figure>> {
     let directory = tempfile::tempdir()?;
     let store = RedbStore::open(&directory.path().join("store.redb"))?;
     let desired = Desired::load(Arc::new(store))?;
-    desired.replace(&state(groups)?)?.outcome?;
+    desired.replace(&state(groups)?.into())?.outcome?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
