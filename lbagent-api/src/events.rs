@@ -18,11 +18,21 @@ pub enum ObjectKind {
     Instance,
     /// A certificate.
     Certificate,
+    /// An account; told to operators only.
+    Account,
+    /// A token; told to operators only, by its label.
+    Token,
 }
 
 impl ObjectKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::ServiceGroup, Self::Instance, Self::Certificate];
+    pub const ALL: [Self; 5] = [
+        Self::ServiceGroup,
+        Self::Instance,
+        Self::Certificate,
+        Self::Account,
+        Self::Token,
+    ];
 
     /// The word in filters and events.
     pub const fn name(self) -> &'static str {
@@ -30,6 +40,8 @@ impl ObjectKind {
             Self::ServiceGroup => "service_group",
             Self::Instance => "instance",
             Self::Certificate => "certificate",
+            Self::Account => "account",
+            Self::Token => "token",
         }
     }
 }
@@ -144,8 +156,9 @@ pub fn parse_generation(name: &str, value: &str) -> Result<u64, ContractError> {
 fn parse_kind(word: &str) -> Result<ObjectKind, ContractError> {
     let found = ObjectKind::ALL.into_iter().find(|kind| kind.name() == word);
     found.ok_or_else(|| {
+        let known = ObjectKind::ALL.map(ObjectKind::name).join(", ");
         ContractError::invalid(format!(
-            "Invalid value '{word}' of 'kind': expected service_group, instance or certificate"
+            "Invalid value '{word}' of 'kind': expected {known}"
         ))
     })
 }
@@ -166,8 +179,15 @@ pub struct AuditQuery {
     pub uuids: Vec<Uuid>,
 }
 
-/// Event types of `/v1/audit`. lbagent starts no machines, so that no start of one fails.
-pub const AUDIT_TYPES: [&str; 3] = ["vm.state_change", "vm.start_failed", "gap"];
+/// Event types of `/v1/audit`. lbagent starts no machines, so that no start of one fails. Those that
+/// begin with `x.` are lbagent's own, and told to operators only.
+pub const AUDIT_TYPES: [&str; 5] = [
+    "vm.state_change",
+    "vm.start_failed",
+    "gap",
+    "x.account_change",
+    "x.token_change",
+];
 
 impl AuditQuery {
     /// Reads the pairs of a query string, already percent-decoded. Instances have no tags here: a
@@ -221,7 +241,7 @@ pub struct AuditEvent {
 /// The object of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditObject {
-    /// `i`: an instance.
+    /// `i`: an instance; `x.account`, `x.token`.
     pub r#type: String,
     /// Identity.
     pub uuid: Uuid,
@@ -231,7 +251,7 @@ pub struct AuditObject {
     pub tags: Vec<String>,
 }
 
-/// What happened to an instance.
+/// What happened to an instance; an account or a token is `created`, `changed` or `deleted`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditData {
     /// State before; absent for a new instance.

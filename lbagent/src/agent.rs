@@ -18,13 +18,12 @@ mod http;
 mod listen;
 mod lock;
 mod notify;
+mod offline;
 mod open_store;
 pub(crate) mod tls;
 mod wake;
 
-use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +35,7 @@ use tracing::info;
 use crate::api;
 use crate::config::Config;
 use crate::dataplane::{InterfaceStatus, KernelDataplane, LoadError, ObjectStatus, OpenOptions};
-use crate::desired::{Desired, DesiredError, Digest, document};
+use crate::desired::{Desired, DesiredError, Digest, TokenError};
 use crate::fragments;
 use crate::health::{self, HealthHandle};
 use crate::monitor::{Monitor, MonitorHandle};
@@ -44,6 +43,8 @@ use crate::plan::GatewaySettings;
 use crate::reconcile::{FillError, Reconciler, ReconcilerHandle, Timing, fill};
 use crate::store::StoreError;
 use lock::Lock;
+
+pub use offline::Offline;
 
 /// Why the agent ended, or did not start. The data plane, if there is one, goes on forwarding.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +96,18 @@ pub enum AgentError {
         #[source]
         source: anyhow::Error,
     },
+    /// The state document cannot be written.
+    #[error("cannot write the state document {}", path.display())]
+    Export {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No token was made.
+    #[error(transparent)]
+    NoToken(TokenError),
     /// The data plane could not be set up.
     #[error(transparent)]
     Dataplane(#[from] LoadError),
@@ -141,7 +154,7 @@ pub fn run(config: Config, import_state: Option<&Path>) -> Result<(), AgentError
     let store = open_store::open(&config.store_path())?;
     let desired = Arc::new(Desired::load(Arc::new(store))?);
     if let Some(path) = import_state {
-        import(&desired, path, &config.vips)?;
+        import(&desired, path, &config)?;
     }
     // Before the runtime: this opens netlink sockets of its own and may take a second.
     let (dataplane, object) = take_over(&config, &desired)?;
@@ -175,26 +188,12 @@ fn take_over(
     Ok((dataplane, object))
 }
 
-fn import(desired: &Desired, path: &Path, vips: &BTreeSet<IpAddr>) -> Result<(), AgentError> {
+fn import(desired: &Desired, path: &Path, config: &Config) -> Result<(), AgentError> {
     if !desired.current().is_empty() {
         info!(path = %path.display(), "the store is not empty: the state document is not imported");
         return Ok(());
     }
-    let read = || -> anyhow::Result<_> {
-        Ok(document::import(
-            &document::parse(&std::fs::read(path)?)?,
-            vips,
-        )?)
-    };
-    let wanted = read().map_err(|source| AgentError::Import {
-        path: path.to_owned(),
-        source,
-    })?;
-    let written = desired.replace(&wanted)?;
-    written.outcome.map_err(|error| AgentError::Import {
-        path: path.to_owned(),
-        source: error.into(),
-    })?;
+    let written = offline::import(desired, path, config)?;
     info!(path = %path.display(), generation = written.generation, "imported the state document");
     Ok(())
 }

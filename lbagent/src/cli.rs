@@ -9,6 +9,7 @@ use crate::config::{self, Overrides};
 use crate::dataplane::XdpMode;
 use crate::dataplane::decap::TcMode;
 use crate::decap::{self, MssSource};
+use crate::desired::Role;
 use crate::replay::{Ingress, ReplayOptions};
 
 const EXIT_CODES: &str = "\
@@ -40,6 +41,11 @@ pub enum Command {
     Run(RunArgs),
     /// Check the configuration: exit 0 when it can be used, 2 with every problem when it cannot
     Check(ConfigArgs),
+    /// Write down or replace what was asked for, while no agent runs: `lbctl state` does it with one
+    /// that runs
+    State(StateArgs),
+    /// Make tokens while no agent runs: `lbctl token` does it with one that runs
+    Token(TokenArgs),
     /// Take programs, links, maps, addresses, routes and changed settings off this host again. The
     /// desired state in the store stays
     Detach(ConfigArgs),
@@ -75,6 +81,91 @@ pub struct ConfigArgs {
     /// Settings laid over the file's.
     #[command(flatten)]
     pub overrides: Overrides,
+}
+
+/// What to do with the state.
+#[derive(Args, Debug)]
+pub struct StateArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: StateCommand,
+}
+
+/// What to do with the state.
+#[derive(Debug, Subcommand)]
+pub enum StateCommand {
+    /// Write the state document, JSON, to a file of mode 0600
+    Export {
+        /// Which configuration.
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// With the private keys of certificates
+        #[arg(long)]
+        private_keys: bool,
+        /// Where to; `-` is stdout
+        #[arg(default_value = "-")]
+        file: PathBuf,
+    },
+    /// Replace the state by that of a document, all or nothing
+    Import {
+        /// Which configuration.
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Where from; `-` is stdin
+        file: PathBuf,
+    },
+}
+
+/// What to do with tokens.
+#[derive(Args, Debug)]
+pub struct TokenArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: TokenCommand,
+}
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Create a token and print it: it is shown this once and kept nowhere
+    Create {
+        /// Which configuration.
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// What its holder may do
+        #[arg(long, value_enum, default_value = "operator")]
+        role: RoleWord,
+        /// The account that it acts for, by name or UUID; the default account without it
+        #[arg(long = "for", value_name = "ACCOUNT")]
+        of: Option<String>,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        label: String,
+        /// So many seconds it is good for; until it is revoked without it
+        #[arg(long, value_name = "SECONDS")]
+        expires_in_s: Option<u64>,
+    },
+}
+
+/// What the holder of a token may do.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RoleWord {
+    /// Everything, for every account
+    Operator,
+    /// Read and write within the account
+    Member,
+    /// Read within the account
+    Reader,
+}
+
+impl From<RoleWord> for Role {
+    fn from(word: RoleWord) -> Self {
+        match word {
+            RoleWord::Operator => Self::Operator,
+            RoleWord::Member => Self::Member,
+            RoleWord::Reader => Self::Reader,
+        }
+    }
 }
 
 /// The side that packets came in on.

@@ -3,11 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use lbagent::cli::{Cli, Command, ConfigArgs, DecapArgs, RunArgs};
+use lbagent::agent::{AgentError, Offline};
+use lbagent::cli::{Cli, Command, ConfigArgs, DecapArgs, RunArgs, StateCommand, TokenCommand};
 use lbagent::config::{Config, ConfigError};
 use lbagent::dataplane::decap::DecapError;
 use lbagent::dataplane::{DetachError, DetachOptions, LoadError, RollbackError, detach, rollback};
+use lbagent::desired::NewToken;
 use lbagent::{agent, decap, replay};
+use lbagent_api::access::TokenSpec;
 use tracing_subscriber::EnvFilter;
 
 /// Gives the memory of a large pass back to the host, where the C library's keeps hundreds of MiB.
@@ -33,6 +36,8 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run(&args),
         Command::Check(args) => load(&args).map(|_| println!("{}: ok", args.config.display())),
+        Command::State(args) => state(args.command),
+        Command::Token(args) => token(args.command),
         Command::Detach(args) => remove(&args),
         Command::Rollback(args) => roll_back(&args),
         Command::Replay(args) => replay(args),
@@ -69,18 +74,78 @@ fn load(args: &ConfigArgs) -> Result<Config, Failure> {
 
 fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = load(&args.config)?;
-    agent::run(config, args.import_state.as_deref()).map_err(|error| {
-        let exit = match &error {
-            agent::AgentError::Running { .. }
-            | agent::AgentError::Dataplane(LoadError::PinsInUse { .. }) => Exit::Running,
-            agent::AgentError::Privileges { .. }
-            | agent::AgentError::Dataplane(LoadError::NotPermitted) => Exit::Privileges,
-            agent::AgentError::Dataplane(error) if error.is_of_host() => Exit::Failed,
-            agent::AgentError::Dataplane(_) | agent::AgentError::Fill(_) => Exit::Dataplane,
-            _ => Exit::Failed,
-        };
-        Failure(exit, error.into())
+    agent::run(config, args.import_state.as_deref()).map_err(failed)
+}
+
+fn failed(error: AgentError) -> Failure {
+    let exit = match &error {
+        AgentError::Running { .. } | AgentError::Dataplane(LoadError::PinsInUse { .. }) => {
+            Exit::Running
+        }
+        AgentError::Privileges { .. } | AgentError::Dataplane(LoadError::NotPermitted) => {
+            Exit::Privileges
+        }
+        AgentError::Dataplane(error) if error.is_of_host() => Exit::Failed,
+        AgentError::Dataplane(_) | AgentError::Fill(_) => Exit::Dataplane,
+        _ => Exit::Failed,
+    };
+    Failure(exit, error.into())
+}
+
+/// The store, which an agent that runs has for itself.
+fn open_store(config: &ConfigArgs, instead: &str) -> Result<Offline, Failure> {
+    let config = load(config)?;
+    Offline::open(config).map_err(|error| match error {
+        AgentError::Running { pid, .. } => {
+            let pid = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+            let text = format!("lbagent is running{pid}; stop it, or use `{instead}`");
+            Failure(Exit::Running, anyhow::anyhow!(text))
+        }
+        error => failed(error),
     })
+}
+
+fn state(command: StateCommand) -> Result<(), Failure> {
+    match command {
+        StateCommand::Export {
+            config,
+            private_keys,
+            file,
+        } => {
+            let store = open_store(&config, "lbctl state export")?;
+            store.export(&file, private_keys).map_err(failed)
+        }
+        StateCommand::Import { config, file } => {
+            let store = open_store(&config, "lbctl state import")?;
+            let written = store.import(&file).map_err(failed)?;
+            if written.outcome.tokens_left_out {
+                eprintln!("lbagent: the store has tokens: those of the document were left out");
+            }
+            println!("imported, generation {}", written.generation);
+            Ok(())
+        }
+    }
+}
+
+fn token(command: TokenCommand) -> Result<(), Failure> {
+    let TokenCommand::Create {
+        config,
+        role,
+        of,
+        label,
+        expires_in_s,
+    } = command;
+    let spec = TokenSpec {
+        role: role.into(),
+        account: of,
+        label,
+        expires_in_s,
+    };
+    let new = NewToken::try_from(spec);
+    let new = new.map_err(|error| Failure(Exit::Config, anyhow::anyhow!(error.message)))?;
+    let store = open_store(&config, "lbctl token create")?;
+    println!("{}", store.create_token(&new).map_err(failed)?);
+    Ok(())
 }
 
 fn remove(args: &ConfigArgs) -> Result<(), Failure> {

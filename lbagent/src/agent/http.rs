@@ -16,11 +16,15 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::sync::{Semaphore, watch};
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
 /// Longest time until a request's head is complete, from the connection's start or from the answer
 /// before it: so this is also how long a connection may be idle.
 const HEAD: Duration = Duration::from_secs(15);
+/// Longest time that a client may leave an answer, or a stream of events, unread. Until then it holds
+/// memory, and a place for streams.
+const UNREAD: Duration = Duration::from_secs(20);
 /// Largest head of a request.
 const HEAD_SIZE: usize = 64 << 10;
 /// Connections of a listener at a time; who comes later waits in the kernel's queue. Each listener
@@ -51,7 +55,9 @@ where
         };
         let router = router.clone();
         let service = service_fn(move |request| answer(router.clone(), peer.clone(), request));
-        let connection = http.serve_connection(TokioIo::new(stream), service);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(UNREAD));
+        let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // Its end is all that there is to know: clients go away as they like.

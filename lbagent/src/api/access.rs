@@ -1,11 +1,9 @@
 //! `/v1/x/accounts` and `/v1/x/tokens`, for operators, and `/v1/users/quotas`.
 
-use std::time::Duration;
-
 use axum::extract::State;
 use lbagent_api::access::{
-    Account, AccountSpec, AccountsData, DEFAULT_ACCOUNT_NAME, NewTokenData, NoLimits, Quotas,
-    QuotasData, QuotasSpec, QuotasStats, Token, TokenSpec, TokensData, UserQuotas,
+    Account, AccountSpec, AccountsData, NewTokenData, NoLimits, Quotas, QuotasData, QuotasSpec,
+    QuotasStats, Token, TokenSpec, TokensData, UserQuotas,
 };
 use lbagent_api::request::{parse_body, validate_name};
 use lbagent_api::{ContractError, Envelope, ErrorCode, Item, ItemError, Selector};
@@ -16,11 +14,6 @@ use super::auth::{As, Operator};
 use super::request::{Body, Named, Word};
 use super::respond::{Answer, answer, change};
 use crate::desired::{self, AccountError, Caller, DesiredState, NewToken, TokenError};
-
-/// Longest label of a token.
-const MAX_LABEL: usize = 128;
-/// Longest life of a token: ten years, in seconds.
-const MAX_LIFETIME: u64 = 10 * 365 * 86_400;
 
 pub(super) async fn list_accounts(State(context): State<Shared>, _: Operator) -> Answer {
     let state = context.desired.current();
@@ -113,39 +106,12 @@ pub(super) async fn list_tokens(State(context): State<Shared>, _: Operator) -> A
 }
 
 pub(super) async fn create_token(State(context): State<Shared>, _: Operator, body: Body) -> Answer {
-    let new = valid(parse_body(&body.0)?)?;
+    let new = NewToken::try_from(parse_body::<TokenSpec>(&body.0)?)?;
     let now = OffsetDateTime::now_utc();
     let (written, _) = change(&context, move |desired| desired.create_token(&new, now)).await?;
     let (token, secret) = written.outcome?;
     let token = token_shown(&context.desired.current(), &token);
     answer(Envelope::success(NewTokenData { token, secret }))
-}
-
-fn valid(spec: TokenSpec) -> Result<NewToken, ContractError> {
-    let TokenSpec {
-        role,
-        account,
-        label,
-        expires_in_s,
-    } = spec;
-    if label.len() > MAX_LABEL || label.contains(char::is_control) {
-        return Err(ContractError::invalid(format!(
-            "Invalid 'label': expected {MAX_LABEL} bytes at most, without control characters"
-        )));
-    }
-    if let Some(seconds) = expires_in_s
-        && !(1..=MAX_LIFETIME).contains(&seconds)
-    {
-        return Err(ContractError::invalid(format!(
-            "Invalid 'expires_in_s' {seconds}: expected 1 to {MAX_LIFETIME}"
-        )));
-    }
-    Ok(NewToken {
-        role,
-        account: Selector::from_word(account.as_deref().unwrap_or(DEFAULT_ACCOUNT_NAME)),
-        label,
-        lifetime: expires_in_s.map(Duration::from_secs),
-    })
 }
 
 pub(super) async fn revoke_token(

@@ -146,6 +146,25 @@ fn event(name: &str, data: &impl Serialize) -> Event {
     event.json_data(data).unwrap_or_default()
 }
 
+/// Where a client goes on that was here before.
+fn after_last(headers: &HeaderMap) -> Result<Option<u64>, ContractError> {
+    let id = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let last = id.map(|id| parse_generation("Last-Event-ID", id));
+    Ok(last.transpose()?.map(|last| last.saturating_add(1)))
+}
+
+/// Gives events their generations as ids. A client that comes back must not miss the rest of a
+/// transaction: only the last event of a generation has its id.
+fn with_ids(events: Vec<(Event, u64)>) -> Vec<Event> {
+    let generations: Vec<u64> = events.iter().map(|(_, generation)| *generation).collect();
+    let next = generations.into_iter().skip(1).map(Some).chain([None]);
+    let told = |((event, generation), next): ((Event, u64), Option<u64>)| match next {
+        Some(next) if next == generation => event,
+        _ => event.id(generation.to_string()),
+    };
+    events.into_iter().zip(next).map(told).collect()
+}
+
 pub(super) async fn events(
     State(context): State<Shared>,
     As(caller): As,
@@ -162,30 +181,21 @@ pub(super) async fn events(
         None if !is_operator => Some(caller.account),
         account => account,
     };
-    let from = match headers.get("last-event-id").and_then(|id| id.to_str().ok()) {
-        Some(id) => Some(parse_generation("Last-Event-ID", id)? + 1),
-        None => query.from,
-    };
+    let from = after_last(&headers)?.or(query.from);
     let source = Source::open(&context, from, is_operator)?;
     let is_wanted = move |it: &ObjectChange| {
-        (query.kinds.is_empty() || query.kinds.contains(&it.change.kind))
+        may_see(caller, it)
+            && (query.kinds.is_empty() || query.kinds.contains(&it.change.kind))
             && account.is_none_or(|account| account == it.change.account)
     };
     let tell = move |happened| match happened {
         Happened::Changes(changes) => {
             let wanted: Vec<_> = changes.iter().filter(|it| is_wanted(it)).collect();
-            let next = wanted.iter().skip(1).map(|it| Some(it.change.generation));
-            let next = next.chain([None]);
-            let tell = |(it, next): (&&ObjectChange, Option<u64>)| {
+            let told = wanted.iter().map(|it| {
                 let told = event(it.change.r#type.name(), &it.change);
-                // A client that comes back must not miss the rest of a transaction: only the last
-                // event of a generation has its id.
-                match next == Some(it.change.generation) {
-                    true => told,
-                    false => told.id(it.change.generation.to_string()),
-                }
-            };
-            wanted.iter().zip(next).map(tell).collect()
+                (told, it.change.generation)
+            });
+            with_ids(told.collect())
         }
         Happened::Applied(result) => vec![event(
             "applied",
@@ -201,40 +211,65 @@ pub(super) async fn events(
     Ok(stream_of(source, HEARTBEAT, tell))
 }
 
-pub(super) async fn audit(State(context): State<Shared>, As(caller): As, pairs: Pairs) -> Answer {
+/// Who may do what is a matter of operators.
+fn may_see(caller: Caller, it: &ObjectChange) -> bool {
+    let is_access = matches!(it.change.kind, ObjectKind::Account | ObjectKind::Token);
+    !is_access || caller.role == Role::Operator
+}
+
+pub(super) async fn audit(
+    State(context): State<Shared>,
+    As(caller): As,
+    pairs: Pairs,
+    headers: HeaderMap,
+) -> Answer {
     let query = AuditQuery::parse(pairs.iter())?;
-    let source = Source::open(&context, None, false)?;
+    let source = Source::open(&context, after_last(&headers)?, false)?;
     let tell = move |happened| match happened {
         Happened::Changes(changes) => {
-            let wanted = changes.iter().filter_map(|it| audited(it, caller, &query));
-            wanted.map(|told| event(&told.r#type, &told)).collect()
+            let told = changes.iter().filter_map(|it| {
+                let told = audited(it, caller, &query)?;
+                Some((event(&told.r#type, &told), it.change.generation))
+            });
+            with_ids(told.collect())
         }
-        Happened::Gap(gap) => vec![event("gap", &lost(gap))],
+        Happened::Gap(gap) => vec![event("gap", &lost(gap)).id((gap.next - 1).to_string())],
         Happened::Applied(_) => Vec::new(),
     };
     Ok(stream_of(source, AUDIT_HEARTBEAT, tell))
 }
 
-/// A change of an instance's state, if it is one that this client wants to see.
+/// A change, if it is one that this client wants to see, and may. Instances are told by their
+/// states, to their account; accounts and tokens to every operator.
 fn audited(it: &ObjectChange, caller: Caller, query: &AuditQuery) -> Option<AuditEvent> {
-    const TYPE: &str = "vm.state_change";
+    let (r#type, object) = match it.change.kind {
+        ObjectKind::Instance => ("vm.state_change", "i"),
+        ObjectKind::Account => ("x.account_change", "x.account"),
+        ObjectKind::Token => ("x.token_change", "x.token"),
+        ObjectKind::ServiceGroup | ObjectKind::Certificate => return None,
+    };
+    let is_instance = it.change.kind == ObjectKind::Instance;
     let uuid: Uuid = it.change.uuid;
-    let is_asked = (query.events.is_empty() || query.events.iter().any(|asked| asked == TYPE))
+    let is_asked = (query.events.is_empty() || query.events.iter().any(|asked| asked == r#type))
         && (query.uuids.is_empty() || query.uuids.contains(&uuid));
-    let is_visible = it.change.account == caller.account;
-    let is_change = it.change.kind == ObjectKind::Instance && it.state_before != it.state_now;
+    let is_visible = may_see(caller, it) && (!is_instance || it.change.account == caller.account);
+    let is_change = !is_instance || it.state_before != it.state_now;
+    let (prev, new) = match is_instance {
+        true => (it.state_before.clone(), it.state_now.as_deref()),
+        false => (None, Some(it.change.r#type.name())),
+    };
     (is_asked && is_visible && is_change).then(|| AuditEvent {
-        r#type: TYPE.to_owned(),
+        r#type: r#type.to_owned(),
         timestamp: OffsetDateTime::now_utc(),
         object: Some(AuditObject {
-            r#type: "i".to_owned(),
+            r#type: object.to_owned(),
             uuid,
             owner: it.change.account,
             tags: Vec::new(),
         }),
         data: Some(AuditData {
-            prev: it.state_before.clone(),
-            new: it.state_now.clone().unwrap_or_else(|| "deleted".to_owned()),
+            prev,
+            new: new.unwrap_or("deleted").to_owned(),
         }),
         dropped: None,
     })

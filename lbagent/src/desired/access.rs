@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use lbagent_api::Selector;
-use lbagent_api::access::{DEFAULT_ACCOUNT_NAME, Quotas, Role};
+use lbagent_api::access::{DEFAULT_ACCOUNT_NAME, Quotas, Role, TokenSpec};
+use lbagent_api::{ContractError, Selector};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -11,6 +11,11 @@ use uuid::Uuid;
 use super::draft::Draft;
 use super::secret::{self, Digest};
 use super::{Caller, DEFAULT_ACCOUNT, Desired, DesiredError, SharedMap, Written, keys};
+
+/// Longest label of a token.
+const MAX_LABEL: usize = 128;
+/// Longest life of a token: ten years, in seconds.
+const MAX_LIFETIME: u64 = 10 * 365 * 86_400;
 
 /// Who may ask for what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -169,6 +174,37 @@ pub struct NewToken {
     pub label: String,
     /// So long it is good for.
     pub lifetime: Option<Duration>,
+}
+
+impl TryFrom<TokenSpec> for NewToken {
+    type Error = ContractError;
+
+    fn try_from(spec: TokenSpec) -> Result<Self, ContractError> {
+        let TokenSpec {
+            role,
+            account,
+            label,
+            expires_in_s,
+        } = spec;
+        if label.len() > MAX_LABEL || label.contains(char::is_control) {
+            return Err(ContractError::invalid(format!(
+                "Invalid 'label': expected {MAX_LABEL} bytes at most, without control characters"
+            )));
+        }
+        if let Some(seconds) = expires_in_s
+            && !(1..=MAX_LIFETIME).contains(&seconds)
+        {
+            return Err(ContractError::invalid(format!(
+                "Invalid 'expires_in_s' {seconds}: expected 1 to {MAX_LIFETIME}"
+            )));
+        }
+        Ok(Self {
+            role,
+            account: Selector::from_word(account.as_deref().unwrap_or(DEFAULT_ACCOUNT_NAME)),
+            label,
+            lifetime: expires_in_s.map(Duration::from_secs),
+        })
+    }
 }
 
 /// What became of a change.

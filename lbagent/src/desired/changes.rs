@@ -24,6 +24,7 @@ struct Head {
     uuid: Uuid,
     #[serde(default)]
     account: Uuid,
+    #[serde(alias = "label")]
     name: String,
     state: Option<State>,
 }
@@ -37,7 +38,7 @@ struct State {
 pub struct ChangeWatch(Box<dyn Watch>);
 
 impl Desired {
-    /// Every change of a service group, an instance or a certificate, from a generation on
+    /// Every change of an object, an account or a token, from a generation on
     /// (inclusive).
     pub fn changes(&self, from: u64) -> ChangeWatch {
         ChangeWatch(self.watch("/", from))
@@ -62,6 +63,8 @@ fn object_change(event: &Event) -> Option<ObjectChange> {
         (keys::GROUPS, ObjectKind::ServiceGroup),
         (keys::INSTANCES, ObjectKind::Instance),
         (keys::CERTIFICATES, ObjectKind::Certificate),
+        (keys::ACCOUNTS, ObjectKind::Account),
+        (keys::TOKENS, ObjectKind::Token),
     ];
     let (_, kind) = kinds
         .into_iter()
@@ -88,7 +91,10 @@ fn object_change(event: &Event) -> Option<ObjectChange> {
             kind,
             uuid: head.uuid,
             name: head.name,
-            account: head.account,
+            account: match kind {
+                ObjectKind::Account => head.uuid,
+                _ => head.account,
+            },
             generation: event.revision(),
         },
         state_before,

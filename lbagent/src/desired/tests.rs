@@ -2,6 +2,7 @@ mod accounts;
 mod export;
 mod membership;
 mod model;
+mod readers;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -240,6 +240,53 @@ async fn the_audit_tells_states_of_instances() {
 }
 
 #[tokio::test]
+async fn accounts_and_tokens_are_told() {
+    let server = Server::start();
+    let before = server.desired.current().generation;
+    let kinds = "/v1/x/events?kind=account,token";
+    let mut stream = Stream::open(&server, kinds, None).await;
+    let mut audit = Stream::open(&server, "/v1/audit", None).await;
+    let send = async |request: &str, body: Value| {
+        let (status, answer) = server.call(request, body.to_string()).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["data"].clone()
+    };
+    send("POST /v1/x/accounts", json!({"name": "a"})).await;
+    let made = json!({"role": "member", "account": "a", "label": "ci"});
+    let made = send("POST /v1/x/tokens", made).await;
+    let quotas = json!({"quotas": {"instances": 1}});
+    send("PUT /v1/x/accounts/a/quotas", quotas).await;
+    let uuid = made["token"]["uuid"].as_str().unwrap();
+    send(&format!("DELETE /v1/x/tokens/{uuid}"), json!({})).await;
+    let secret = made["secret"].as_str().unwrap();
+    let told = [
+        ("created", "account a"),
+        ("created", "token ci"),
+        ("changed", "account a"),
+        ("deleted", "token ci"),
+    ];
+    for (generation, (what, object)) in (before + 1..).zip(told) {
+        let expected = (what.to_owned(), Some(generation), object.to_owned());
+        assert_eq!(stream.change().await, expected);
+        let (name, id, data) = audit.next().await.unwrap();
+        let kind = object.split(' ').next().unwrap();
+        assert_eq!(
+            (name, id, &data["data"]["new"]),
+            (format!("x.{kind}_change"), Some(generation), &what.into())
+        );
+        assert_eq!(data["object"]["type"], format!("x.{kind}"));
+        assert!(!data.to_string().contains(secret));
+    }
+    let path = "/v1/audit?events=x.token_change";
+    let mut again = Stream::open(&server, path, Some(before)).await;
+    let (_, id, data) = again.next().await.unwrap();
+    assert_eq!(
+        (id, &data["object"]["uuid"]),
+        (Some(before + 2), &uuid.into())
+    );
+}
+
+#[tokio::test]
 async fn there_are_places_for_so_many_streams() {
     let server = Server::start();
     let mut streams = Vec::new();
