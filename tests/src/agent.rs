@@ -253,6 +253,11 @@ impl Agent {
         self.host.run(|| request.send(api))
     }
 
+    /// Runs `work` where the daemon runs. Sockets that it returns stay there.
+    pub fn on_host<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.host.run(work)
+    }
+
     /// `GET`.
     pub fn get(&self, path: &str) -> Result<Response> {
         self.request("GET", path, None)

@@ -93,7 +93,19 @@ const BY_UUID: &[(&str, &str, &str)] = &[
     ("PUT", "/v1/instances/stop", r#"[{"uuid":"*"}]"#),
     ("PUT", "/v1/instances/start", r#"[{"uuid":"*"}]"#),
     ("GET", "/v1/users/*/quotas", ""),
+    ("GET", "/v1/certificates/*", ""),
+    ("GET", "/v1/certificates?uuid=*", ""),
+    ("GET", "/v1/certificates", r#"[{"uuid":"*"}]"#),
+    ("DELETE", "/v1/certificates/*", ""),
+    ("DELETE", "/v1/certificates", r#"[{"uuid":"*"}]"#),
+    ("PUT", "/v1/certificates/*", ROTATION),
+    ("POST", "/v1/services", NAMES_CERTIFICATE),
+    ("GET", "/v1/x/events?account=*", ""),
 ];
+/// Chain and key are put in below.
+const ROTATION: &str = r#"{"chain":"CHAIN","pkey":"PKEY"}"#;
+const NAMES_CERTIFICATE: &str = r#"{"name":"spy","services":[{"port":1,"protocol":"tcp"}],
+    "domains":[{"name":"hidden.example.com.","certificate":{"uuid":"*"}}]}"#;
 const BY_WORD: &[(&str, &str, &str)] = &[
     ("GET", "/v1/services?name=*", ""),
     ("GET", "/v1/services", r#"[{"name":"*"}]"#),
@@ -115,7 +127,27 @@ const BY_WORD: &[(&str, &str, &str)] = &[
         "/v1/x/instances/*/policy",
         r#"{"policy":{"weight":0}}"#,
     ),
+    ("GET", "/v1/certificates?name=*", ""),
+    ("DELETE", "/v1/certificates", r#"[{"name":"*"}]"#),
+    (
+        "PUT",
+        "/v1/certificates",
+        r#"{"name":"*","chain":"CHAIN","pkey":"PKEY"}"#,
+    ),
+    (
+        "POST",
+        "/v1/services",
+        r#"{"name":"spy","services":[{"port":1,"protocol":"tcp"}],
+            "domains":[{"name":"hidden.example.com.","certificate":{"name":"*"}}]}"#,
+    ),
 ];
+
+/// A certificate in the form of a request.
+fn certificate(name: &str) -> Value {
+    let made = rcgen::generate_simple_self_signed(vec!["hidden.example.com".to_owned()]).unwrap();
+    json!({"name": name, "common_name": "hidden.example.com", "chain": made.cert.pem(),
+           "pkey": made.signing_key.serialize_pem()})
+}
 
 #[test]
 fn an_object_of_another_account_answers_as_one_that_does_not_exist() {
@@ -131,11 +163,14 @@ fn an_object_of_another_account_answers_as_one_that_does_not_exist() {
         "network_interfaces": [{"ip": "10.66.0.11/32"}], "service_group": {"name": "secret"}});
     let instance = gateway.done(&a, "POST", "/v1/instances", new);
     let uuid = |data: &Value, kind: &str| data[kind][0]["uuid"].as_str().unwrap().to_owned();
+    let stored = gateway.done(&a, "POST", "/v1/certificates", certificate("secret"));
+    let stored = uuid(&stored, "certificates");
     let (group, instance) = (uuid(&group, "service_groups"), uuid(&instance, "instances"));
     let seen = |token: &str| {
         [
             "/v1/services",
             "/v1/instances",
+            "/v1/certificates",
             "/v1/x/service-groups/secret/policy",
         ]
         .map(|path| {
@@ -145,9 +180,14 @@ fn an_object_of_another_account_answers_as_one_that_does_not_exist() {
         })
     };
     let before = seen(&a);
+    let other = certificate("other");
     let ask = |(method, path, body): (&str, &str, &str), word: &str| {
-        let body =
-            (!body.is_empty()).then(|| serde_json::from_str(&body.replace('*', word)).unwrap());
+        let mut body = body.replace('*', word);
+        for (place, member) in [("CHAIN", "chain"), ("PKEY", "pkey")] {
+            let text = other[member].to_string();
+            body = body.replace(place, text.trim_matches('"'));
+        }
+        let body = (!body.is_empty()).then(|| serde_json::from_str(&body).unwrap());
         let answer = gateway.call(&b, method, &path.replace('*', word), body);
         let mut json = answer.json().unwrap();
         json.as_object_mut().unwrap().remove("op_time_us");
@@ -156,7 +196,7 @@ fn an_object_of_another_account_answers_as_one_that_does_not_exist() {
     let unknown = "0dead000-0000-4000-8000-00000000dead";
     for &request in BY_UUID {
         let expected = ask(request, unknown);
-        for theirs in [&group, &instance, &a_uuid] {
+        for theirs in [&group, &instance, &stored, &a_uuid] {
             assert_eq!(ask(request, theirs), expected, "{request:?}");
         }
     }
@@ -166,11 +206,13 @@ fn an_object_of_another_account_answers_as_one_that_does_not_exist() {
         let expected = ask(request, unknown);
         assert_eq!(ask(request, &group), expected, "{request:?}");
         assert_eq!(ask(request, &instance), expected, "{request:?}");
+        assert_eq!(ask(request, &stored), expected, "{request:?}");
     }
     assert_eq!(seen(&a), before, "nothing of theirs has changed");
     for (path, kind) in [
         ("/v1/services", "service_groups"),
         ("/v1/instances", "instances"),
+        ("/v1/certificates", "certificates"),
     ] {
         let listing = gateway.call(&b, "GET", path, None).json().unwrap();
         assert_eq!(listing["data"][kind], json!([]), "{path}");
@@ -233,7 +275,15 @@ fn roles_expiry_and_revocation_hold_at_once() {
         200
     );
     for path in [
-        "status", "table", "counters", "trace", "monitor", "state", "accounts", "tokens",
+        "status",
+        "table",
+        "counters",
+        "trace",
+        "monitor",
+        "state",
+        "state?private_keys=true",
+        "accounts",
+        "tokens",
     ] {
         let path = format!("/v1/x/{path}");
         for token in [&member, &reader] {

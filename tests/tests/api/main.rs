@@ -2,14 +2,17 @@
 
 mod abuse;
 mod accounts;
+mod agent_crash;
 mod clients;
 mod curl_2024;
+mod event_streams;
 mod go_forms;
 mod js_sdk;
 mod lbctl;
 mod lbctl_files;
 mod lbctl_profiles;
 mod membership;
+mod offline;
 mod policy;
 mod python_sdk;
 mod raw_http;

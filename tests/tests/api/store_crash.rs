@@ -7,13 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lbagent::store::{RedbStore, Store};
-use lbagent_tests::agent::{Agent, Config, binary};
+use lbagent_tests::agent::binary;
 use lbagent_tests::poll::keep_pace;
 use lbagent_tests::random::Random;
 use lbagent_tests::slowness::repetitions;
-use lbagent_tests::topology::{Shape, Topology};
-use lbagent_tests::{require_root, store_load};
-use serde_json::{Value, json};
+use lbagent_tests::store_load;
 
 fn start_writer(path: &Path) -> Child {
     let mut command = Command::new(binary("LB_STORE_WRITER_BIN", "lb-store-writer"));
@@ -81,68 +79,4 @@ fn every_acknowledged_transaction_survives_a_kill_and_none_is_half_there() {
         acknowledged > u64::from(repetitions(60)),
         "the load was no load"
     );
-}
-
-/// The names of a daemon's service groups, each of which publishes the port of its number.
-fn groups(agent: &Agent) -> Vec<String> {
-    let listed = agent.call("GET", "/v1/services", None).unwrap();
-    let listed = listed["service_groups"].as_array().unwrap();
-    let whole = |group: &Value| {
-        let name = group["name"].as_str().unwrap().to_owned();
-        assert_eq!(
-            format!("g{}", group["services"][0]["port"]),
-            name,
-            "{group}"
-        );
-        name
-    };
-    listed.iter().map(whole).collect()
-}
-
-#[test]
-fn a_killed_agent_has_every_change_that_it_answered() {
-    require_root!();
-    let topology = Topology::build(Shape::Routed, 1).unwrap();
-    let config = Config::new(&topology);
-    let mut agent = Agent::start(&topology.gateway, &config).unwrap();
-    let mut chance = Random::new(2);
-    let mut next = 1000;
-    let mut answered = Vec::new();
-    for round in 0..repetitions(6) {
-        let deadline = Duration::from_millis(chance.below(150) as u64);
-        let pid = nix::unistd::Pid::from_raw(agent.pid().unwrap() as i32);
-        let killer = std::thread::spawn(move || {
-            keep_pace(Instant::now(), deadline);
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
-        });
-        // The first request that gets no answer is the one that the kill cut off.
-        loop {
-            let services = json!([{"port": next, "protocol": "tcp", "handlers": []}]);
-            let body = json!({"name": format!("g{next}"), "services": services});
-            let made = agent.call("POST", "/v1/services", Some(&body));
-            next += 1;
-            match made {
-                Ok(_) => answered.push(format!("g{}", next - 1)),
-                Err(_) => break,
-            }
-        }
-        killer.join().unwrap();
-        agent.kill().unwrap();
-        agent.launch().unwrap();
-        let mut found = groups(&agent);
-        found.sort();
-        let cut_off = format!("g{}", next - 1);
-        let is_known = |name: &&String| answered.contains(name) || **name == cut_off;
-        assert_eq!(
-            found.iter().filter(is_known).count(),
-            found.len(),
-            "{found:?}"
-        );
-        let missing: Vec<_> = answered
-            .iter()
-            .filter(|name| !found.contains(name))
-            .collect();
-        assert_eq!(missing, Vec::<&String>::new(), "round {round}");
-        answered = found;
-    }
 }
