@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -126,7 +125,7 @@ impl fmt::Debug for Token {
 }
 
 /// A client of one agent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
     endpoint: Endpoint,
@@ -188,13 +187,12 @@ impl Client {
         self.call(method, path, Some(body))
     }
 
-    /// Sends a request whose answer is lines without an end; `each` gets one after the other until
-    /// it says that it has seen enough.
+    /// Sends a request whose answer is lines without an end. The last of them is the error that it
+    /// ended with.
     pub fn stream(
         &self,
         path: &str,
-        mut each: impl FnMut(&str) -> Result<ControlFlow<()>, CtlError>,
-    ) -> Result<(), CtlError> {
+    ) -> Result<impl Iterator<Item = Result<String, CtlError>>, CtlError> {
         let request = self.request(Method::GET, path, None)?;
         let request = self.agent.configure_request(request);
         let mut response = self
@@ -204,21 +202,19 @@ impl Client {
         let status = response.status().as_u16();
         if status != 200 {
             let text = self.read(&mut response)?;
-            return self.open::<serde_json::Value>(status, &text).map(drop);
+            self.open::<serde_json::Value>(status, &text)?;
         }
-        for line in BufReader::new(response.body_mut().as_reader()).lines() {
-            let line = line.map_err(|error| CtlError::Unreachable {
-                endpoint: self.endpoint.to_string(),
-                reason: strip_os_code(&error.to_string()),
-            })?;
-            if each(&line)?.is_break() {
-                return Ok(());
-            }
-        }
-        Err(CtlError::Unreachable {
-            endpoint: self.endpoint.to_string(),
-            reason: "the agent ended the stream".to_owned(),
-        })
+        let endpoint = self.endpoint.to_string();
+        let ended = move |reason: String| CtlError::Unreachable {
+            endpoint: endpoint.clone(),
+            reason,
+        };
+        let end = ended("the agent ended the stream".to_owned());
+        let lines = BufReader::new(response.into_body().into_reader()).lines();
+        let line = move |line: std::io::Result<String>| {
+            line.map_err(|error| ended(strip_os_code(&error.to_string())))
+        };
+        Ok(lines.map(line).chain([Err(end)]))
     }
 
     fn call<D: DeserializeOwned>(

@@ -7,6 +7,7 @@ mod connection;
 mod error;
 mod filter;
 mod manifest;
+mod news;
 mod output;
 mod paging;
 mod profile;
@@ -19,12 +20,12 @@ mod unix_socket;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::client::Client;
+use crate::cmd::watch::Pace;
 use crate::connection::Connection;
 use crate::error::{CtlError, exit};
 use crate::output::Format;
@@ -161,7 +162,7 @@ fn run(cli: Cli) -> Result<(), CtlError> {
     let mut client = cli.connection.client()?;
     client.keeps_answers = format == Format::Raw;
     match cli.command.watch() {
-        Some(every) => cmd::watch::run(every, || dispatch(&cli.command, &client, format)),
+        Some(pace) => cmd::watch::run(pace, &client, || dispatch(&cli.command, &client, format)),
         None => dispatch(&cli.command, &client, format),
     }
 }
@@ -192,15 +193,15 @@ fn dispatch(command: &Command, client: &Client, format: Format) -> Result<(), Ct
 }
 
 impl Command {
-    /// How often it is asked for again.
-    const fn watch(&self) -> Option<Duration> {
+    /// When it is asked for again.
+    const fn watch(&self) -> Option<Pace> {
         match self {
             Self::Service(command) => command.watch(),
             Self::Instance(command) => command.watch(),
-            Self::Show(arguments) => arguments.watch.every,
-            Self::Status(arguments) => arguments.watch.every,
-            Self::Counters(arguments) => arguments.watch.every,
-            Self::Health(arguments) => arguments.watch.every,
+            Self::Show(arguments) => arguments.watch.pace,
+            Self::Status(arguments) => arguments.watch.pace,
+            Self::Counters(arguments) => arguments.watch.pace,
+            Self::Health(arguments) => arguments.watch.pace,
             _ => None,
         }
     }

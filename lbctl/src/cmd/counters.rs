@@ -15,7 +15,7 @@ pub struct Arguments {
     #[arg(short, long)]
     all: bool,
     #[command(flatten)]
-    pub watch: super::watch::Arguments,
+    pub watch: super::watch::Polling,
 }
 
 /// Runs the command.

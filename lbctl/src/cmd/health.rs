@@ -17,7 +17,7 @@ pub struct Arguments {
     #[arg(value_name = "GROUP", value_parser = NonEmptyStringValueParser::new())]
     group: Option<String>,
     #[command(flatten)]
-    pub watch: super::watch::Arguments,
+    pub watch: super::watch::Polling,
 }
 
 /// Runs the command.

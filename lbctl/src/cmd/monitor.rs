@@ -1,7 +1,6 @@
 //! `lbctl monitor`: what becomes of packets, as it happens.
 
 use std::net::{IpAddr, SocketAddr};
-use std::ops::ControlFlow;
 
 use clap::Args;
 use lbagent_api::monitor::{FlowEvent, MonitorLine, parse_sample};
@@ -55,19 +54,19 @@ pub fn run(arguments: &Arguments, client: &Client, format: Format) -> Result<(),
     if left == 0 {
         return Ok(());
     }
-    client.stream(&path, |line| {
-        let read: MonitorLine = serde_json::from_str(line)
+    for line in client.stream(&path)? {
+        let line = line?;
+        let read: MonitorLine = serde_json::from_str(&line)
             .map_err(|error| CtlError::Local(format!("cannot understand '{line}': {error}")))?;
         tell(&read, format)?;
         if let MonitorLine::Event(_) = read {
             left -= 1;
         }
-        Ok(if left == 0 {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        })
-    })
+        if left == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Packets go to stdout, what is to say about them to stderr.

@@ -79,10 +79,10 @@ pub struct Remove {
 }
 
 impl Command {
-    /// How often it is asked for again.
-    pub const fn watch(&self) -> Option<Duration> {
+    /// When it is asked for again.
+    pub const fn watch(&self) -> Option<watch::Pace> {
         match self {
-            Self::Get { watch, .. } | Self::Ls { watch, .. } => watch.every,
+            Self::Get { watch, .. } | Self::Ls { watch, .. } => watch.pace,
             _ => None,
         }
     }

@@ -33,7 +33,7 @@ pub struct Arguments {
     #[arg(value_name = "SERVICE")]
     service: Option<String>,
     #[command(flatten)]
-    pub watch: super::watch::Arguments,
+    pub watch: super::watch::Polling,
 }
 
 /// Runs the command.

@@ -20,7 +20,7 @@ pub struct Arguments {
     #[arg(long)]
     check: bool,
     #[command(flatten)]
-    pub watch: super::watch::Arguments,
+    pub watch: super::watch::Polling,
 }
 
 /// Runs the command.

@@ -1,99 +1,13 @@
 //! `lbctl` with files, an editor and a terminal, against the real daemon.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::Stdio;
 
 use lbagent_tests::ctl;
-use lbagent_tests::gateway::Gateway;
-use lbagent_tests::poll::{SOON, poll_until};
 use lbagent_tests::require_root;
-use lbagent_tests::topology::Shape;
-use tempfile::TempDir;
 
-const WEB: &str = "\
-kind: ServiceGroup
-name: web
-services: [5432:7000/tcp, 5432:7000/udp]
-domains: [web.example.com]
----
-kind: Instance
-name: b1
-service_group: web
-addresses: [10.66.0.11, 'fd66::b']
----
-kind: Instance
-name: b2
-service_group: web
-addresses: [10.66.0.12]
-policy: {weight: 50}
-";
-
-/// A gateway, and a directory with files.
-struct Desk {
-    gateway: Gateway,
-    files: TempDir,
-}
-
-impl Desk {
-    fn new() -> Self {
-        Self {
-            gateway: Gateway::start(Shape::Bridged, 2).unwrap(),
-            files: TempDir::new().unwrap(),
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.files.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    /// Runs `lbctl LINE` in the directory: (exit code, stdout, stderr).
-    #[track_caller]
-    fn run(&self, line: &str) -> (i32, String, String) {
-        self.run_with(line, &[])
-    }
-
-    #[track_caller]
-    fn run_with(&self, line: &str, variables: &[(&str, &str)]) -> (i32, String, String) {
-        // Entering the host's mounts forgets the directory, so a shell goes there.
-        let host = &self.gateway.topology.gateway;
-        let lbctl = ctl::command(host, &[]);
-        let mut command = host.command("sh");
-        command.args(["-c", "cd \"$0\" && exec \"$@\""]);
-        command.arg(self.files.path()).arg(lbctl.get_program());
-        command.args(line.split(' ')).env_remove("RUST_BACKTRACE");
-        // A draft that nobody corrects is kept: here.
-        command.env("TMPDIR", self.files.path());
-        command.envs(variables.iter().copied());
-        command.stdin(Stdio::null());
-        let output = command.output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let code = output.status.code().unwrap();
-        (code, text(output.stdout), text(output.stderr))
-    }
-
-    /// Runs `lbctl LINE`, which must end with this code, and returns what it printed.
-    #[track_caller]
-    fn check(&self, line: &str, code: i32) -> String {
-        let (ended, stdout, stderr) = self.run(line);
-        assert_eq!(ended, code, "lbctl {line}: {stdout}{stderr}");
-        stdout
-    }
-
-    /// Runs `lbctl LINE`, which must fail with this code and these lines.
-    #[track_caller]
-    fn check_mistake(&self, line: &str, code: i32, lines: &[&str]) {
-        let (ended, stdout, stderr) = self.run(line);
-        assert_eq!(ended, code, "lbctl {line}: {stdout}{stderr}");
-        let found: Vec<&str> = stderr.lines().collect();
-        assert_eq!(found, lines, "lbctl {line}");
-    }
-}
+use crate::desk::{Desk, WEB};
 
 #[test]
 fn files_are_applied_compared_and_pruned() {
@@ -297,40 +211,6 @@ fn the_state_is_saved_and_restored() {
     );
     assert_eq!(desk.check("diff -f web.yaml --prune", 0), "");
     desk.gateway.probe().unwrap();
-}
-
-#[test]
-fn a_listing_is_watched() {
-    require_root!();
-    let desk = Desk::new();
-    desk.write("web.yaml", WEB);
-    desk.check("apply -f web.yaml", 0);
-    let out = desk.path("watched");
-    let arguments = [
-        "instance",
-        "ls",
-        "-w=50ms",
-        "-f",
-        "name,state",
-        "--sort",
-        "name",
-    ];
-    let mut watch = ctl::command(&desk.gateway.topology.gateway, &arguments)
-        .stdout(File::create(&out).unwrap())
-        .spawn()
-        .unwrap();
-    let shows = |text: &str| {
-        poll_until(text, SOON, || {
-            fs::read_to_string(&out).unwrap().ends_with(text)
-        })
-        .unwrap();
-    };
-    shows("NAME  STATE\nb1    running\nb2    running\n");
-    desk.check("instance stop b2", 0);
-    shows("\n\nNAME  STATE\nb1    running\nb2    stopped\n");
-    watch.kill().unwrap();
-    watch.wait().unwrap();
-    assert_eq!(fs::read_to_string(&out).unwrap().matches("NAME").count(), 2);
 }
 
 #[test]
