@@ -1,8 +1,8 @@
 //! The typed client: one request, one envelope, errors told apart.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use lbagent_api::access::ACCOUNT_HEADER;
@@ -10,12 +10,13 @@ use lbagent_api::envelope::{Item, Warning};
 use lbagent_api::{Envelope, ItemError, ResponseStatus};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use ureq::http::{Method, Request, Response};
+use ureq::http::{HeaderValue, Method, Request, Response, header};
 use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 use ureq::{Agent, SendBody, config::Config, http::Uri};
 
+use crate::endpoint::Endpoint;
 use crate::error::CtlError;
 use crate::output;
 use crate::unix_socket::UnixConnector;
@@ -26,80 +27,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest answer that is read: ten thousand service groups with their backends are some 30 MB.
 const MAX_ANSWER: u64 = 512 << 20;
-
-/// Where the agent is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// `http://HOST:PORT` or `https://HOST:PORT`, without a path.
-    Http(String),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-impl Endpoint {
-    /// The agent of this host: its Unix socket, which needs no token, if it is there.
-    pub fn local() -> Self {
-        let socket = std::path::Path::new(lbagent_api::DEFAULT_SOCKET);
-        if socket.exists() {
-            Self::Unix(socket.into())
-        } else {
-            Self::Http(lbagent_api::DEFAULT_ENDPOINT.to_owned())
-        }
-    }
-
-    /// Whether the agent has to prove who it is.
-    pub fn is_tls(&self) -> bool {
-        matches!(self, Self::Http(base) if base.starts_with("https://"))
-    }
-
-    /// Reads `http[s]://HOST:PORT[/v1]`, `HOST:PORT`, `unix:PATH` or an absolute path.
-    pub fn parse(text: &str) -> Result<Self, CtlError> {
-        let wrong = |why: &str| {
-            Err(CtlError::Usage(format!(
-                "endpoint '{text}' {why}; write http://HOST:PORT, https://HOST:PORT or \
-                 unix:/PATH/TO/SOCKET"
-            )))
-        };
-        if let Some(path) = text.strip_prefix("unix:") {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            if !path.starts_with('/') {
-                return wrong("names no absolute path");
-            }
-            return Ok(Self::Unix(path.into()));
-        }
-        if text.starts_with('/') {
-            return Ok(Self::Unix(text.into()));
-        }
-        let base = text.trim_end_matches('/');
-        let base = base.strip_suffix("/v1").unwrap_or(base);
-        let base = if base.contains("://") {
-            base.to_owned()
-        } else {
-            format!("http://{base}")
-        };
-        match base.parse::<Uri>() {
-            Ok(uri)
-                if matches!(uri.scheme_str(), Some("http" | "https"))
-                    && uri.host().is_some_and(|host| !host.is_empty())
-                    && !base.ends_with(':')
-                    && matches!(uri.path(), "" | "/")
-                    && uri.query().is_none() =>
-            {
-                Ok(Self::Http(base))
-            }
-            _ => wrong("is no address of an agent"),
-        }
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Http(base) => f.write_str(base),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
 
 /// A bearer token; never printed.
 #[derive(Clone)]
@@ -172,7 +99,24 @@ impl Client {
 
     /// Sends a request without a body.
     pub fn get<D: DeserializeOwned>(&self, path: &str) -> Result<D, CtlError> {
-        self.call(Method::GET, path, None)
+        Ok(self.get_tagged(path)?.0)
+    }
+
+    /// Sends a request without a body; also returns the entity tag of the object that it names.
+    pub fn get_tagged<D: DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<(D, Option<String>), CtlError> {
+        self.call(Method::GET, path, None, None)
+    }
+
+    /// Deletes the object that a path names, if it has this entity tag.
+    pub fn delete<D: DeserializeOwned>(
+        &self,
+        path: &str,
+        tag: Option<&str>,
+    ) -> Result<D, CtlError> {
+        Ok(self.call(Method::DELETE, path, tag, None)?.0)
     }
 
     /// Sends a request with a JSON body.
@@ -182,9 +126,20 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<D, CtlError> {
+        self.send_if(None, method, path, body)
+    }
+
+    /// As [`send`](Self::send), if the object that the path names has this entity tag.
+    pub fn send_if<D: DeserializeOwned>(
+        &self,
+        tag: Option<&str>,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<D, CtlError> {
         let body = serde_json::to_vec(body)
             .map_err(|error| CtlError::Local(format!("cannot write the request: {error}")))?;
-        self.call(method, path, Some(body))
+        Ok(self.call(method, path, tag, Some(body))?.0)
     }
 
     /// Sends a request whose answer is lines without an end. The last of them is the error that it
@@ -221,9 +176,15 @@ impl Client {
         &self,
         method: Method,
         path: &str,
+        tag: Option<&str>,
         body: Option<Vec<u8>>,
-    ) -> Result<D, CtlError> {
-        let request = self.request(method, path, body)?;
+    ) -> Result<(D, Option<String>), CtlError> {
+        let mut request = self.request(method, path, body)?;
+        if let Some(tag) = tag {
+            let tag = HeaderValue::try_from(tag)
+                .map_err(|error| CtlError::Local(format!("the entity tag '{tag}': {error}")))?;
+            request.headers_mut().insert(header::IF_MATCH, tag);
+        }
         let mut response = self
             .agent
             .run(request)
@@ -233,7 +194,9 @@ impl Client {
         if self.keeps_answers {
             output::keep_answer(&text);
         }
-        self.open(status, &text)
+        let tag = response.headers().get(header::ETAG);
+        let tag = tag.and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        Ok((self.open(status, &text)?, tag))
     }
 
     fn request(
@@ -338,6 +301,9 @@ impl Client {
 fn strip_os_code(text: &str) -> String {
     text.split(" (os error").next().unwrap_or(text).to_owned()
 }
+
+/// An answer's items, below a member that is named after their kind.
+pub type Outcomes<T> = BTreeMap<String, Vec<Item<T>>>;
 
 /// Splits an answer into what was done and what was not.
 pub fn split<T>(items: Vec<Item<T>>) -> (Vec<T>, Vec<ItemError>) {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::client::{Client, Endpoint, Token};
+use crate::client::{Client, Token};
+use crate::endpoint::Endpoint;
 use crate::error::CtlError;
 use crate::profile::{self, Profile, Profiles};
 use crate::tls;

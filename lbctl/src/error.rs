@@ -68,6 +68,9 @@ pub enum CtlError {
     /// Some of several changes failed; one line for each.
     #[error("{}", .0.join("; "))]
     Changes(Vec<String>),
+    /// Somebody else changed the object that was edited.
+    #[error("{0} was changed by somebody else meanwhile, so nothing was done; edit it again")]
+    Outdated(String),
     /// Files and agent differ, which was shown already.
     #[error("the agent differs from the files")]
     Different,
@@ -77,6 +80,19 @@ pub enum CtlError {
 }
 
 impl CtlError {
+    /// An object is not what it was when it was read.
+    pub fn changed() -> Self {
+        Self::Refused {
+            status: 412,
+            message: "somebody else changed it meanwhile".to_owned(),
+        }
+    }
+
+    /// Whether an object is not what it was when it was read.
+    pub const fn is_changed(&self) -> bool {
+        matches!(self, Self::Refused { status: 412, .. })
+    }
+
     /// The exit code.
     pub const fn exit_code(&self) -> u8 {
         match self {
@@ -88,6 +104,7 @@ impl CtlError {
             | Self::Unhealthy(_)
             | Self::Changes(_)
             | Self::Different
+            | Self::Outdated(_)
             | Self::Local(_) => exit::REFUSED,
         }
     }

@@ -4,12 +4,14 @@ mod apply;
 mod client;
 mod cmd;
 mod connection;
+mod endpoint;
 mod error;
 mod filter;
 mod manifest;
 mod news;
 mod output;
 mod paging;
+mod pem;
 mod profile;
 mod screen;
 #[cfg(test)]
@@ -69,6 +71,9 @@ enum Command {
     /// Instances: what the published ports lead to
     #[command(subcommand, visible_aliases = ["instances", "inst"])]
     Instance(cmd::instance::Command),
+    /// Certificates that TLS is ended with; private keys only go in
+    #[command(subcommand, visible_aliases = ["certificates", "cert", "certs"])]
+    Certificate(cmd::certificate::Command),
     /// Accounts that share the gateway, and their quotas
     #[command(subcommand, visible_alias = "accounts")]
     Account(cmd::account::Command),
@@ -171,6 +176,7 @@ fn dispatch(command: &Command, client: &Client, format: Format) -> Result<(), Ct
     match command {
         Command::Service(command) => cmd::service::run(command, client, format),
         Command::Instance(command) => cmd::instance::run(command, client, format),
+        Command::Certificate(command) => cmd::certificate::run(command, client, format),
         Command::Account(command) => cmd::account::run(command, client, format),
         Command::Token(command) => cmd::token::run(command, client, format),
         Command::Show(arguments) => cmd::show::run(arguments, client, format),
@@ -198,6 +204,7 @@ impl Command {
         match self {
             Self::Service(command) => command.watch(),
             Self::Instance(command) => command.watch(),
+            Self::Certificate(command) => command.watch(),
             Self::Show(arguments) => arguments.watch.pace,
             Self::Status(arguments) => arguments.watch.pace,
             Self::Counters(arguments) => arguments.watch.pace,

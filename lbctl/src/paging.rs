@@ -1,6 +1,7 @@
 //! Listings, page by page.
 
 use lbagent_api::Item;
+use lbagent_api::certificate::Certificate;
 use lbagent_api::envelope::Reference;
 use lbagent_api::instance::Instance;
 use lbagent_api::service_group::ServiceGroup;
@@ -28,7 +29,7 @@ macro_rules! listed {
     )*};
 }
 
-listed!(Reference, ServiceGroup, Instance);
+listed!(Reference, ServiceGroup, Instance, Certificate);
 
 impl Client {
     /// All objects of a listing, page by page; `items` takes a page's items out of its data.

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::thread::{self, JoinHandle};
 
-use crate::client::Endpoint;
+use crate::endpoint::Endpoint;
 
 /// Gives these answers, (status line, body), to as many requests, and then no more. The thread
 /// ends with the requests' heads and bodies.

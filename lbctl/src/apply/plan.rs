@@ -4,18 +4,18 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::State;
+use super::{Present, State};
 use crate::client::Client;
 use crate::cmd::Kind;
 use crate::error::CtlError;
+use crate::manifest::Manifest;
 use crate::manifest::read::Object;
-use crate::manifest::{InstanceManifest, Manifest};
 
 /// One object's part of the way.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// What the agent has.
-    pub from: Option<Manifest>,
+    pub from: Option<Present>,
     /// What is asked for; nothing for an object that goes.
     pub to: Option<Manifest>,
 }
@@ -52,30 +52,37 @@ impl Action {
 impl Change {
     /// What is done.
     pub fn action(&self) -> Action {
-        match (&self.from, &self.to) {
-            (None, _) => Action::Created,
-            (Some(_), None) => Action::Pruned,
-            (Some(from), Some(to)) if from == to => Action::Unchanged,
-            (Some(Manifest::Instance(from)), Some(Manifest::Instance(to)))
-                if is_another(from, to) =>
-            {
-                Action::Replaced
-            }
-            (Some(_), Some(_)) => Action::Changed,
+        let Some(Present { manifest: from, .. }) = &self.from else {
+            return Action::Created;
+        };
+        match (from, &self.to) {
+            (_, None) => Action::Pruned,
+            (from, Some(to)) if from == to => Action::Unchanged,
+            (from, Some(to)) if is_another(from, to) => Action::Replaced,
+            _ => Action::Changed,
         }
     }
 
     /// The object.
     pub fn manifest(&self) -> Option<&Manifest> {
-        self.to.as_ref().or(self.from.as_ref())
+        let from = self.from.as_ref().map(|present| &present.manifest);
+        self.to.as_ref().or(from)
     }
 }
 
-/// Whether what differs is part of an instance for life.
-fn is_another(from: &InstanceManifest, to: &InstanceManifest) -> bool {
-    from.addresses != to.addresses
-        || from.service_group != to.service_group
-        || from.image != to.image
+/// Whether what differs is part of an object for life.
+fn is_another(from: &Manifest, to: &Manifest) -> bool {
+    match (from, to) {
+        (Manifest::Instance(from), Manifest::Instance(to)) => {
+            from.addresses != to.addresses
+                || from.service_group != to.service_group
+                || from.image != to.image
+        }
+        (Manifest::Certificate(from), Manifest::Certificate(to)) => {
+            from.common_name != to.common_name
+        }
+        _ => false,
+    }
 }
 
 /// What is to be done, in the order of the files; `prune` adds the objects, of the kinds that the
@@ -88,13 +95,13 @@ pub fn plan(
 ) -> Result<Vec<Change>, CtlError> {
     let mut changes = Vec::new();
     for Object { manifest, .. } in objects {
-        let from = state.manifest(manifest.kind(), manifest.name(), client)?;
-        let to = completed(manifest.clone(), from.as_ref());
+        let from = state.present(manifest.kind(), manifest.name(), client)?;
+        let to = completed(manifest.clone(), from.as_ref().map(|it| &it.manifest));
         changes.push(Change { from, to: Some(to) });
     }
     if prune {
         for (kind, name) in unnamed(objects, state) {
-            let from = state.manifest(kind, &name, client)?;
+            let from = state.present(kind, &name, client)?;
             changes.push(Change { from, to: None });
         }
     }
@@ -102,7 +109,7 @@ pub fn plan(
 }
 
 /// What a file leaves away and does not reset stays as it is.
-fn completed(mut to: Manifest, from: Option<&Manifest>) -> Manifest {
+pub fn completed(mut to: Manifest, from: Option<&Manifest>) -> Manifest {
     match (&mut to, from) {
         (Manifest::ServiceGroup(to), Some(Manifest::ServiceGroup(from)))
             if to.domains.is_none() =>
@@ -111,6 +118,11 @@ fn completed(mut to: Manifest, from: Option<&Manifest>) -> Manifest {
         }
         (Manifest::Instance(to), Some(Manifest::Instance(from))) => {
             to.state = to.state.or(from.state)
+        }
+        (Manifest::Certificate(to), Some(Manifest::Certificate(from)))
+            if to.common_name.is_none() =>
+        {
+            to.common_name.clone_from(&from.common_name);
         }
         _ => {}
     }
@@ -125,8 +137,11 @@ fn unnamed(objects: &[Object], state: &State) -> Vec<(Kind, String)> {
     let kinds: HashSet<Kind> = named.iter().map(|(kind, _)| *kind).collect();
     let groups = state.groups.keys().map(|name| (Kind::ServiceGroup, name));
     let instances = state.instances.keys().map(|name| (Kind::Instance, name));
+    let certificates = state.certificates.keys();
+    let certificates = certificates.map(|name| (Kind::Certificate, name));
     groups
         .chain(instances)
+        .chain(certificates)
         .filter(|(kind, name)| kinds.contains(kind) && !named.contains(&(*kind, name.as_str())))
         .map(|(kind, name)| (kind, name.clone()))
         .collect()

@@ -26,6 +26,8 @@ pub fn check(objects: &[Object], state: Option<&State>, prunes: &HashSet<Kind>) 
             Manifest::Instance(instance) => {
                 checker.check_instance(&object.place, instance, state.is_some());
             }
+            // Its chain and key were checked when they were read.
+            Manifest::Certificate(_) => {}
         }
     }
     checker.mistakes
@@ -73,6 +75,7 @@ impl Checker {
         match &object.manifest {
             Manifest::ServiceGroup(group) => self.note_group(group),
             Manifest::Instance(instance) => self.note_instance(instance),
+            Manifest::Certificate(_) => {}
         }
     }
 
@@ -85,7 +88,7 @@ impl Checker {
         // The first one has it: the others are wrong.
         for domain in group.domains.iter().flatten() {
             self.domains
-                .entry(domain.clone())
+                .entry(domain.name.clone())
                 .or_insert_with(|| group.name.clone());
         }
     }
@@ -135,10 +138,13 @@ impl Checker {
         for domain in group.domains.iter().flatten() {
             if let Some(owner) = self
                 .domains
-                .get(domain)
+                .get(&domain.name)
                 .filter(|owner| **owner != group.name)
             {
-                let text = format!("domain '{domain}' is taken by service group '{owner}'");
+                let text = format!(
+                    "domain '{}' is taken by service group '{owner}'",
+                    domain.name
+                );
                 self.wrong(place, &group.name, &text);
             }
         }

@@ -166,12 +166,9 @@ fn compare(
     client: &Client,
 ) -> Result<(Vec<Object>, Vec<Change>), CtlError> {
     let objects = read::files(&files.files)?;
-    let state = State::fetch(client)?;
-    let prunes = if prune {
-        rules::kinds(&objects)
-    } else {
-        HashSet::new()
-    };
+    let kinds = rules::kinds(&objects);
+    let state = State::fetch(&kinds, client)?;
+    let prunes = if prune { kinds } else { HashSet::new() };
     let mistakes = rules::check(&objects, Some(&state), &prunes);
     if !mistakes.is_empty() {
         return Err(CtlError::Files(mistakes));
@@ -186,9 +183,16 @@ struct Line<'a> {
     kind: &'static str,
     name: &'a str,
     action: Action,
+    /// For people.
+    #[serde(skip)]
+    object: &'a Manifest,
 }
 
-fn report<'a>(changes: impl Iterator<Item = &'a Change>, format: Format) -> Result<(), CtlError> {
+/// Tells what was done, or would be.
+pub fn report<'a>(
+    changes: impl Iterator<Item = &'a Change>,
+    format: Format,
+) -> Result<(), CtlError> {
     let lines: Vec<Line<'_>> = changes
         .filter_map(|change| {
             let manifest = change.manifest()?;
@@ -196,29 +200,24 @@ fn report<'a>(changes: impl Iterator<Item = &'a Change>, format: Format) -> Resu
                 kind: kind_word(manifest.kind()),
                 name: manifest.name(),
                 action: change.action(),
+                object: manifest,
             })
         })
         .collect();
     print(format, &lines, || {
-        let text = |line: &Line<'_>| {
-            let kind = if line.kind == "Instance" {
-                "instance"
-            } else {
-                "service"
-            };
-            format!("{kind} {} {}", line.name, line.action.word())
-        };
+        let text = |line: &Line<'_>| format!("{} {}", line.object, line.action.word());
         lines.iter().map(text).collect::<Vec<_>>().join("\n")
     })
 }
 
 /// One object's documents, as a unified diff.
 fn unified(change: &Change) -> Result<String, CtlError> {
-    let text = |manifest: &Option<Manifest>| match manifest {
+    let text = |manifest: Option<&Manifest>| match manifest {
         Some(manifest) => manifest.to_yaml(),
         None => Ok(String::new()),
     };
-    let (from, to) = (text(&change.from)?, text(&change.to)?);
+    let from = change.from.as_ref().map(|present| &present.manifest);
+    let (from, to) = (text(from)?, text(change.to.as_ref())?);
     let name = change
         .manifest()
         .map(Manifest::to_string)

@@ -10,11 +10,12 @@ use clap::Args;
 use lbagent_api::{ItemError, Selector};
 use serde_yaml_ng::Value;
 
-use super::{Kind, advise_names, apply, instance, service};
-use crate::apply::{State, plan, rules};
+use super::{Kind, advise_word, apply};
+use crate::apply::plan::completed;
+use crate::apply::{Change, Present, State, execute, rules};
 use crate::client::Client;
 use crate::error::CtlError;
-use crate::manifest::{self, Manifest, read};
+use crate::manifest::read;
 use crate::output::Format;
 
 /// Explains `--set`, `--add` and `--del`.
@@ -61,38 +62,22 @@ pub fn run(
     if set.is_empty() && add.is_empty() && del.is_empty() {
         return by_editor(&before, client, format);
     }
-    let text = changed(&before.to_yaml()?, arguments).map_err(CtlError::Usage)?;
+    let text = changed(&before.manifest.to_yaml()?, arguments).map_err(CtlError::Usage)?;
     save(&before, &text, "the command line", client, format)
 }
 
-fn fetch(kind: Kind, word: &str, client: &Client) -> Result<Manifest, CtlError> {
-    let names = [word.to_owned()];
-    let found = match kind {
-        Kind::ServiceGroup => service::fetch(&names, client).and_then(|groups| {
-            groups
-                .first()
-                .map(|one| manifest::of_group(one, client))
-                .transpose()
-        }),
-        Kind::Instance => instance::fetch(&names, client).and_then(|instances| {
-            instances
-                .first()
-                .map(|one| manifest::of_instance(one, client))
-                .transpose()
-        }),
-    };
-    let missing = || {
+fn fetch(kind: Kind, word: &str, client: &Client) -> Result<Present, CtlError> {
+    let found = Present::fetch(kind, word, client)
+        .map_err(|error| advise_word(error, kind, word, client))?;
+    found.ok_or_else(|| {
         let item = ItemError::not_found(kind.noun(), &Selector::from_word(word));
         CtlError::Items(vec![item])
-    };
-    found
-        .and_then(|found| found.ok_or_else(missing))
-        .map_err(|error| advise_names(error, client, kind))
+    })
 }
 
 /// Makes the agent have the changed document, if nobody else changed the object meanwhile.
 fn save(
-    before: &Manifest,
+    before: &Present,
     text: &str,
     source: &str,
     client: &Client,
@@ -104,29 +89,33 @@ fn save(
             "the text holds no document, or several".to_owned(),
         ));
     };
-    let now = &object.manifest;
-    if (now.kind(), now.name()) != (before.kind(), before.name()) {
+    let (was, now) = (&before.manifest, &object.manifest);
+    if (now.kind(), now.name()) != (was.kind(), was.name()) {
         return Err(CtlError::Usage(format!(
-            "the text describes {now} instead of {before}; kind and name cannot be changed"
+            "the text describes {now} instead of {was}; kind and name cannot be changed"
         )));
     }
-    let state = State::fetch(client)?;
+    let state = State::fetch(&rules::kinds(&objects), client)?;
     let mistakes = rules::check(&objects, Some(&state), &Default::default());
     if !mistakes.is_empty() {
         return Err(CtlError::Files(mistakes));
     }
-    let changes = plan(&objects, &state, false, client)?;
-    let was = changes.first().and_then(|change| change.from.as_ref());
-    if was != Some(before) {
-        return Err(CtlError::Local(format!(
-            "{before} was changed or deleted by somebody else meanwhile; edit it again"
-        )));
+    let change = Change {
+        to: Some(completed(now.clone(), Some(was))),
+        from: Some(before.clone()),
+    };
+    let done = execute::execute(std::slice::from_ref(&change), client);
+    for (_, result) in done {
+        result.map_err(|error| match error.is_changed() {
+            true => CtlError::Outdated(was.to_string()),
+            false => error,
+        })?;
     }
-    apply::make(&changes, client, format)
+    apply::report(std::iter::once(&change), format)
 }
 
-fn by_editor(before: &Manifest, client: &Client, format: Format) -> Result<(), CtlError> {
-    let original = before.to_yaml()?;
+fn by_editor(before: &Present, client: &Client, format: Format) -> Result<(), CtlError> {
+    let original = before.manifest.to_yaml()?;
     let local = |error: std::io::Error| CtlError::Local(format!("cannot write a draft: {error}"));
     let mut draft = tempfile::Builder::new()
         .prefix("lbctl-")
@@ -146,14 +135,11 @@ fn by_editor(before: &Manifest, client: &Client, format: Format) -> Result<(), C
         }
         let error = match save(before, &document, "draft", client, format) {
             Ok(()) => return Ok(()),
-            Err(error @ (CtlError::Unreachable { .. } | CtlError::Token { .. })) => {
-                return Err(error);
-            }
-            Err(error) if text == shown => {
-                // Nobody corrects it: the draft stays for whoever wants it back.
+            // Nobody corrects it, or that would not help: it stays for whoever wants it back.
+            Err(error) if text == shown || !is_in_the_text(&error) => {
                 let kept = draft.into_temp_path().keep();
                 if let Ok(path) = kept {
-                    eprintln!("lbctl: the draft is kept as {}", path.display());
+                    eprintln!("lbctl: your text is kept in {}", path.display());
                 }
                 return Err(error);
             }
@@ -167,6 +153,17 @@ fn by_editor(before: &Manifest, client: &Client, format: Format) -> Result<(), C
         shown = format!("{remarks}{document}");
         std::fs::write(draft.path(), &shown).map_err(local)?;
     }
+}
+
+/// Whether another text could go better.
+const fn is_in_the_text(error: &CtlError) -> bool {
+    !matches!(
+        error,
+        CtlError::Unreachable { .. }
+            | CtlError::Foreign { .. }
+            | CtlError::Token { .. }
+            | CtlError::Outdated(_)
+    )
 }
 
 /// Begins the lines that tell what was wrong with a draft.

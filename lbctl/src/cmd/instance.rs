@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use lbagent_api::envelope::{Instances, Reference};
+use lbagent_api::envelope::Instances;
 use lbagent_api::instance::Instance;
-use lbagent_api::lifecycle::{DeleteInstanceSpec, MAX_DRAIN_MS, StartSpec, StateChange, StopSpec};
-use lbagent_api::{Selector, paths};
+use lbagent_api::lifecycle::{MAX_DRAIN_MS, StartSpec, StateChange, StopSpec};
+use lbagent_api::paths;
 use serde::Serialize;
 use time::OffsetDateTime;
 use ureq::http::Method;
 
 use super::instance_create::{self, Create};
 use super::{
-    Kind, advise_names, edit, listing, membership, parse_duration, policy, query, wait, watch,
+    Kind, advise_names, edit, listing, membership, parse_duration, policy, query, removal,
+    selector, wait, watch,
 };
 use crate::client::{Client, all, split};
 use crate::error::CtlError;
@@ -65,17 +66,7 @@ pub enum Command {
     Wait(wait::Arguments),
     /// Delete
     #[command(visible_aliases = ["remove", "delete", "del"])]
-    Rm {
-        /// Names or UUIDs
-        #[arg(required_unless_present_any = ["all", "filters"], value_name = "NAME|UUID")]
-        names: Vec<String>,
-        /// All of them
-        #[arg(short, long, conflicts_with = "names")]
-        all: bool,
-        /// All with these members, as `ls --filter` lists them
-        #[arg(long = "filter", value_name = "EXPR", conflicts_with_all = ["names", "all"])]
-        filters: Vec<String>,
-    },
+    Rm(removal::Chosen),
 }
 
 impl Command {
@@ -165,21 +156,10 @@ pub fn run(command: &Command, client: &Client, format: Format) -> Result<(), Ctl
         Command::Policy(arguments) => policy::instance(arguments, client, format),
         Command::Edit(arguments) => edit::run(Kind::Instance, arguments, client, format),
         Command::Wait(arguments) => wait::run(Kind::Instance, arguments, client, format),
-        Command::Rm { names, filters, .. } if names.is_empty() => {
-            let listing = listing::Arguments::filtered(filters)?;
-            let instances: Vec<Instance> = listing.select(fetch(&[], client)?, MEMBERS)?;
-            let uuids = instances.iter().map(|instance| instance.uuid.to_string());
-            remove(&uuids.collect::<Vec<_>>(), client, format)
+        Command::Rm(chosen) => {
+            let words = chosen.words(|| fetch(&[], client), MEMBERS)?;
+            removal::remove(Kind::Instance, &words, client, format, |error| error)
         }
-        Command::Rm { names, .. } => remove(names, client, format),
-    }
-}
-
-/// A word as `uuid` or `name` of a request.
-pub fn selector(word: &str) -> (Option<String>, Option<String>) {
-    match Selector::from_word(word) {
-        Selector::Uuid(uuid) => (Some(uuid.to_string()), None),
-        Selector::Name(name) => (None, Some(name)),
     }
 }
 
@@ -274,39 +254,6 @@ fn change(
             format!("{} {is}, was {was}", change.name)
         };
         done.iter().map(line).collect::<Vec<_>>().join("\n")
-    })?;
-    if failed.is_empty() {
-        return Ok(());
-    }
-    Err(advise_names(
-        CtlError::Items(failed),
-        client,
-        Kind::Instance,
-    ))
-}
-
-fn remove(names: &[String], client: &Client, format: Format) -> Result<(), CtlError> {
-    if names.is_empty() {
-        return Ok(());
-    }
-    let body: Vec<DeleteInstanceSpec> = names
-        .iter()
-        .map(|word| {
-            let (uuid, name) = selector(word);
-            DeleteInstanceSpec {
-                uuid,
-                name,
-                ..DeleteInstanceSpec::default()
-            }
-        })
-        .collect();
-    let answer = client.send::<Instances<Reference>>(Method::DELETE, paths::INSTANCES, &body)?;
-    let (done, failed) = split(answer.instances);
-    print(format, &done, || {
-        done.iter()
-            .map(|instance| format!("{} removed", instance.name))
-            .collect::<Vec<_>>()
-            .join("\n")
     })?;
     if failed.is_empty() {
         return Ok(());

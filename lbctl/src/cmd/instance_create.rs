@@ -9,8 +9,7 @@ use lbagent_api::paths;
 use lbagent_api::service_group::{DomainSpec, ServiceSpec};
 use ureq::http::Method;
 
-use super::instance::{self, selector};
-use super::{Kind, advise_names, query, service_create};
+use super::{Kind, advise_names, instance, query, selector, service_create};
 use crate::client::{Client, all};
 use crate::error::CtlError;
 use crate::output::Format;

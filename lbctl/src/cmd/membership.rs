@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use lbagent_api::Selector;
 use lbagent_api::membership::{Membership, MembershipData, MembershipSpec};
 use lbagent_api::request::SelectorSpec;
+use lbagent_api::{Selector, paths};
 use ureq::http::Method;
 
 use super::{Kind, advise_word, instance};
@@ -65,11 +65,7 @@ fn put(
     client: &Client,
     format: Format,
 ) -> Result<(), CtlError> {
-    let path = format!(
-        "{}/{}/service-group",
-        Kind::Instance.extension(),
-        encode(name)
-    );
+    let path = format!("{}/{}/service-group", paths::X_INSTANCES, encode(name));
     let body = MembershipSpec {
         service_group: group.map(SelectorSpec::from),
         // The longest drain fits.

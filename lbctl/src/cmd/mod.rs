@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod apply;
+pub mod certificate;
 pub mod counters;
 pub mod edit;
 pub mod health;
@@ -14,6 +15,7 @@ mod mistakes_tests;
 pub mod monitor;
 pub mod policy;
 pub mod profile;
+mod removal;
 pub mod save;
 pub mod service;
 pub mod service_create;
@@ -68,6 +70,14 @@ fn query(words: &[String]) -> String {
     }
 }
 
+/// A word as `uuid` or `name` of a request.
+fn selector(word: &str) -> (Option<String>, Option<String>) {
+    match Selector::from_word(word) {
+        Selector::Uuid(uuid) => (Some(uuid.to_string()), None),
+        Selector::Name(name) => (None, Some(name)),
+    }
+}
+
 /// Advice for names that nobody has: the nearest that somebody has, and how to see them all.
 /// Looked up only after the failure.
 fn advise_names(error: CtlError, client: &Client, kind: Kind) -> CtlError {
@@ -95,13 +105,17 @@ fn advise_names(error: CtlError, client: &Client, kind: Kind) -> CtlError {
 pub enum Kind {
     ServiceGroup,
     Instance,
+    Certificate,
 }
 
 impl Kind {
+    pub const ALL: [Self; 3] = [Self::ServiceGroup, Self::Instance, Self::Certificate];
+
     pub const fn command(self) -> &'static str {
         match self {
             Self::ServiceGroup => "service",
             Self::Instance => "instance",
+            Self::Certificate => "certificate",
         }
     }
 
@@ -109,32 +123,30 @@ impl Kind {
         match self {
             Self::ServiceGroup => "service group",
             Self::Instance => "instance",
+            Self::Certificate => "certificate",
         }
     }
 
     /// Path of the contract's endpoint for these objects.
-    const fn path(self) -> &'static str {
+    pub const fn path(self) -> &'static str {
         match self {
             Self::ServiceGroup => paths::SERVICES,
             Self::Instance => paths::INSTANCES,
-        }
-    }
-
-    /// Path below which lbagent's own endpoints for these objects are.
-    const fn extension(self) -> &'static str {
-        match self {
-            Self::ServiceGroup => paths::X_SERVICE_GROUPS,
-            Self::Instance => paths::X_INSTANCES,
+            Self::Certificate => paths::CERTIFICATES,
         }
     }
 
     fn names(self, client: &Client) -> Result<Vec<String>, CtlError> {
+        use lbagent_api::certificate::Certificates;
         use lbagent_api::envelope::{Instances, ServiceGroups};
         let objects: Vec<Reference> = match self {
             Self::ServiceGroup => client.list(paths::SERVICES, |data: ServiceGroups<_>| {
                 data.service_groups
             }),
             Self::Instance => client.list(paths::INSTANCES, |data: Instances<_>| data.instances),
+            Self::Certificate => client.list(paths::CERTIFICATES, |data: Certificates<_>| {
+                data.certificates
+            }),
         }?;
         Ok(objects.into_iter().map(|object| object.name).collect())
     }

@@ -5,6 +5,7 @@ mod payload;
 
 use clap::Args;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
+use lbagent_api::paths;
 use lbagent_api::policy::{
     ForwardingMode, GroupPolicy, InstancePolicy, IpNetwork, PolicyData, QuicLayout, QuicServerId,
     SourcePolicy, parse_prefix,
@@ -90,10 +91,33 @@ pub struct InstanceArguments {
     no_quic_server_id: bool,
 }
 
+/// What an object has beyond the contract.
+pub trait Policy: Serialize + DeserializeOwned + Default + Clone + PartialEq {
+    /// Whose it is.
+    const KIND: Kind;
+    /// Path below which lbagent's own endpoints for these objects are.
+    const BASE: &str;
+
+    /// Path of an object's policy.
+    fn path(word: &str) -> String {
+        format!("{}/{}/policy", Self::BASE, encode(word))
+    }
+}
+
+impl Policy for GroupPolicy {
+    const KIND: Kind = Kind::ServiceGroup;
+    const BASE: &str = paths::X_SERVICE_GROUPS;
+}
+
+impl Policy for InstancePolicy {
+    const KIND: Kind = Kind::Instance;
+    const BASE: &str = paths::X_INSTANCES;
+}
+
 /// Runs `lbctl service policy`.
 pub fn group(arguments: &GroupArguments, client: &Client, format: Format) -> Result<(), CtlError> {
     let change = |former: &GroupPolicy| changed_group(former, arguments);
-    let policy = show_or_change(Kind::ServiceGroup, &arguments.name, client, change)?;
+    let policy = show_or_change(&arguments.name, client, change)?;
     print(format, &policy, || record(&group_rows(&policy)))
 }
 
@@ -104,33 +128,27 @@ pub fn instance(
     format: Format,
 ) -> Result<(), CtlError> {
     let change = |former: &InstancePolicy| Ok(changed_instance(former, arguments));
-    let policy = show_or_change(Kind::Instance, &arguments.name, client, change)?;
+    let policy = show_or_change(&arguments.name, client, change)?;
     print(format, &policy, || record(&instance_rows(&policy)))
 }
 
 /// Reads an object's policy; `change` says what it is to be, if the command line asks for that.
-fn show_or_change<P: Serialize + DeserializeOwned>(
-    kind: Kind,
+fn show_or_change<P: Policy>(
     word: &str,
     client: &Client,
     change: impl FnOnce(&P) -> Result<Option<P>, CtlError>,
 ) -> Result<P, CtlError> {
-    let path = path(kind, word);
+    let path = P::path(word);
     let former: PolicyData<P> = client
         .get(&path)
-        .map_err(|error| advise_word(error, kind, word, client))?;
+        .map_err(|error| advise_word(error, P::KIND, word, client))?;
     let Some(policy) = change(&former.policy)? else {
         return Ok(former.policy);
     };
     let answer: PolicyData<P> = client
         .send(Method::PUT, &path, &PolicyData { policy })
-        .map_err(|error| advise_word(error, kind, word, client))?;
+        .map_err(|error| advise_word(error, P::KIND, word, client))?;
     Ok(answer.policy)
-}
-
-/// Path of an object's policy.
-pub fn path(kind: Kind, word: &str) -> String {
-    format!("{}/{}/policy", kind.extension(), encode(word))
 }
 
 /// What the policy is to be; nothing if only its sight is asked for.
@@ -268,7 +286,7 @@ fn instance_rows(policy: &InstancePolicy) -> Vec<Row> {
 
 /// The rows of a group's policy that are not what they are without one, for `service get`.
 pub fn group_rows_asked_for(client: &Client, word: &str) -> Result<Vec<Row>, CtlError> {
-    let policy = fetch(client, Kind::ServiceGroup, word)?;
+    let policy = fetch(client, word)?;
     Ok(differing(
         group_rows(&policy),
         group_rows(&GroupPolicy::default()),
@@ -277,19 +295,15 @@ pub fn group_rows_asked_for(client: &Client, word: &str) -> Result<Vec<Row>, Ctl
 
 /// As [`group_rows_asked_for`], for `instance get`.
 pub fn instance_rows_asked_for(client: &Client, word: &str) -> Result<Vec<Row>, CtlError> {
-    let policy = fetch(client, Kind::Instance, word)?;
+    let policy = fetch(client, word)?;
     Ok(differing(
         instance_rows(&policy),
         instance_rows(&InstancePolicy::default()),
     ))
 }
 
-fn fetch<P: DeserializeOwned + Default>(
-    client: &Client,
-    kind: Kind,
-    word: &str,
-) -> Result<P, CtlError> {
-    match client.get::<PolicyData<P>>(&path(kind, word)) {
+fn fetch<P: Policy>(client: &Client, word: &str) -> Result<P, CtlError> {
+    match client.get::<PolicyData<P>>(&P::path(word)) {
         Ok(answer) => Ok(answer.policy),
         // It went meanwhile, or the agent is of a version without policies.
         Err(CtlError::Refused { status: 404, .. }) => Ok(P::default()),

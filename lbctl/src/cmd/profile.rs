@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde::Serialize;
 
-use crate::client::{Endpoint, Token};
+use crate::client::Token;
+use crate::endpoint::Endpoint;
 use crate::error::CtlError;
 use crate::output::{Column, Format, print, table, write_stdout};
 use crate::profile::{Profile, Profiles, Secret};

@@ -9,7 +9,7 @@ use serde_json::Value;
 use ureq::http::Method;
 
 use super::apply::{confirm, diff_text};
-use super::state;
+use super::{certificate, state};
 use crate::client::Client;
 use crate::error::CtlError;
 use crate::output::{Format, count, print, write_stdout};
@@ -29,7 +29,17 @@ pub struct Restore {
 
 /// Runs `lbctl save`.
 pub fn save(file: &Path, client: &Client, format: Format) -> Result<(), CtlError> {
-    state::export(file, client, format)
+    state::export(file, client, format)?;
+    // A wish to be helpful is no reason to fail.
+    let certificates = certificate::fetch(&[], client).unwrap_or_default();
+    if !certificates.is_empty() {
+        eprintln!(
+            "lbctl: {} of this account not saved, because private keys stay in the agent; keep their \
+             files, as documents 'kind: Certificate' of `lbctl apply`, say",
+            count(certificates.len(), "certificate")
+        );
+    }
+    Ok(())
 }
 
 /// Runs `lbctl restore`.

@@ -3,17 +3,16 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use lbagent_api::envelope::{Reference, ServiceGroups};
-use lbagent_api::request::SelectorSpec;
+use lbagent_api::envelope::ServiceGroups;
 use lbagent_api::service_group::{Service, ServiceGroup};
-use lbagent_api::{ErrorCode, Selector, paths};
+use lbagent_api::{ErrorCode, paths};
 use time::OffsetDateTime;
-use ureq::http::Method;
 
+use super::removal::{self, Chosen};
 use super::service_create::{self, Create, PORT_HELP};
 use super::{Kind, advise_names, edit, listing, policy, query, wait, watch};
-use crate::client::{Client, all, split};
-use crate::error::CtlError;
+use crate::client::{Client, all};
+use crate::error::{CtlError, advise};
 use crate::manifest;
 use crate::output::{Column, Format, created, list, print, record, table, time};
 
@@ -57,15 +56,8 @@ pub enum Command {
 /// `lbctl service rm`.
 #[derive(Debug, Args)]
 pub struct Remove {
-    /// Names or UUIDs
-    #[arg(required_unless_present_any = ["all", "filters"], value_name = "NAME|UUID")]
-    names: Vec<String>,
-    /// All of them
-    #[arg(short, long, conflicts_with = "names")]
-    all: bool,
-    /// All with these members, as `ls --filter` lists them
-    #[arg(long = "filter", value_name = "EXPR", conflicts_with_all = ["names", "all"])]
-    filters: Vec<String>,
+    #[command(flatten)]
+    chosen: Chosen,
     /// Wait until the last instance has left, so long at most: 5m unless given
     #[arg(
         long,
@@ -176,41 +168,17 @@ fn render_all(groups: &[ServiceGroup], client: &Client) -> Result<String, CtlErr
 }
 
 fn remove(arguments: &Remove, client: &Client, format: Format) -> Result<(), CtlError> {
-    let names = if arguments.names.is_empty() {
-        let listing = listing::Arguments::filtered(&arguments.filters)?;
-        let groups: Vec<ServiceGroup> = listing.select(fetch(&[], client)?, MEMBERS)?;
-        groups.iter().map(|group| group.uuid.to_string()).collect()
-    } else {
-        arguments.names.clone()
-    };
-    if names.is_empty() {
-        return Ok(());
-    }
+    let words = arguments.chosen.words(|| fetch(&[], client), MEMBERS)?;
     if let Some(timeout) = arguments.wait_empty {
-        wait::until_empty(&names, timeout, client)?;
+        wait::until_empty(&words, timeout, client)?;
     }
-    let selectors: Vec<SelectorSpec> = names
-        .iter()
-        .map(|name| (&Selector::from_word(name)).into())
-        .collect();
-    let answer =
-        client.send::<ServiceGroups<Reference>>(Method::DELETE, paths::SERVICES, &selectors)?;
-    let (done, failed) = split(answer.service_groups);
-    print(format, &done, || {
-        done.iter()
-            .map(|group| format!("{} removed", group.name))
-            .collect::<Vec<_>>()
-            .join("\n")
-    })?;
-    if failed.is_empty() {
-        return Ok(());
-    }
-    let error = crate::error::advise(CtlError::Items(failed), ErrorCode::Attached, |_| {
-        "remove its instances first: `lbctl instance ls` lists them, `lbctl instance rm` removes \
-         them"
-            .to_owned()
-    });
-    Err(advise_names(error, client, Kind::ServiceGroup))
+    removal::remove(Kind::ServiceGroup, &words, client, format, |error| {
+        advise(error, ErrorCode::Attached, |_| {
+            "remove its instances first: `lbctl instance ls` lists them, `lbctl instance rm` \
+             removes them"
+                .to_owned()
+        })
+    })
 }
 
 fn render_list(groups: &[ServiceGroup], format: Format, now: OffsetDateTime) -> String {

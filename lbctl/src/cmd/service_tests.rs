@@ -1,3 +1,4 @@
+use lbagent_api::envelope::Reference;
 use lbagent_api::port_spec;
 use lbagent_api::service_group::Domain;
 use uuid::Uuid;

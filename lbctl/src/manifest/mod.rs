@@ -4,6 +4,8 @@
 //! defaults, with two exceptions, which stay as they are: a group's `domains` and an instance's
 //! `state`.
 
+pub mod certificate;
+mod domain;
 mod duration_text;
 mod port;
 pub mod read;
@@ -14,28 +16,29 @@ use std::net::IpAddr;
 
 use lbagent_api::instance::{Instance, InstanceState};
 use lbagent_api::policy::{GroupPolicy, InstancePolicy, PolicyData};
-use lbagent_api::request::{qualify_domain, validate_name};
+use lbagent_api::request::validate_name;
 use lbagent_api::service_group::ServiceGroup;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use self::certificate::CertificateManifest;
+pub use self::domain::Domain;
 pub use self::port::Port;
 use self::text::from_text;
 use crate::client::Client;
-use crate::cmd::{Kind, policy};
+use crate::cmd::Kind;
+use crate::cmd::policy::Policy;
 use crate::error::CtlError;
 
 /// One object of a file.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a file has few of them, and they live as long as a command"
-)]
 pub enum Manifest {
     /// `kind: ServiceGroup`.
     ServiceGroup(GroupManifest),
     /// `kind: Instance`.
     Instance(InstanceManifest),
+    /// `kind: Certificate`.
+    Certificate(CertificateManifest),
 }
 
 /// `kind: ServiceGroup`.
@@ -51,12 +54,8 @@ pub struct GroupManifest {
     #[serde(deserialize_with = "port::ports")]
     pub services: Vec<Port>,
     /// Whole domain names.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "domains"
-    )]
-    pub domains: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domains: Option<Vec<Domain>>,
     /// Concurrency of an instance at which another is wanted.
     #[serde(default = "soft_limit", skip_serializing_if = "is_soft_limit")]
     pub soft_limit: u16,
@@ -151,30 +150,6 @@ fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
     })
 }
 
-/// A domain name that is whole.
-struct Fqdn(String);
-
-impl<'de> Deserialize<'de> for Fqdn {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        from_text(deserializer, fqdn).map(Self)
-    }
-}
-
-fn fqdn(text: &str) -> Result<String, String> {
-    if !text.contains('.') {
-        return Err(format!(
-            "domain '{text}' is not whole; files have whole names, such as {text}.example.com"
-        ));
-    }
-    let whole = format!("{}.", text.trim_end_matches('.'));
-    qualify_domain(&whole, "").map_err(|error| error.message)
-}
-
-fn domains<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
-    let domains = Option::<Vec<Fqdn>>::deserialize(deserializer)?;
-    Ok(domains.map(|domains| domains.into_iter().map(|Fqdn(name)| name).collect()))
-}
-
 fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
     let mut addresses = Vec::<IpAddr>::deserialize(deserializer)?;
     addresses.sort_unstable();
@@ -197,6 +172,7 @@ impl Manifest {
         match self {
             Self::ServiceGroup(_) => Kind::ServiceGroup,
             Self::Instance(_) => Kind::Instance,
+            Self::Certificate(_) => Kind::Certificate,
         }
     }
 
@@ -205,14 +181,17 @@ impl Manifest {
         match self {
             Self::ServiceGroup(group) => &group.name,
             Self::Instance(instance) => &instance.name,
+            Self::Certificate(certificate) => &certificate.name,
         }
     }
 
-    /// The document, in YAML that [`read`] reads back.
+    /// The document, in YAML that [`read`] reads back; of a certificate which one it is, without
+    /// chain and key.
     pub fn to_yaml(&self) -> Result<String, CtlError> {
         let members = match self {
             Self::ServiceGroup(group) => serde_yaml_ng::to_string(group),
             Self::Instance(instance) => serde_yaml_ng::to_string(instance),
+            Self::Certificate(certificate) => serde_yaml_ng::to_string(certificate),
         };
         let members = members
             .map_err(|error| CtlError::Local(format!("cannot write {self} as YAML: {error}")))?;
@@ -231,6 +210,7 @@ pub const fn kind_word(kind: Kind) -> &'static str {
     match kind {
         Kind::ServiceGroup => "ServiceGroup",
         Kind::Instance => "Instance",
+        Kind::Certificate => "Certificate",
     }
 }
 
@@ -243,13 +223,7 @@ impl GroupManifest {
             _kind: AnyKind,
             name: group.name.clone(),
             services,
-            domains: Some(
-                group
-                    .domains
-                    .iter()
-                    .map(|domain| domain.fqdn.clone())
-                    .collect(),
-            ),
+            domains: Some(group.domains.iter().map(Domain::from).collect()),
             soft_limit: group.soft_limit,
             hard_limit: group.hard_limit,
             autokill: group
@@ -290,23 +264,33 @@ impl InstanceManifest {
 
 /// The group with its policy.
 pub fn of_group(group: &ServiceGroup, client: &Client) -> Result<Manifest, CtlError> {
-    let policy = fetch_policy(client, Kind::ServiceGroup, &group.uuid.to_string())?;
-    Ok(Manifest::ServiceGroup(GroupManifest::of(group, policy)))
+    let (policy, _) = tagged_policy(client, &group.uuid.to_string())?;
+    Ok(self::group(group, policy))
 }
 
 /// The instance with its policy.
 pub fn of_instance(instance: &Instance, client: &Client) -> Result<Manifest, CtlError> {
-    let policy = fetch_policy(client, Kind::Instance, &instance.uuid.to_string())?;
-    Ok(Manifest::Instance(InstanceManifest::of(instance, policy)))
+    let (policy, _) = tagged_policy(client, &instance.uuid.to_string())?;
+    Ok(self::instance(instance, policy))
 }
 
-fn fetch_policy<P: DeserializeOwned>(
+/// The group as a document.
+pub fn group(group: &ServiceGroup, policy: GroupPolicy) -> Manifest {
+    Manifest::ServiceGroup(GroupManifest::of(group, policy))
+}
+
+/// The instance as a document.
+pub fn instance(instance: &Instance, policy: InstancePolicy) -> Manifest {
+    Manifest::Instance(InstanceManifest::of(instance, policy))
+}
+
+/// An object's policy, and the entity tag that the object has.
+pub fn tagged_policy<P: Policy>(
     client: &Client,
-    kind: Kind,
-    uuid: &str,
-) -> Result<P, CtlError> {
-    let answer: PolicyData<P> = client.get(&policy::path(kind, uuid))?;
-    Ok(answer.policy)
+    word: &str,
+) -> Result<(P, Option<String>), CtlError> {
+    let (answer, tag) = client.get_tagged::<PolicyData<P>>(&P::path(word))?;
+    Ok((answer.policy, tag))
 }
 
 /// Prints documents, one after the other.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 
-use super::{GroupManifest, InstanceManifest, Manifest, kind_word};
+use super::{GroupManifest, InstanceManifest, Manifest, certificate, kind_word};
 use crate::cmd::Kind;
 use crate::error::{CtlError, near_matches};
 
@@ -122,6 +122,8 @@ struct TomlFile {
     service_groups: Vec<Spanned<GroupManifest>>,
     #[serde(default, rename = "Instance")]
     instances: Vec<Spanned<InstanceManifest>>,
+    #[serde(default, rename = "Certificate")]
+    certificates: Vec<Spanned<certificate::Written>>,
 }
 
 fn toml(file: &str, text: &str) -> Outcome {
@@ -141,7 +143,27 @@ fn toml(file: &str, text: &str) -> Outcome {
         place: place(instance.span().start),
         manifest: Manifest::Instance(instance.into_inner()),
     });
-    Ok(groups.chain(instances).collect())
+    let (mut objects, mut mistakes) = (groups.chain(instances).collect::<Vec<_>>(), Vec::new());
+    for written in read.certificates {
+        let place = place(written.span().start);
+        match written.into_inner().read(directory(file)) {
+            Ok(read) => objects.push(Object {
+                place,
+                manifest: Manifest::Certificate(read),
+            }),
+            Err(text) => mistakes.push(mistake(&place, &text)),
+        }
+    }
+    if mistakes.is_empty() {
+        Ok(objects)
+    } else {
+        Err(mistakes)
+    }
+}
+
+/// Where a file's other files are.
+fn directory(file: &str) -> &Path {
+    Path::new(file).parent().unwrap_or(Path::new(""))
 }
 
 /// Each document by itself, so that one with a mistake does not hide the next one's.
@@ -155,7 +177,7 @@ fn yaml(file: &str, text: &str) -> Outcome {
             file: file.to_owned(),
             line,
         };
-        match yaml_document(&document) {
+        match yaml_document(&document, directory(file)) {
             Ok(manifest) => {
                 let blank = document.lines().take_while(|line| {
                     line.trim().is_empty() || line.trim_start().starts_with('#')
@@ -204,25 +226,36 @@ struct Head {
 }
 
 /// A document, or the line in it and what is wrong there.
-fn yaml_document(document: &str) -> Result<Manifest, (usize, String)> {
+fn yaml_document(document: &str, directory: &Path) -> Result<Manifest, (usize, String)> {
     let head: Head = parse(document)?;
-    let kinds = [Kind::ServiceGroup, Kind::Instance];
     match head.kind.as_deref() {
         Some("ServiceGroup") => parse(document).map(Manifest::ServiceGroup),
         Some("Instance") => parse(document).map(Manifest::Instance),
+        Some("Certificate") => {
+            let written: certificate::Written = parse(document)?;
+            let read = written.read(directory);
+            read.map(Manifest::Certificate)
+                .map_err(|text| (line_of_kind(document), text))
+        }
         other => {
-            let line = document.lines().position(|line| line.starts_with("kind:"));
             let text = match other {
                 Some(word) => {
-                    let near = near_matches(word, kinds.map(kind_word));
+                    let near = near_matches(word, Kind::ALL.map(kind_word));
                     let near = near.first().map(|near| format!("; did you mean '{near}'?"));
                     format!("kind '{word}' is unknown{}", near.unwrap_or_default())
                 }
-                None => "the document has no 'kind: ServiceGroup' or 'kind: Instance'".to_owned(),
+                None => "the document has no kind: 'kind: ServiceGroup', 'kind: Instance' or \
+                         'kind: Certificate'"
+                    .to_owned(),
             };
-            Err((line.unwrap_or(0) + 1, text))
+            Err((line_of_kind(document), text))
         }
     }
+}
+
+fn line_of_kind(document: &str) -> usize {
+    let line = document.lines().position(|line| line.starts_with("kind:"));
+    line.unwrap_or(0) + 1
 }
 
 fn parse<T: DeserializeOwned>(document: &str) -> Result<T, (usize, String)> {

@@ -113,7 +113,7 @@ fn every_mistake_has_its_line() {
         "kind: ServiceGruop\nname: a\n---\nname: b\n",
         Err(&[
             "a.yaml:1: kind 'ServiceGruop' is unknown; did you mean 'ServiceGroup'?",
-            "a.yaml:3: the document has no 'kind: ServiceGroup' or 'kind: Instance'",
+            "a.yaml:3: the document has no kind: 'kind: ServiceGroup', 'kind: Instance' or 'kind: Certificate'",
         ]),
     );
     for (line, members, text) in [
@@ -299,4 +299,76 @@ proptest! {
         let _ = read::text("x.yaml", &text);
         let _ = read::text("x.toml", &text);
     }
+}
+
+#[test]
+fn certificates() {
+    let directory = tempfile::tempdir().unwrap();
+    let beside = |name: &str| directory.path().join(name);
+    let pair = crate::pem::tests::pair(&["www.example.com"]);
+    let other = crate::pem::tests::pair(&["www.example.com"]);
+    std::fs::write(beside("www.pem"), &pair.chain).unwrap();
+    std::fs::write(beside("www.key"), pair.pkey.reveal()).unwrap();
+    let indented = |text: &str| text.trim_end().replace('\n', "\n  ");
+    let read = |file: &str, text: &str| read::text(beside(file).to_str().unwrap(), text);
+    let inline = |pkey: &str| {
+        let (chain, pkey) = (indented(&pair.chain), indented(pkey));
+        format!("kind: Certificate\nname: www\nchain: |\n  {chain}\npkey: |\n  {pkey}\n")
+    };
+    let by_file = "kind: Certificate\nname: www\nchain_file: www.pem\npkey_file: www.key\n";
+    let toml = "[[Certificate]]\nname = 'www'\nchain_file = 'www.pem'\npkey_file = 'www.key'\n";
+    let here = read("a.yaml", &inline(pair.pkey.reveal())).unwrap();
+    assert_eq!(read("a.yaml", by_file).unwrap(), here);
+    assert_eq!(read("a.toml", toml).unwrap()[0].manifest, here[0].manifest);
+    let shown = format!("{here:?}{}", here[0].manifest.to_yaml().unwrap());
+    assert!(shown.contains("serial_number: "), "{shown}");
+    for line in pair.pkey.reveal().lines() {
+        assert!(!shown.contains(line), "{shown}");
+    }
+    let check = |text: &str, expected: &str| {
+        let mistakes = read("a.yaml", text).unwrap_err();
+        let place = beside("a.yaml").display().to_string();
+        let [mistake] = &mistakes[..] else {
+            panic!("{mistakes:?}");
+        };
+        assert_eq!(mistake.replace(&place, "a.yaml"), expected);
+    };
+    check(
+        &inline(other.pkey.reveal()),
+        "a.yaml:1: the key is not that of the chain's first certificate",
+    );
+    check(
+        "---\nkind: Certificate\nname: www\nchain_file: www.pem\n",
+        "a.yaml:2: missing 'pkey' or 'pkey_file'",
+    );
+    check(
+        &by_file.replace("www.key", "no.key"),
+        &format!(
+            "a.yaml:1: cannot read '{}': No such file or directory (os error 2)",
+            beside("no.key").display()
+        ),
+    );
+    check(
+        &format!("{by_file}chain: x\n"),
+        "a.yaml:1: 'chain' and 'chain_file' exclude each other",
+    );
+}
+
+#[test]
+fn domains_may_have_certificates() {
+    let text = "kind: ServiceGroup\nname: web\nservices: ['443:80']\n\
+                domains: [a.example.com, {name: b.example.com., certificate: shop}]\n";
+    let objects = read::text("-", text).unwrap();
+    let yaml = objects[0].manifest.to_yaml().unwrap();
+    let domains = "domains:\n- a.example.com\n- name: b.example.com\n  certificate: shop\n";
+    assert!(yaml.contains(domains), "{yaml}");
+    assert_eq!(
+        read::text("-", &yaml).unwrap()[0].manifest,
+        objects[0].manifest
+    );
+    check(
+        "a.yaml",
+        &text.replace("certificate: shop", "cert: shop"),
+        Err(&["a.yaml:4: domains[1]: unknown field 'cert', expected 'name' or 'certificate'"]),
+    );
 }

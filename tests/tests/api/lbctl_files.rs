@@ -165,7 +165,7 @@ fn an_object_is_edited() {
     // Nobody corrects this one.
     let (code, _, stderr) = edit("sed -i s/61/5000/ \"$1\"");
     assert_eq!(code, 2, "{stderr}");
-    assert!(stderr.contains("the draft is kept as"), "{stderr}");
+    assert!(stderr.contains("your text is kept in"), "{stderr}");
     let (code, _, stderr) = edit("exit 3");
     assert_eq!(code, 1, "{stderr}");
     desk.check(
@@ -185,6 +185,135 @@ fn an_object_is_edited() {
            lists them all",
         ],
     );
+}
+
+#[test]
+fn an_object_that_changes_while_it_is_edited_is_left_alone() {
+    require_root!();
+    let desk = Desk::new();
+    desk.write("web.yaml", WEB);
+    desk.check("apply -f web.yaml", 0);
+    let lbctl = ctl::command(&desk.gateway.topology.gateway, &[]);
+    let lbctl = lbctl.get_program().to_str().unwrap();
+    let check = |command: &str, meanwhile: &str, own: &str, object: &str| {
+        let other = if meanwhile.is_empty() {
+            "true".to_owned()
+        } else {
+            format!("{lbctl} {meanwhile}")
+        };
+        let editor = editor(&desk, &format!("{other} >&2 && sed -i '{own}' \"$1\""));
+        let variables = [("EDITOR", editor.as_str()), ("VISUAL", "")];
+        let (code, stdout, stderr) = desk.run_with(command, &variables);
+        assert_eq!((code, stdout.as_str()), (1, ""), "{command}: {stderr}");
+        let told = format!(
+            "lbctl: {object} was changed by somebody else meanwhile, so nothing was done; edit it \
+             again"
+        );
+        assert!(stderr.ends_with(&format!("{told}\n")), "{stderr}");
+        let kept = stderr
+            .lines()
+            .find_map(|line| line.strip_prefix("lbctl: your text is kept in "));
+        let kept = fs::read_to_string(kept.expect(&stderr)).unwrap();
+        let mine = own.rsplit('/').nth(1).unwrap();
+        assert!(kept.contains(mine), "{kept}");
+        fs::remove_file(&editor).unwrap();
+    };
+    // Whichever part of the object the other one changed, and whichever is edited.
+    check(
+        "instance edit b2",
+        "instance edit b2 --set policy.weight=9",
+        "s/50/60/",
+        "instance b2",
+    );
+    check(
+        "instance edit b2",
+        "instance stop b2",
+        "s/weight: 9/weight: 60/",
+        "instance b2",
+    );
+    check(
+        "service edit web",
+        "service edit web --set soft_limit=7",
+        "s/5432:7000.tcp/99:7000\\/tcp/",
+        "service web",
+    );
+    check(
+        "service edit web",
+        "service policy web --deny 10.0.0.0/8",
+        "s/5432:7000.tcp/99:7000\\/tcp/",
+        "service web",
+    );
+    let now = desk.check("service get web -o yaml", 0) + &desk.check("instance get b2 -o yaml", 0);
+    for theirs in [
+        "soft_limit: 7\n",
+        "- 10.0.0.0/8\n",
+        "5432:7000/tcp\n",
+        "weight: 9\n",
+        "state: stopped\n",
+    ] {
+        assert!(now.contains(theirs), "no {theirs} in {now}");
+    }
+    // Both parts of an object at once, with nobody else at it.
+    let both = "service edit web --set soft_limit=3 --set policy.sources.deny=10.9.0.0/16";
+    assert_eq!(desk.check(both, 0), "service web changed\n");
+    let both = "instance edit b2 --set state=running --set policy.weight=8";
+    assert_eq!(desk.check(both, 0), "instance b2 changed\n");
+    let now = desk.check("service get web -o yaml", 0) + &desk.check("instance get b2 -o yaml", 0);
+    for own in [
+        "soft_limit: 3\n",
+        "- 10.9.0.0/16\n",
+        "weight: 8\n",
+        "state: running\n",
+    ] {
+        assert!(now.contains(own), "no {own} in {now}");
+    }
+}
+
+#[test]
+fn a_group_is_changed_in_place_and_in_one_step() {
+    require_root!();
+    let desk = Desk::new();
+    desk.write("web.yaml", WEB);
+    desk.check("apply -f web.yaml", 0);
+    let seen = || {
+        let answer = desk.gateway.agent.get("/v1/services?name=web").unwrap();
+        let generation: u64 = answer
+            .header("lbagent-generation")
+            .unwrap()
+            .parse()
+            .unwrap();
+        let group = answer.json().unwrap()["data"]["service_groups"][0].clone();
+        (generation, group)
+    };
+    let (generation, before) = seen();
+    let other = WEB
+        .replace("5432:7000/udp", "5433:7000/udp, 5434:7000/tcp")
+        .replace("[web.example.com]", "[web.example.com, www.example.com]")
+        .replacen(
+            "services:",
+            "soft_limit: 4\nhard_limit: 40\nautokill: 5m\nservices:",
+            1,
+        );
+    desk.write("web.yaml", &other);
+    let applied = desk.check("apply -f web.yaml", 0);
+    assert!(applied.contains("service web changed\n"), "{applied}");
+    let (after, group) = seen();
+    assert_eq!(
+        after,
+        generation + 1,
+        "everything that differs is one change"
+    );
+    for member in ["uuid", "created_at", "instances"] {
+        assert_eq!(group[member], before[member], "{group}");
+    }
+    assert_eq!(
+        (&group["soft_limit"], &group["hard_limit"]),
+        (&4.into(), &40.into()),
+        "{group}"
+    );
+    assert_eq!(group["services"].as_array().unwrap().len(), 3, "{group}");
+    assert_eq!(group["domains"].as_array().unwrap().len(), 2, "{group}");
+    assert_eq!(desk.check("diff -f web.yaml", 0), "");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod desk;
 mod go_forms;
 mod js_sdk;
 mod lbctl;
+mod lbctl_certificates;
 mod lbctl_files;
 mod lbctl_profiles;
 mod lbctl_watch;
