@@ -90,7 +90,7 @@ impl CtlError {
 
     /// Whether an object is not what it was when it was read.
     pub const fn is_changed(&self) -> bool {
-        matches!(self, Self::Refused { status: 412, .. })
+        matches!(self, Self::Refused { status: 412, .. } | Self::Outdated(_))
     }
 
     /// The exit code.

@@ -10,7 +10,7 @@ use clap::Args;
 use lbagent_api::{ItemError, Selector};
 use serde_yaml_ng::Value;
 
-use super::{Kind, advise_word, apply};
+use super::{Kind, advise_word, apply, retried};
 use crate::apply::plan::completed;
 use crate::apply::{Change, Present, State, execute, rules};
 use crate::client::Client;
@@ -57,13 +57,17 @@ pub fn run(
     client: &Client,
     format: Format,
 ) -> Result<(), CtlError> {
-    let before = fetch(kind, &arguments.name, client)?;
+    let fetched = || fetch(kind, &arguments.name, client);
     let Arguments { set, add, del, .. } = arguments;
     if set.is_empty() && add.is_empty() && del.is_empty() {
-        return by_editor(&before, client, format);
+        return by_editor(&fetched()?, client, format);
     }
-    let text = changed(&before.manifest.to_yaml()?, arguments).map_err(CtlError::Usage)?;
-    save(&before, &text, "the command line", client, format)
+    // What the options say can be done to what somebody else made of it, too.
+    retried(|| {
+        let before = fetched()?;
+        let text = changed(&before.manifest.to_yaml()?, arguments).map_err(CtlError::Usage)?;
+        save(&before, &text, "the command line", client, format)
+    })
 }
 
 fn fetch(kind: Kind, word: &str, client: &Client) -> Result<Present, CtlError> {

@@ -54,7 +54,7 @@ pub enum Command {
     },
     /// Let an instance serve a service group, in place of the one that it serves
     Attach(membership::Attach),
-    /// Let an instance serve no service group
+    /// Let instances serve no service group
     Detach(membership::Detach),
     /// Show or set weight and QUIC server id
     Policy(policy::InstanceArguments),

@@ -1,4 +1,4 @@
-//! `lbctl instance attach` and `lbctl instance detach`: which service group an instance serves.
+//! `attach` and `detach` of `lbctl instance` and `lbctl service`: which service group an instance serves.
 
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use lbagent_api::request::SelectorSpec;
 use lbagent_api::{Selector, paths};
 use ureq::http::Method;
 
+use super::each::each;
 use super::{Kind, advise_word, instance};
 use crate::client::{Client, encode};
 use crate::error::CtlError;
-use crate::output::{Format, print};
+use crate::output::Format;
 
 /// `lbctl instance attach`.
 #[derive(Debug, Args)]
@@ -27,12 +28,25 @@ pub struct Attach {
     drain: Drain,
 }
 
-/// `lbctl instance detach`.
+/// `lbctl service attach`.
+#[derive(Debug, Args)]
+pub struct AttachTo {
+    /// Name or UUID of the service group
+    #[arg(value_name = "SERVICE", value_parser = NonEmptyStringValueParser::new())]
+    group: String,
+    /// Names or UUIDs of the instances
+    #[arg(required = true, value_name = "INSTANCE", value_parser = NonEmptyStringValueParser::new())]
+    names: Vec<String>,
+    #[command(flatten)]
+    drain: Drain,
+}
+
+/// `lbctl instance detach` and `lbctl service detach`.
 #[derive(Debug, Args)]
 pub struct Detach {
-    /// Name or UUID
-    #[arg(value_name = "NAME|UUID", value_parser = NonEmptyStringValueParser::new())]
-    name: String,
+    /// Names or UUIDs of the instances
+    #[arg(required = true, value_name = "INSTANCE", value_parser = NonEmptyStringValueParser::new())]
+    names: Vec<String>,
     #[command(flatten)]
     drain: Drain,
 }
@@ -48,14 +62,46 @@ struct Drain {
 /// Runs `lbctl instance attach`.
 pub fn attach(arguments: &Attach, client: &Client, format: Format) -> Result<(), CtlError> {
     let Attach { name, group, drain } = arguments;
-    let selector = Selector::from_word(group);
-    put(name, Some(&selector), drain, client, format)
-        .map_err(|error| advise_word(error, Kind::ServiceGroup, group, client))
+    put_all(
+        std::slice::from_ref(name),
+        Some(group),
+        drain,
+        client,
+        format,
+    )
 }
 
-/// Runs `lbctl instance detach`.
+/// Runs `lbctl service attach`.
+pub fn attach_to(arguments: &AttachTo, client: &Client, format: Format) -> Result<(), CtlError> {
+    let AttachTo {
+        names,
+        group,
+        drain,
+    } = arguments;
+    put_all(names, Some(group), drain, client, format)
+}
+
+/// Runs `lbctl instance detach` and `lbctl service detach`.
 pub fn detach(arguments: &Detach, client: &Client, format: Format) -> Result<(), CtlError> {
-    put(&arguments.name, None, &arguments.drain, client, format)
+    put_all(&arguments.names, None, &arguments.drain, client, format)
+}
+
+fn put_all(
+    names: &[String],
+    group: Option<&String>,
+    drain: &Drain,
+    client: &Client,
+    format: Format,
+) -> Result<(), CtlError> {
+    let put = |name: &str| {
+        let selector = group.map(|group| Selector::from_word(group));
+        let done = put(name, selector.as_ref(), drain, client);
+        done.map_err(|error| match group {
+            Some(group) => advise_word(error, Kind::ServiceGroup, group, client),
+            None => error,
+        })
+    };
+    each(names, format, put, told, "\n")
 }
 
 fn put(
@@ -63,8 +109,7 @@ fn put(
     group: Option<&Selector>,
     drain: &Drain,
     client: &Client,
-    format: Format,
-) -> Result<(), CtlError> {
+) -> Result<Membership, CtlError> {
     let path = format!("{}/{}/service-group", paths::X_INSTANCES, encode(name));
     let body = MembershipSpec {
         service_group: group.map(SelectorSpec::from),
@@ -76,9 +121,7 @@ fn put(
     let answer: MembershipData = client
         .send(Method::PUT, &path, &body)
         .map_err(|error| advise_word(error, Kind::Instance, name, client))?;
-    print(format, &answer.membership, || {
-        told(name, &answer.membership)
-    })
+    Ok(answer.membership)
 }
 
 fn told(name: &str, membership: &Membership) -> String {

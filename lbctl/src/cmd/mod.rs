@@ -4,6 +4,7 @@ pub mod account;
 pub mod apply;
 pub mod certificate;
 pub mod counters;
+mod each;
 pub mod edit;
 pub mod health;
 pub mod instance;
@@ -161,6 +162,18 @@ pub fn advise_word(error: CtlError, kind: Kind, word: &str, client: &Client) -> 
         }
         _ => error,
     }
+}
+
+/// Does again what somebody else's change of the same object got in the way of.
+fn retried<T>(mut act: impl FnMut() -> Result<T, CtlError>) -> Result<T, CtlError> {
+    const ATTEMPTS: usize = 5;
+    for _ in 1..ATTEMPTS {
+        match act() {
+            Err(error) if error.is_changed() => {}
+            result => return result,
+        }
+    }
+    act()
 }
 
 /// Reads a duration such as `30s`, `500ms`, `5m` or `1h`; a bare number is seconds.

@@ -14,10 +14,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Method;
 
-use super::{Kind, advise_word};
+use super::each::each;
+use super::{Kind, advise_word, retried};
 use crate::client::{Client, encode};
 use crate::error::CtlError;
-use crate::output::{Format, list, print, record};
+use crate::output::{Format, list, record};
 
 /// Explains `lbctl service policy --help`.
 pub const GROUP_HELP: &str = "\
@@ -36,9 +37,9 @@ Options that are not given leave that part of the policy as it is; without any, 
 /// `lbctl service policy`.
 #[derive(Debug, Args)]
 pub struct GroupArguments {
-    /// Name or UUID
-    #[arg(value_name = "NAME|UUID", value_parser = NonEmptyStringValueParser::new())]
-    name: String,
+    /// Names or UUIDs; what the options say is done to each
+    #[arg(required = true, value_name = "NAME|UUID", value_parser = NonEmptyStringValueParser::new())]
+    names: Vec<String>,
     /// How packets travel to the instances
     #[arg(long, value_name = "MODE", value_parser = modes())]
     forwarding_mode: Option<ForwardingMode>,
@@ -72,9 +73,9 @@ fn modes() -> impl TypedValueParser<Value = ForwardingMode> {
 /// `lbctl instance policy`.
 #[derive(Debug, Args)]
 pub struct InstanceArguments {
-    /// Name or UUID
-    #[arg(value_name = "NAME|UUID", value_parser = NonEmptyStringValueParser::new())]
-    name: String,
+    /// Names or UUIDs; what the options say is done to each
+    #[arg(required = true, value_name = "NAME|UUID", value_parser = NonEmptyStringValueParser::new())]
+    names: Vec<String>,
     /// Share of new flows against the group's other instances: 0 to 1000, 100 unless set. With 0
     /// it gets none, and keeps the established ones
     #[arg(
@@ -117,8 +118,15 @@ impl Policy for InstancePolicy {
 /// Runs `lbctl service policy`.
 pub fn group(arguments: &GroupArguments, client: &Client, format: Format) -> Result<(), CtlError> {
     let change = |former: &GroupPolicy| changed_group(former, arguments);
-    let policy = show_or_change(&arguments.name, client, change)?;
-    print(format, &policy, || record(&group_rows(&policy)))
+    let names = &arguments.names;
+    let act = |word: &str| show_or_change(word, client, change);
+    each(
+        names,
+        format,
+        act,
+        |word, it| render(names, word, group_rows(it)),
+        "\n\n",
+    )
 }
 
 /// Runs `lbctl instance policy`.
@@ -128,27 +136,43 @@ pub fn instance(
     format: Format,
 ) -> Result<(), CtlError> {
     let change = |former: &InstancePolicy| Ok(changed_instance(former, arguments));
-    let policy = show_or_change(&arguments.name, client, change)?;
-    print(format, &policy, || record(&instance_rows(&policy)))
+    let names = &arguments.names;
+    let act = |word: &str| show_or_change(word, client, change);
+    each(
+        names,
+        format,
+        act,
+        |word, it| render(names, word, instance_rows(it)),
+        "\n\n",
+    )
 }
 
-/// Reads an object's policy; `change` says what it is to be, if the command line asks for that.
+/// A policy for people; of several each with its name.
+fn render(names: &[String], word: &str, mut rows: Vec<Row>) -> String {
+    if names.len() > 1 {
+        rows.insert(0, ("name", word.to_owned()));
+    }
+    record(&rows)
+}
+
+/// Reads an object's policy; `change` says what it is to be, if the command line asks for that. When
+/// somebody else changes the object meanwhile, that is done to what they made of it.
 fn show_or_change<P: Policy>(
     word: &str,
     client: &Client,
-    change: impl FnOnce(&P) -> Result<Option<P>, CtlError>,
+    change: impl Fn(&P) -> Result<Option<P>, CtlError>,
 ) -> Result<P, CtlError> {
     let path = P::path(word);
-    let former: PolicyData<P> = client
-        .get(&path)
-        .map_err(|error| advise_word(error, P::KIND, word, client))?;
-    let Some(policy) = change(&former.policy)? else {
-        return Ok(former.policy);
-    };
-    let answer: PolicyData<P> = client
-        .send(Method::PUT, &path, &PolicyData { policy })
-        .map_err(|error| advise_word(error, P::KIND, word, client))?;
-    Ok(answer.policy)
+    let advise = |error| advise_word(error, P::KIND, word, client);
+    retried(|| {
+        let (former, tag) = client.get_tagged::<PolicyData<P>>(&path).map_err(advise)?;
+        let Some(policy) = change(&former.policy)? else {
+            return Ok(former.policy);
+        };
+        let body = PolicyData { policy };
+        let answer = client.send_if::<PolicyData<P>>(tag.as_deref(), Method::PUT, &path, &body);
+        Ok(answer.map_err(advise)?.policy)
+    })
 }
 
 /// What the policy is to be; nothing if only its sight is asked for.
@@ -157,7 +181,7 @@ fn changed_group(
     arguments: &GroupArguments,
 ) -> Result<Option<GroupPolicy>, CtlError> {
     let GroupArguments {
-        name: _,
+        names: _,
         forwarding_mode,
         allow,
         deny,
@@ -231,7 +255,7 @@ fn changed_instance(
     arguments: &InstanceArguments,
 ) -> Option<InstancePolicy> {
     let InstanceArguments {
-        name: _,
+        names: _,
         weight,
         quic_server_id,
         no_quic_server_id,

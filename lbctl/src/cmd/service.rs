@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::removal::{self, Chosen};
 use super::service_create::{self, Create, PORT_HELP};
-use super::{Kind, advise_names, edit, listing, policy, query, wait, watch};
+use super::{Kind, advise_names, edit, listing, membership, policy, query, wait, watch};
 use crate::client::{Client, all};
 use crate::error::{CtlError, advise};
 use crate::manifest;
@@ -39,6 +39,10 @@ pub enum Command {
         #[command(flatten)]
         watch: watch::Arguments,
     },
+    /// Let instances serve a service group, in place of the one that they serve
+    Attach(membership::AttachTo),
+    /// Let instances serve no service group
+    Detach(membership::Detach),
     /// Show or set forwarding mode, source prefixes and QUIC layout
     #[command(after_help = policy::GROUP_HELP)]
     Policy(policy::GroupArguments),
@@ -93,6 +97,8 @@ pub fn run(command: &Command, client: &Client, format: Format) -> Result<(), Ctl
             let now = OffsetDateTime::now_utc();
             listing.print(format, &groups, || render_list(&groups, format, now))
         }
+        Command::Attach(arguments) => membership::attach_to(arguments, client, format),
+        Command::Detach(arguments) => membership::detach(arguments, client, format),
         Command::Policy(arguments) => policy::group(arguments, client, format),
         Command::Edit(arguments) => edit::run(Kind::ServiceGroup, arguments, client, format),
         Command::Wait(arguments) => wait::run(Kind::ServiceGroup, arguments, client, format),

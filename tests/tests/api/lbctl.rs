@@ -136,6 +136,35 @@ fn mistakes_get_one_line_that_helps() {
 }
 
 #[test]
+fn policies_of_several_objects_are_changed_one_by_one() {
+    require_root!();
+    let gateway = Gateway::publish(Shape::Bridged, 2).unwrap();
+    let run = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        ctl::run(&gateway.topology.gateway, &arguments).unwrap()
+    };
+    let ended = run("instance policy b1 b2 b9 --weight 30");
+    assert_eq!(ended.code, 1, "{}", ended.stdout);
+    assert_eq!(
+        ended.stdout,
+        "name:            b1\nweight:          30\nquic server id:  -\n\n\
+         name:            b2\nweight:          30\nquic server id:  -\n"
+    );
+    assert!(
+        ended
+            .stderr
+            .starts_with("lbctl: No instance with name 'b9'; did you mean")
+    );
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    let shown = lbctl(&gateway, "instance policy b1 b2 -o json");
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown[1]["name"], "b2");
+    assert_eq!(shown[1]["weight"], 30);
+    let one = lbctl(&gateway, "instance policy b1");
+    assert_eq!(one, "weight:          30\nquic server id:  -\n");
+}
+
+#[test]
 fn an_agent_that_is_not_there_is_named() {
     require_root!();
     let mut gateway = start();

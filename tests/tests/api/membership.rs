@@ -72,6 +72,30 @@ fn instances_are_attached_moved_and_detached() {
         "b1 serves service group web, running",
     );
 
+    // The same from the group's side, and several at once: each has its line.
+    let ended = run(&gateway, "service attach other b1 b2 b3");
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert_eq!(ended.stdout, "b1 serves service group other, running\n");
+    let lines: Vec<&str> = ended.stderr.lines().collect();
+    let missing = |name: &str| {
+        format!(
+            "lbctl: No instance with name '{name}'; did you mean 'b1'? `lbctl instance ls` lists \
+             them all"
+        )
+    };
+    assert_eq!(lines, [missing("b2"), missing("b3")]);
+    assert_eq!(group(&gateway), "other");
+    check_told(
+        &gateway,
+        "service detach b1",
+        "b1 serves no service group, running",
+    );
+    check_told(
+        &gateway,
+        "service attach web b1",
+        "b1 serves service group web, running",
+    );
+
     // With a drain it leaves later, and says when.
     check_told(
         &gateway,
