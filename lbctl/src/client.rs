@@ -61,6 +61,8 @@ pub struct Client {
     pub keeps_answers: bool,
     /// The account that an operator acts for, instead of its own.
     pub account: Option<String>,
+    /// How long a request may take altogether.
+    pub patience: Duration,
 }
 
 impl Client {
@@ -78,7 +80,6 @@ impl Client {
             // A proxy from the environment would get the token.
             .proxy(None)
             .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(REQUEST_TIMEOUT))
             .user_agent(concat!("lbctl/", env!("CARGO_PKG_VERSION")))
             .build();
         let agent = match &endpoint {
@@ -94,6 +95,7 @@ impl Client {
             token,
             keeps_answers: false,
             account: None,
+            patience: REQUEST_TIMEOUT,
         }
     }
 
@@ -149,10 +151,9 @@ impl Client {
         path: &str,
     ) -> Result<impl Iterator<Item = Result<String, CtlError>>, CtlError> {
         let request = self.request(Method::GET, path, None)?;
-        let request = self.agent.configure_request(request);
         let mut response = self
             .agent
-            .run(request.timeout_global(None).build())
+            .run(request)
             .map_err(|error| self.unreachable(&error))?;
         let status = response.status().as_u16();
         if status != 200 {
@@ -185,9 +186,10 @@ impl Client {
                 .map_err(|error| CtlError::Local(format!("the entity tag '{tag}': {error}")))?;
             request.headers_mut().insert(header::IF_MATCH, tag);
         }
+        let request = self.agent.configure_request(request);
         let mut response = self
             .agent
-            .run(request)
+            .run(request.timeout_global(Some(self.patience)).build())
             .map_err(|error| self.unreachable(&error))?;
         let status = response.status().as_u16();
         let text = self.read(&mut response)?;

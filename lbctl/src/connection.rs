@@ -19,7 +19,7 @@ pub struct Connection {
     #[arg(long, global = true, env = "LBCTL_ENDPOINT")]
     endpoint: Option<String>,
     /// Use this profile; without it and without --endpoint the one of `lbctl profile use`
-    #[arg(long, global = true, value_name = "NAME", env = "LBCTL_PROFILE")]
+    #[arg(long, global = true, value_name = "PROFILE", env = "LBCTL_PROFILE")]
     profile: Option<String>,
     /// Certificates that prove the agent's own, for https; the system's roots without it
     #[arg(long, global = true, value_name = "FILE", env = "LBCTL_CA_FILE")]

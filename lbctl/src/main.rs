@@ -3,6 +3,7 @@
 mod apply;
 mod client;
 mod cmd;
+mod complete;
 mod connection;
 mod endpoint;
 mod error;
@@ -84,7 +85,7 @@ enum Command {
     Show(cmd::show::Arguments),
     /// The agent, its interfaces, and what is not as it should be
     Status(cmd::status::Arguments),
-    /// What the health checks have found: lbctl health [GROUP]
+    /// What the health checks have found: lbctl health [SERVICE]
     Health(cmd::health::Arguments),
     /// Packets by the reason that they ended with
     Counters(cmd::counters::Arguments),
@@ -120,7 +121,7 @@ enum Command {
         /// Such as /usr/local/share/man/man1
         directory: PathBuf,
     },
-    /// A completion script for a shell: `source <(lbctl completions bash)`
+    /// A completion script for a shell, also of objects' names: `source <(lbctl completions bash)`
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -128,6 +129,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    complete::answer();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -155,7 +157,7 @@ fn run(cli: Cli) -> Result<(), CtlError> {
     });
     // These need no agent.
     match &cli.command {
-        Command::Completions { shell } => return cmd::completions(*shell),
+        Command::Completions { shell } => return complete::script(*shell),
         Command::Check(files) => return cmd::apply::check(files),
         Command::Man { directory } => return cmd::man(directory),
         Command::Profile(command) => {

@@ -29,11 +29,13 @@ pub enum Command {
     #[command(visible_aliases = ["delete", "remove"])]
     Rm {
         /// Its name or UUID
+        #[arg(value_name = "ACCOUNT")]
         account: String,
     },
     /// Change what an account may have; without options, show it
     Quota {
         /// Its name or UUID
+        #[arg(value_name = "ACCOUNT")]
         account: String,
         /// What to change.
         #[command(flatten)]

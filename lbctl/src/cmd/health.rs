@@ -14,7 +14,7 @@ use crate::output::{Column, Format, print, table};
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Name or UUID of one service group
-    #[arg(value_name = "GROUP", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(value_name = "SERVICE", value_parser = NonEmptyStringValueParser::new())]
     group: Option<String>,
     #[command(flatten)]
     pub watch: super::watch::Polling,

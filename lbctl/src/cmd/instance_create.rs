@@ -24,7 +24,7 @@ pub struct Create {
     #[arg(long = "ip", value_name = "ADDRESS", required = true)]
     addresses: Vec<String>,
     /// Service group to serve: name or UUID
-    #[arg(short = 'g', long, value_name = "NAME|UUID")]
+    #[arg(short = 'g', long, value_name = "SERVICE")]
     service: Option<String>,
     /// Publish this port by a service group made with the instance: 443:8080, 5432:5432/tcp
     #[arg(

@@ -38,13 +38,6 @@ use lbagent_api::{ErrorCode, ItemError, Selector, paths};
 use crate::client::{Client, encode};
 use crate::error::{CtlError, advise, near_matches};
 
-/// Prints a completion script.
-pub fn completions(shell: clap_complete::Shell) -> Result<(), CtlError> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut crate::Cli::command(), "lbctl", &mut script);
-    crate::output::write_stdout(String::from_utf8_lossy(&script).trim_end())
-}
-
 /// Writes a manual page for each command.
 pub fn man(directory: &std::path::Path) -> Result<(), CtlError> {
     clap_mangen::generate_to(crate::Cli::command(), directory).map_err(|error| {
@@ -137,7 +130,7 @@ impl Kind {
         }
     }
 
-    fn names(self, client: &Client) -> Result<Vec<String>, CtlError> {
+    pub fn names(self, client: &Client) -> Result<Vec<String>, CtlError> {
         use lbagent_api::certificate::Certificates;
         use lbagent_api::envelope::{Instances, ServiceGroups};
         let objects: Vec<Reference> = match self {

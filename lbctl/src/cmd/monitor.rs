@@ -18,7 +18,7 @@ pub struct Arguments {
     #[arg(long, value_name = "1/N", default_value = "1/128")]
     sample: String,
     /// Packets of this service group only, by name or UUID
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "SERVICE")]
     group: Option<String>,
     /// Packets with this outcome only: forward, pass, answer, drop, or one that `lbctl counters
     /// --all` lists; may be repeated [default: all but pass]

@@ -21,11 +21,13 @@ pub enum Command {
     /// Use this one from now on
     Use {
         /// The profile
+        #[arg(value_name = "PROFILE")]
         name: String,
     },
     /// Make or change one: lbctl profile set prod endpoint=https://gw:7443 account=shop
     Set {
         /// The profile
+        #[arg(value_name = "PROFILE")]
         name: String,
         /// endpoint, ca_file, account or token_file; an empty value takes it away
         #[arg(value_name = "KEY=VALUE")]
@@ -38,7 +40,7 @@ pub enum Command {
     #[command(visible_aliases = ["remove", "delete", "del"])]
     Rm {
         /// The profiles
-        #[arg(required = true)]
+        #[arg(required = true, value_name = "PROFILE")]
         names: Vec<String>,
     },
 }

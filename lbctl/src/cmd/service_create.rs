@@ -46,8 +46,8 @@ pub struct Create {
     /// Domain name below the metro domain
     #[arg(short, long = "subdomain", value_name = "LABEL")]
     subdomains: Vec<String>,
-    /// Certificate of a domain: the first one is the first --domain's, and so on
-    #[arg(short, long = "certificate", value_name = "NAME|UUID")]
+    /// Certificate of a domain, by name or UUID: the first one is the first --domain's, and so on
+    #[arg(short, long = "certificate", value_name = "CERTIFICATE")]
     certificates: Vec<String>,
     /// Publish on this VIP only
     #[arg(long)]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::path::Path;
 
 use lbagent_tests::agent::{Agent, Config, Ended};
 use lbagent_tests::ctl;
@@ -166,25 +166,46 @@ fn completions_and_manual_pages_are_written() {
     }
     for shell in ["bash", "zsh", "fish"] {
         let script = ctl::succeed(host, &["completions", shell]).unwrap();
-        assert!(script.contains("instance"), "{shell}");
+        assert!(script.contains("LBCTL_COMPLETE"), "{shell}");
     }
-    // bash itself understands its script, and finds a command's name with it.
+}
+
+#[test]
+fn names_are_completed() {
+    require_root!();
+    let mut gateway = Gateway::publish(Shape::Bridged, 2).unwrap();
+    let host = gateway.topology.gateway.clone();
+    let directory = tempfile::tempdir().unwrap();
     let script = directory.path().join("lbctl.bash");
-    fs::write(
-        &script,
-        ctl::succeed(host, &["completions", "bash"]).unwrap(),
-    )
-    .unwrap();
-    let ask = "source \"$0\"; COMP_WORDS=(lbctl serv); COMP_CWORD=1; \
-               _lbctl lbctl serv lbctl; echo \"${COMPREPLY[@]}\"";
-    let output = Command::new("bash")
-        .args(["-c", ask])
-        .arg(&script)
-        .output()
-        .unwrap();
-    let found = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        found.split_whitespace().any(|word| word == "service"),
-        "{found}"
-    );
+    let text = ctl::succeed(&host, &["completions", "bash"]).unwrap();
+    fs::write(&script, text).unwrap();
+    let lbctl = ctl::command(&host, &[]);
+    let programs = Path::new(lbctl.get_program()).parent().unwrap();
+    let path = format!("{}:/usr/bin:/bin", programs.display());
+    // What bash does when TAB is pressed at the end of this line.
+    let complete = |line: &str| -> Vec<String> {
+        let ask = "source \"$0\"; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); COMP_TYPE=9; \
+                   _clap_complete_lbctl lbctl \"${@: -1}\"; printf '%s\\n' \"${COMPREPLY[@]}\"";
+        let mut command = host.command("bash");
+        command.args(["-c", ask]).arg(&script).args(line.split(' '));
+        command.env("PATH", &path);
+        command.env("XDG_CONFIG_HOME", directory.path());
+        let ended = Ended::of(&mut command).unwrap();
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{line}");
+        let words = ended.stdout.split_whitespace();
+        words.map(str::to_owned).collect()
+    };
+    assert_eq!(complete("lbctl serv"), ["service"]);
+    assert_eq!(complete("lbctl service get w"), ["web"]);
+    assert_eq!(complete("lbctl instance rm b"), ["b1", "b2"]);
+    assert_eq!(complete("lbctl svc attach web b1 b"), ["b1", "b2"]);
+    assert_eq!(complete("lbctl instance create -g w"), ["web"]);
+    assert_eq!(complete("lbctl show w"), ["web"]);
+    assert_eq!(complete("lbctl token create --for d"), ["default"]);
+    // Another agent is asked where the line names one, and silence is the answer of none.
+    let elsewhere = "lbctl --endpoint unix:/nothing service get w";
+    assert_eq!(complete(elsewhere), [""; 0]);
+    gateway.agent.terminate().unwrap();
+    assert_eq!(complete("lbctl service get w"), [""; 0]);
+    assert_eq!(complete("lbctl service rm --a"), ["--all", "--account"]);
 }
