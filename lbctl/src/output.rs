@@ -179,6 +179,16 @@ fn ago(time: OffsetDateTime, now: OffsetDateTime) -> String {
     }
 }
 
+/// When something ends, for tables: in how many days.
+pub fn left(time: OffsetDateTime, now: OffsetDateTime) -> String {
+    let days = (time - now).whole_days();
+    match time < now {
+        true => "expired".to_owned(),
+        false if days == 0 => "today".to_owned(),
+        false => format!("in {days}d"),
+    }
+}
+
 /// A number with its noun, which takes an `s` in the plural.
 pub fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };

@@ -1,8 +1,8 @@
 //! Who reads stdout: a person at a terminal of some width, or a program.
 
+use std::cell::Cell;
 use std::env;
 use std::io::IsTerminal;
-use std::sync::OnceLock;
 
 /// What tables are made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,17 +45,19 @@ fn wants_color(is_terminal: bool, given: impl Fn(&str) -> Option<String>) -> boo
     set("CLICOLOR_FORCE") || (is_terminal && given("TERM").is_none_or(|term| term != "dumb"))
 }
 
-static SCREEN: OnceLock<Screen> = OnceLock::new();
+thread_local! {
+    /// Of the thread that prints, which is the main one.
+    static SCREEN: Cell<Screen> = const { Cell::new(Screen::PIPE) };
+}
 
-/// Says once, before anything is printed, who reads.
+/// Says, before anything is printed, who reads.
 pub fn set(screen: Screen) {
-    // A second call has nothing new to say.
-    let _ = SCREEN.set(screen);
+    SCREEN.set(screen);
 }
 
 /// Who reads; a program until somebody said otherwise.
 pub fn current() -> Screen {
-    SCREEN.get().copied().unwrap_or(Screen::PIPE)
+    SCREEN.get()
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use crate::screen::{self, Screen};
 const MOST_LINES: usize = 4;
 /// A column whose cells are all this short is never broken.
 const NEVER_BROKEN: usize = 24;
+/// Characters that a column has at least where there are too many columns.
+const NARROWEST: usize = 8;
 
 /// A column's heading and how its cells are shown.
 #[derive(Clone, Copy, Debug)]
@@ -60,10 +62,33 @@ fn color(word: &str) -> Option<Color> {
 
 /// Columns with a line of headings and two blanks between them.
 pub fn table(columns: &[Column<'_>], rows: &[Vec<String>]) -> String {
-    render(screen::current(), columns, rows)
+    render(screen::current(), columns, rows, MOST_LINES)
 }
 
-fn render(screen: Screen, columns: &[Column<'_>], rows: &[Vec<String>]) -> String {
+/// Lines up rows that have headings of their own, or none. Nothing of a cell is cut.
+pub fn align(columns: &[Column<'_>], rows: &[Vec<String>]) -> String {
+    let screen = Screen {
+        headings: false,
+        ..screen::current()
+    };
+    render(screen, columns, rows, usize::MAX)
+}
+
+/// One object, a line for each member.
+pub fn record(members: &[(&str, String)]) -> String {
+    let rows: Vec<Vec<String>> = members
+        .iter()
+        .map(|(name, value)| vec![format!("{name}:"), value.clone()])
+        .collect();
+    align(&[Column::Left(""), Column::Wrap("")], &rows)
+}
+
+fn render(
+    screen: Screen,
+    columns: &[Column<'_>],
+    rows: &[Vec<String>],
+    most_lines: usize,
+) -> String {
     let mut table = empty(screen);
     if screen.headings {
         let heading =
@@ -77,57 +102,42 @@ fn render(screen: Screen, columns: &[Column<'_>], rows: &[Vec<String>]) -> Strin
             .map(|(column, text)| column.cell(text));
         let mut row = Row::from(cells.collect::<Vec<_>>());
         if screen.width.is_some() {
-            row.max_height(MOST_LINES);
+            row.max_height(most_lines);
         }
         table.add_row(row);
     }
     if let Some(width) = screen.width {
-        fit(&mut table, columns, rows, width);
+        fit(&mut table, columns, rows, width.into());
     }
     finish(table)
 }
 
-/// Short columns keep their width; what is left is for the others.
-fn fit(table: &mut Table, columns: &[Column<'_>], rows: &[Vec<String>], width: u16) {
+/// Short columns keep their width as long as the others have some; what is left is for these.
+fn fit(table: &mut Table, columns: &[Column<'_>], rows: &[Vec<String>], width: usize) {
     table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_width(width);
+    table.set_width(u16::try_from(width).unwrap_or(u16::MAX));
     table.set_truncation_indicator("…");
+    let mut kept: Vec<(usize, usize)> = Vec::new();
     for (index, column) in columns.iter().enumerate() {
         let cells = rows.iter().filter_map(|row| row.get(index));
         let longest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
-        if !matches!(column, Column::Wrap(_))
-            && longest <= NEVER_BROKEN
-            && let Some(column) = table.column_mut(index)
-        {
+        if !matches!(column, Column::Wrap(_)) && longest <= NEVER_BROKEN {
+            let heading = column.heading().chars().count();
+            kept.push((longest.max(heading), index));
+        }
+    }
+    kept.sort_unstable();
+    let is_too_much = |kept: &[(usize, usize)]| {
+        let own: usize = kept.iter().map(|(width, _)| width).sum();
+        let others = (columns.len() - kept.len()) * NARROWEST;
+        own + others + 2 * columns.len() > width
+    };
+    while is_too_much(&kept) && kept.pop().is_some() {}
+    for (_, index) in kept {
+        if let Some(column) = table.column_mut(index) {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
-}
-
-/// Lines up rows that have headings of their own, or none.
-pub fn align<'a>(
-    columns: &[Column<'_>],
-    rows: impl IntoIterator<Item = &'a Vec<String>>,
-) -> String {
-    let mut table = empty(Screen::PIPE);
-    for row in rows {
-        table.add_row(
-            columns
-                .iter()
-                .zip(row)
-                .map(|(column, text)| column.cell(text)),
-        );
-    }
-    finish(table)
-}
-
-/// One object, a line for each member.
-pub fn record(members: &[(&str, String)]) -> String {
-    let rows: Vec<Vec<String>> = members
-        .iter()
-        .map(|(name, value)| vec![format!("{name}:"), value.clone()])
-        .collect();
-    align(&[Column::Left(""), Column::Left("")], &rows)
 }
 
 fn empty(screen: Screen) -> Table {
@@ -152,4 +162,4 @@ fn finish(mut table: Table) -> String {
 
 #[cfg(test)]
 #[path = "table_tests.rs"]
-mod tests;
+pub mod tests;

@@ -30,15 +30,18 @@ fn columns_line_up() {
 NAME  STATE    INSTANCES  PACKETS
 a     running  x y              7
 long  stopped  -              700";
-    assert_eq!(render(Screen::PIPE, &COLUMNS, &rows), expected);
-    assert_eq!(render(terminal(80), &COLUMNS, &rows), expected);
-    assert_eq!(render(Screen::PIPE, &[Column::Left("NAME")], &[]), "NAME");
+    assert_eq!(render(Screen::PIPE, &COLUMNS, &rows, 4), expected);
+    assert_eq!(render(terminal(80), &COLUMNS, &rows, 4), expected);
+    assert_eq!(
+        render(Screen::PIPE, &[Column::Left("NAME")], &[], 4),
+        "NAME"
+    );
     let headless = Screen {
         headings: false,
         ..Screen::PIPE
     };
     assert_eq!(
-        render(headless, &COLUMNS, &rows),
+        render(headless, &COLUMNS, &rows, 4),
         "a     running  x y    7\nlong  stopped  -    700"
     );
 }
@@ -54,9 +57,9 @@ web   running  web-000 web-001 web-002 web-003 web-004 web-005 web-006         7
                web-007 web-008 web-009 web-010 web-011 web-012 web-013
                web-014 web-015 web-016 web-017 web-018 web-019 web-020
                web-021 web-022 web-023 web-024 web-025 web-026 web-027…";
-    assert_eq!(render(terminal(80), &COLUMNS, &rows), expected);
+    assert_eq!(render(terminal(80), &COLUMNS, &rows, 4), expected);
     // A program gets all of it, in one line.
-    assert!(render(Screen::PIPE, &COLUMNS, &rows).contains("web-039"));
+    assert!(render(Screen::PIPE, &COLUMNS, &rows, 4).contains("web-039"));
 }
 
 #[test]
@@ -68,6 +71,7 @@ fn no_line_is_longer_than_the_terminal() {
             terminal(width),
             &COLUMNS,
             &rows(&[&[&long, "draining", &names, "123456"]]),
+            4,
         );
         for line in text.lines() {
             assert!(line.chars().count() <= width.into(), "{width}: {line}");
@@ -85,6 +89,7 @@ fn only_states_and_headings_have_colours() {
         screen,
         &COLUMNS,
         &rows(&[&["stopped", "stopped", "-", "1"]]),
+        4,
     );
     assert_eq!(text.matches("\u{1b}[38;5;9m").count(), 1, "{text:?}");
     assert!(text.contains("\u{1b}[1m"), "{text:?}");
@@ -92,6 +97,33 @@ fn only_states_and_headings_have_colours() {
         Screen::PIPE,
         &COLUMNS,
         &rows(&[&["a", "stopped", "-", "1"]]),
+        4,
     );
     assert!(!plain.contains('\u{1b}'), "{plain:?}");
+}
+
+/// Renders for a terminal of 80 columns, and checks that nothing is wider.
+#[track_caller]
+pub fn check_fits(what: &str, make: impl FnOnce() -> String) -> String {
+    screen::set(terminal(80));
+    let text = make();
+    screen::set(Screen::PIPE);
+    for line in text.lines() {
+        let width = line.chars().count();
+        assert!(width <= 80, "{what}: {width} columns: {line}\n{text}");
+    }
+    text
+}
+
+#[test]
+fn what_is_aligned_fits_too_and_loses_nothing() {
+    let words = (0..60).map(|n| format!("web-{n:03}")).collect::<Vec<_>>();
+    let text = check_fits("a record", || record(&[("instances", words.join(" "))]));
+    for word in words {
+        assert!(text.contains(&word), "{word}: {text}");
+    }
+    let number = u64::MAX.to_string();
+    let rows = rows(&[&["name", &number, &number, &number, &number, &number]]);
+    let columns = [Column::Right("NUMBER"); 6];
+    check_fits("numbers", || table(&columns, &rows));
 }

@@ -122,32 +122,68 @@ pub fn run(command: &Command, client: &Client, format: Format) -> Result<(), Ctl
             }
         }
     };
-    output::print(format, &data, || table(&data.accounts))
+    output::print(format, &data.accounts, || table(&data.accounts, format))
 }
 
-fn table(accounts: &[Account]) -> String {
-    let columns = [
+fn table(accounts: &[Account], format: Format) -> String {
+    let mut columns = vec![
         Column::Left("NAME"),
-        Column::Left("UUID"),
         Column::Right("GROUPS"),
         Column::Right("SERVICES"),
         Column::Right("INSTANCES"),
         Column::Right("RAW PORTS"),
     ];
+    let is_wide = format == Format::Wide;
+    if is_wide {
+        columns.push(Column::Left("UUID"));
+    }
     let of = |used: u32, quota: Option<u32>| match quota {
         Some(quota) => format!("{used}/{quota}"),
         None => format!("{used}/-"),
     };
     let row = |account: &Account| {
         let (used, quotas) = (account.used, account.quotas);
-        vec![
+        let mut row = vec![
             account.name.clone(),
-            account.uuid.to_string(),
             of(used.service_groups, quotas.service_groups),
             of(used.services, quotas.services),
             of(used.instances, quotas.instances),
             of(used.raw_ports, quotas.raw_ports),
-        ]
+        ];
+        if is_wide {
+            row.push(account.uuid.to_string());
+        }
+        row
     };
     output::table(&columns, &accounts.iter().map(row).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::tests::check_fits;
+
+    #[test]
+    fn accounts_are_listed() {
+        let mut account: Account = serde_json::from_value(serde_json::json!({
+            "uuid": "00000000-0000-0000-0000-000000000001", "name": "shop",
+            "quotas": {"service_groups": 10}, "used": {"service_groups": 1, "services": 2,
+            "instances": 3, "live_instances": 3, "raw_ports": 0}
+        }))
+        .unwrap();
+        assert_eq!(
+            table(std::slice::from_ref(&account), Format::Table),
+            "NAME  GROUPS  SERVICES  INSTANCES  RAW PORTS\n\
+             shop    1/10       2/-        3/-        0/-"
+        );
+        account.name = "n".repeat(63);
+        let most = Some(u32::MAX);
+        account.used.services = u32::MAX;
+        account.quotas.services = most;
+        account.quotas.instances = most;
+        account.quotas.raw_ports = most;
+        check_fits("account ls", || {
+            table(std::slice::from_ref(&account), Format::Table)
+        });
+    }
 }

@@ -7,14 +7,14 @@ use clap::{Args, Subcommand};
 use lbagent_api::certificate::{Certificate, CertificateSpec, Certificates, RotationSpec};
 use lbagent_api::request::validate_name;
 use lbagent_api::{ErrorCode, paths};
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 use ureq::http::Method;
 
 use super::removal::{self, Chosen};
 use super::{Kind, advise_names, listing, query, watch};
 use crate::client::{Client, all};
 use crate::error::{CtlError, advise};
-use crate::output::{Column, Format, list, print, record, table, time};
+use crate::output::{Column, Format, left, list, print, record, table, time};
 use crate::pem::{Examined, Pair};
 
 /// Explains the files.
@@ -241,16 +241,6 @@ fn groups(certificate: &Certificate) -> String {
     list(certificate.service_groups.iter().map(|group| &group.name))
 }
 
-/// Days until a certificate expires; nobody wants to compute them.
-fn left(certificate: &Certificate, now: OffsetDateTime) -> String {
-    let left = certificate.not_after - now;
-    if left < Duration::ZERO {
-        "expired".to_owned()
-    } else {
-        format!("in {}d", left.whole_days())
-    }
-}
-
 fn render_list(certificates: &[Certificate], format: Format, now: OffsetDateTime) -> String {
     let mut columns = vec![
         Column::Left("NAME"),
@@ -268,7 +258,7 @@ fn render_list(certificates: &[Certificate], format: Format, now: OffsetDateTime
             certificate.name.clone(),
             certificate.common_name.clone(),
             certificate.state.name().to_owned(),
-            left(certificate, now),
+            left(certificate.not_after, now),
             groups(certificate),
         ];
         if is_wide {
@@ -298,4 +288,54 @@ fn render(certificate: &Certificate) -> String {
         ("services", groups(certificate)),
         ("created at", time(certificate.created_at)),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use lbagent_api::certificate::CertificateState;
+    use lbagent_api::envelope::Reference;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::table::tests::check_fits;
+
+    #[test]
+    fn certificates_are_shown() {
+        let reference = |name: &str| Reference {
+            uuid: Uuid::from_u128(2),
+            name: name.to_owned(),
+        };
+        let now = OffsetDateTime::UNIX_EPOCH + time::Duration::days(100);
+        let certificate = Certificate {
+            uuid: Uuid::from_u128(1),
+            name: "www".into(),
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            common_name: "www.example.com".into(),
+            subject: "CN=www.example.com".into(),
+            issuer: "CN=CA".into(),
+            serial_number: "01:02".into(),
+            not_before: OffsetDateTime::UNIX_EPOCH,
+            not_after: now + time::Duration::hours(50),
+            state: CertificateState::Valid,
+            service_groups: vec![reference("web"), reference("shop")],
+        };
+        assert_eq!(
+            render_list(std::slice::from_ref(&certificate), Format::Table, now),
+            "NAME  COMMON NAME      STATE  EXPIRES  SERVICES\n\
+             www   www.example.com  valid  in 2d    web shop"
+        );
+        let long = "l".repeat(63);
+        let worst = Certificate {
+            name: long.clone(),
+            common_name: [long.as_str(); 3].join("."),
+            issuer: format!("CN={long}"),
+            serial_number: "01:".repeat(20),
+            service_groups: vec![reference(&long); 30],
+            ..certificate
+        };
+        check_fits("certificate ls", || {
+            render_list(std::slice::from_ref(&worst), Format::Table, now)
+        });
+        check_fits("certificate get", || render(&worst));
+    }
 }

@@ -88,6 +88,7 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
+    use crate::table::tests::check_fits;
 
     #[test]
     fn outcomes_with_their_sum() {
@@ -113,6 +114,9 @@ drop_no_backend  dropped          7     700
 total                          1207  120700";
         assert_eq!(render(&counters, false), expected);
         assert!(render(&counters, true).contains("pass_not_vip     passed           0       0"));
+        let mut worst = counters.clone();
+        worst.outcomes = vec![counter(&"o".repeat(40), Verdict::Dropped, u64::MAX / 100)];
+        check_fits("counters", || render(&worst, false));
         counters.fragments.released = 3;
         assert!(render(&counters, false).ends_with(
             "120700\n\nheld fragments: 0 waiting, 3 released, 0 expired, 0 displaced, 0 failed"

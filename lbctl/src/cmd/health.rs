@@ -38,11 +38,11 @@ fn render(report: &HealthReport) -> String {
         Column::Left("GROUP"),
         Column::Left("INSTANCE"),
         Column::Left("ADDRESS"),
-        Column::Left("STATE"),
+        Column::State("STATE"),
         Column::Right("FOR"),
         Column::Left("CHECK"),
         Column::Right("LATENCY"),
-        Column::Left("ERROR"),
+        Column::Wrap("ERROR"),
     ];
     let mut rows = Vec::new();
     for group in &report.groups {
@@ -117,6 +117,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::table::tests::check_fits;
 
     #[test]
     fn a_row_for_each_check() {
@@ -164,5 +165,15 @@ web    a         10.0.0.7  warming 40%  60m  http 8080                       1.2
 web    b         10.0.0.7  healthy      60m  http 8080                               status 500 (1 of 3 failures)
 web    c         10.0.0.7  unhealthy    60m  (not checked while it drains)";
         assert_eq!(render(&report), expected);
+        let mut worst = report;
+        worst.groups[0].name = "g".repeat(63);
+        for instance in &mut worst.groups[0].instances {
+            instance.name = "i".repeat(63);
+            instance.ip = "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap();
+            for check in &mut instance.checks {
+                check.error = Some("cannot connect: no route to host ".repeat(3));
+            }
+        }
+        check_fits("health", || render(&worst));
     }
 }

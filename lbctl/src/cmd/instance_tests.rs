@@ -4,6 +4,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::*;
+use crate::table::tests::check_fits;
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -113,4 +114,25 @@ addresses:   10.0.0.7 2001:db8::7
 image:       -
 created at:  1970-01-01T00:00:00Z";
     assert_eq!(render(&instance, &[]), expected);
+    let long = "l".repeat(63);
+    let mut worst = Instance {
+        name: long.clone(),
+        image: Some(format!("registry.example.com/{long}/{long}:latest")),
+        network_interfaces: vec![
+            interface("2001:db8:1111:2222:3333:4444:5555:6666"),
+            interface("255.255.255.255"),
+        ],
+        ..instance
+    };
+    if let Some(group) = &mut worst.service_group {
+        group.name = long;
+    }
+    check_fits("instance ls", || {
+        render_list(
+            std::slice::from_ref(&worst),
+            Format::Table,
+            OffsetDateTime::now_utc(),
+        )
+    });
+    check_fits("instance get", || render(&worst, &[]));
 }

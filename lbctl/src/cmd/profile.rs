@@ -158,24 +158,46 @@ fn list(profiles: &Profiles, format: Format) -> Result<(), CtlError> {
             },
         })
         .collect();
-    print(format, &shown, || {
-        let or_none = |text: Option<&str>| text.unwrap_or("-").to_owned();
-        let row = |shown: &Shown<'_>| {
-            vec![
-                format!("{}{}", shown.name, if shown.current { " *" } else { "" }),
-                or_none(shown.endpoint),
-                or_none(shown.account),
-                or_none(shown.ca_file.as_deref()),
-                shown.token.clone(),
-            ]
-        };
-        let columns = [
-            Column::Left("NAME"),
-            Column::Wrap("ENDPOINT"),
-            Column::Left("ACCOUNT"),
-            Column::Wrap("CA FILE"),
-            Column::Wrap("TOKEN"),
-        ];
-        table(&columns, &shown.iter().map(row).collect::<Vec<_>>())
-    })
+    print(format, &shown, || render(&shown))
+}
+
+fn render(shown: &[Shown<'_>]) -> String {
+    let or_none = |text: Option<&str>| text.unwrap_or("-").to_owned();
+    let row = |shown: &Shown<'_>| {
+        vec![
+            format!("{}{}", shown.name, if shown.current { " *" } else { "" }),
+            or_none(shown.endpoint),
+            or_none(shown.account),
+            or_none(shown.ca_file.as_deref()),
+            shown.token.clone(),
+        ]
+    };
+    let columns = [
+        Column::Left("NAME"),
+        Column::Wrap("ENDPOINT"),
+        Column::Left("ACCOUNT"),
+        Column::Wrap("CA FILE"),
+        Column::Wrap("TOKEN"),
+    ];
+    table(&columns, &shown.iter().map(row).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::tests::check_fits;
+
+    #[test]
+    fn profiles_fit_a_terminal() {
+        let long = "l".repeat(63);
+        let worst = [Shown {
+            name: &long,
+            current: true,
+            endpoint: Some("https://[2001:db8:1111:2222:3333:4444:5555:6666]:65535"),
+            account: Some(&long),
+            ca_file: Some(format!("/etc/lbagent/{long}/{long}.pem")),
+            token: format!("in /root/{long}"),
+        }];
+        check_fits("profile ls", || render(&worst));
+    }
 }

@@ -4,6 +4,7 @@ use lbagent_api::service_group::Domain;
 use uuid::Uuid;
 
 use super::*;
+use crate::table::tests::check_fits;
 
 fn group(name: &str, ports: &str) -> ServiceGroup {
     ServiceGroup {
@@ -60,4 +61,29 @@ autokill:    -
 created at:  1970-01-01T00:00:00Z
 persistent:  true";
     assert_eq!(render(&group("db", "5432/tcp"), &[]), expected);
+}
+
+#[test]
+fn everything_fits_a_terminal() {
+    let long = "l".repeat(63);
+    let mut worst = group(&long, "443:8080 5432:5432/tcp 65535:65535/udp");
+    for service in &mut worst.services {
+        service.ip = Some("2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap());
+    }
+    worst.domains[0].fqdn = [long.as_str(); 3].join(".");
+    worst.instances = vec![
+        Reference {
+            uuid: Uuid::from_u128(2),
+            name: long,
+        };
+        100
+    ];
+    let now = OffsetDateTime::now_utc();
+    check_fits("service ls", || {
+        render_list(std::slice::from_ref(&worst), Format::Table, now)
+    });
+    let policy = [("allow", "2001:db8:1111:2222:3333:4444::/96 ".repeat(40))];
+    let text = check_fits("service get", || render(&worst, &policy));
+    // Broken into lines, and nothing of it cut.
+    assert!(text.matches('l').count() >= 63 * (1 + 3 + 100), "{text}");
 }

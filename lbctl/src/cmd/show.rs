@@ -13,6 +13,7 @@ use super::{policy, terminated};
 use crate::client::Client;
 use crate::error::CtlError;
 use crate::output::{Column, Format, align, count, print};
+use crate::screen;
 
 /// `lbctl show`.
 #[derive(Debug, Args)]
@@ -79,9 +80,12 @@ fn vip_name(vip: &TableVip) -> String {
 
 fn backend_name(vip: &TableVip, backend: &TableBackend, numeric: bool) -> String {
     if numeric {
-        format!("  -> {}", SocketAddr::new(backend.ip, vip.destination_port))
+        format!(
+            "{ARROW}{}",
+            SocketAddr::new(backend.ip, vip.destination_port)
+        )
     } else {
-        format!("  -> {}:{}", backend.name, vip.destination_port)
+        format!("{ARROW}{}:{}", backend.name, vip.destination_port)
     }
 }
 
@@ -125,6 +129,13 @@ fn heading(table: &Table) -> String {
     )
 }
 
+/// Begins a backend's line. Its blanks break no line.
+const ARROW: &str = "\u{a0}\u{a0}->\u{a0}";
+
+fn aligned(columns: &[Column<'_>], lines: &[Vec<String>]) -> String {
+    align(columns, lines).replace('\u{a0}', " ")
+}
+
 fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
@@ -135,7 +146,7 @@ fn render(table: &Table, numeric: bool) -> String {
         Column::Left(""),
         Column::Right(""),
         Column::Right(""),
-        Column::Left(""),
+        Column::Wrap(""),
     ];
     let mut lines = vec![
         words([
@@ -146,7 +157,7 @@ fn render(table: &Table, numeric: bool) -> String {
             "Service",
         ]),
         words([
-            "  -> RemoteAddress:Port",
+            &format!("{ARROW}RemoteAddress:Port"),
             "Forward",
             "Weight",
             "Slots",
@@ -171,7 +182,7 @@ fn render(table: &Table, numeric: bool) -> String {
         },
     ));
     lines.extend(table.groups.iter().flat_map(terminated::rows));
-    format!("{}\n{}", heading(table), align(&columns, &lines))
+    format!("{}\n{}", heading(table), aligned(&columns, &lines))
 }
 
 /// How frames to a backend leave.
@@ -188,6 +199,22 @@ fn way(backend: &TableBackend) -> String {
         mtu => format!(" mtu {mtu}"),
     };
     format!("by {} to {}{vlan}{mtu}", hop.interface, hop.link_address)
+}
+
+/// A number, on a terminal in thousands, millions and so on once it has more than eight digits.
+fn number_text(number: u64) -> String {
+    const DIGITS: u64 = 100_000_000;
+    let mut scaled = number;
+    let mut units = " KMGTPE".chars();
+    let mut unit = units.next();
+    while screen::current().width.is_some() && scaled >= DIGITS {
+        scaled /= 1000;
+        unit = units.next();
+    }
+    match unit {
+        Some(unit) if unit != ' ' => format!("{scaled}{unit}"),
+        _ => scaled.to_string(),
+    }
 }
 
 const NUMBERS: [Column; 6] = [
@@ -209,7 +236,7 @@ fn render_stats(table: &Table, numeric: bool) -> String {
             out_bytes,
         } = traffic;
         [flows, in_packets, out_packets, in_bytes, out_bytes]
-            .map(u64::to_string)
+            .map(|number| number_text(*number))
             .to_vec()
     };
     let mut lines = vec![
@@ -221,7 +248,7 @@ fn render_stats(table: &Table, numeric: bool) -> String {
             "InBytes",
             "OutBytes",
         ]),
-        words(["  -> RemoteAddress:Port", "", "", "", "", ""]),
+        words([&format!("{ARROW}RemoteAddress:Port"), "", "", "", "", ""]),
     ];
     lines.extend(rows(
         table,
@@ -229,7 +256,7 @@ fn render_stats(table: &Table, numeric: bool) -> String {
         |_, vip| cells(&vip.traffic),
         |_, backend| cells(&backend.traffic),
     ));
-    format!("{}\n{}", heading(table), align(&NUMBERS, &lines))
+    format!("{}\n{}", heading(table), aligned(&NUMBERS, &lines))
 }
 
 /// What `--rate` prints: a line for each VIP and each backend.
@@ -338,7 +365,7 @@ fn render_rates(rates: &Rates, numeric: bool) -> String {
         let mut row = vec![name];
         row.extend(
             [connections, in_packets, out_packets, in_bytes, out_bytes]
-                .map(|value| format!("{value:.0}")),
+                .map(|value| number_text(value.round() as u64)),
         );
         row
     };
@@ -351,7 +378,7 @@ fn render_rates(rates: &Rates, numeric: bool) -> String {
             "InBPS",
             "OutBPS",
         ]),
-        words(["  -> RemoteAddress:Port", "", "", "", "", ""]),
+        words([&format!("{ARROW}RemoteAddress:Port"), "", "", "", "", ""]),
     ];
     for vip in &rates.vips {
         let protocol = vip.protocol.to_string().to_uppercase();
@@ -359,9 +386,9 @@ fn render_rates(rates: &Rates, numeric: bool) -> String {
         lines.push(cells(name, &vip.rate));
         for backend in &vip.backends {
             let name = if numeric {
-                format!("  -> {}", SocketAddr::new(backend.ip, backend.port))
+                format!("{ARROW}{}", SocketAddr::new(backend.ip, backend.port))
             } else {
-                format!("  -> {}:{}", backend.name, backend.port)
+                format!("{ARROW}{}:{}", backend.name, backend.port)
             };
             lines.push(cells(name, &backend.rate));
         }
@@ -369,7 +396,7 @@ fn render_rates(rates: &Rates, numeric: bool) -> String {
     format!(
         "Over {:.1} s, bytes per second:\n{}",
         rates.interval_s,
-        align(&NUMBERS, &lines)
+        aligned(&NUMBERS, &lines)
     )
 }
 

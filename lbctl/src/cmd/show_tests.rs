@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::*;
+use crate::table::tests::check_fits;
 
 fn traffic(flows: u64) -> Traffic {
     Traffic {
@@ -169,4 +170,37 @@ fn counters_that_went_back_or_are_new_make_no_negative_rates() {
             .connections,
         0.0
     );
+}
+
+#[test]
+fn everything_fits_a_terminal() {
+    let mut worst = sample(1, u64::MAX / 4000);
+    for group in &mut worst.groups {
+        group.name = "g".repeat(63);
+        for vip in &mut group.vips {
+            vip.ip = "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap();
+            vip.port = 65_535;
+            vip.forwarding_mode = "dsr-ipip".into();
+            for backend in &mut vip.backends {
+                backend.name = "b".repeat(63);
+                backend.ip = vip.ip;
+                backend.weight = 1000;
+                backend.slots = 65_537;
+                if let Some(hop) = &mut backend.next_hop {
+                    hop.interface = "i".repeat(15);
+                    hop.vlan = 4094;
+                }
+            }
+        }
+    }
+    let rates = rates(&sample(0, 0), &worst);
+    for numeric in [false, true] {
+        let text = check_fits("show", || render(&worst, numeric));
+        assert!(text.contains("4094") && text.contains("\n  -> "), "{text}");
+        let text = check_fits("show --stats", || render_stats(&worst, numeric));
+        assert!(text.contains('T'), "{text}");
+        check_fits("show --rate", || render_rates(&rates, numeric));
+    }
+    // A program gets the numbers.
+    assert!(render_stats(&worst, true).contains(&(u64::MAX / 4000).to_string()));
 }

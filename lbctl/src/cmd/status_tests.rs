@@ -2,6 +2,7 @@ use lbagent_api::status::{AgentInfo, InterfaceStatus, MapStatus};
 use time::Duration;
 
 use super::*;
+use crate::table::tests::check_fits;
 
 fn condition(severity: Severity, name: &str, message: &str) -> Condition {
     Condition {
@@ -143,4 +144,23 @@ fn uptimes() {
     ] {
         assert_eq!(uptime(seconds), text);
     }
+}
+
+#[test]
+fn tables_fit_a_terminal() {
+    let mut worst = sample();
+    for interface in &mut worst.interfaces {
+        interface.name = "i".repeat(15);
+        interface.reason = Some("the driver has no native mode: ".repeat(4));
+    }
+    worst.maps[0].name = "M".repeat(20);
+    worst.maps[0].used = u64::from(u32::MAX) as _;
+    worst.maps[0].capacity = u64::from(u32::MAX) as _;
+    let message = "no running instance with an IPv4 address: new connections are dropped";
+    let name = "n".repeat(63);
+    let found = [condition(Severity::Warning, &name, message)];
+    check_fits("interfaces", || interfaces(&worst));
+    check_fits("maps", || maps(&worst));
+    let text = check_fits("conditions", || conditions(&found));
+    assert!(text.contains("dropped"), "{text}");
 }

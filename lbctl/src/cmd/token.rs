@@ -5,9 +5,11 @@ use std::time::Duration;
 use clap::{Subcommand, ValueEnum};
 use lbagent_api::access::{NewTokenData, Role, Token, TokenSpec, TokensData};
 use lbagent_api::paths;
+use time::OffsetDateTime;
 use ureq::http::Method;
 use uuid::Uuid;
 
+use super::each::each;
 use super::parse_duration;
 use crate::client::Client;
 use crate::error::CtlError;
@@ -85,28 +87,33 @@ pub fn run(command: &Command, client: &Client, format: Format) -> Result<(), Ctl
         }
         Command::Ls => {
             let data: TokensData = client.get(paths::TOKENS)?;
-            output::print(format, &data, || table(&data.tokens))
+            let now = OffsetDateTime::now_utc();
+            output::print(format, &data.tokens, || table(&data.tokens, format, now))
         }
         Command::Revoke { tokens } => {
-            let mut revoked = Vec::new();
-            for token in tokens {
-                let path = format!("{}/{token}", paths::TOKENS);
+            let words: Vec<String> = tokens.iter().map(Uuid::to_string).collect();
+            let revoke = |word: &str| -> Result<Token, CtlError> {
+                let path = format!("{}/{word}", paths::TOKENS);
                 let data: TokensData =
                     client.send(Method::DELETE, &path, &serde_json::json!({}))?;
-                revoked.extend(data.tokens);
-            }
-            let data = TokensData { tokens: revoked };
-            output::print(format, &data, || table(&data.tokens))
+                let gone = "the agent told of no token";
+                let mut tokens = data.tokens.into_iter();
+                tokens
+                    .next()
+                    .ok_or_else(|| CtlError::Local(gone.to_owned()))
+            };
+            let told = |word: &str, _: &Token| format!("{word} revoked");
+            each(&words, format, revoke, told, "\n")
         }
     }
 }
 
-fn table(tokens: &[Token]) -> String {
+fn table(tokens: &[Token], format: Format, now: OffsetDateTime) -> String {
     let columns = [
         Column::Left("UUID"),
         Column::Left("ROLE"),
         Column::Left("ACCOUNT"),
-        Column::Left("LABEL"),
+        Column::Wrap("LABEL"),
         Column::Left("EXPIRES"),
     ];
     let row = |token: &Token| {
@@ -117,8 +124,46 @@ fn table(tokens: &[Token]) -> String {
             token.label.clone(),
             token
                 .expires_at
-                .map_or_else(|| "never".to_owned(), output::time),
+                .map_or_else(|| "never".to_owned(), |at| expires(at, format, now)),
         ]
     };
     output::table(&columns, &tokens.iter().map(row).collect::<Vec<_>>())
+}
+
+/// A date for programs, days for people.
+fn expires(at: OffsetDateTime, format: Format, now: OffsetDateTime) -> String {
+    if format == Format::Wide || crate::screen::current().width.is_none() {
+        output::time(at)
+    } else {
+        output::left(at, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::tests::check_fits;
+
+    #[test]
+    fn tokens_are_listed() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let mut token: Token = serde_json::from_value(serde_json::json!({
+            "uuid": "00000000-0000-0000-0000-000000000001", "label": "ci",
+            "account": "00000000-0000-0000-0000-000000000000", "account_name": "default",
+            "role": "reader", "created_at": "1970-01-01T00:00:00Z",
+            "expires_at": "1970-01-03T00:00:00Z"
+        }))
+        .unwrap();
+        assert_eq!(
+            table(std::slice::from_ref(&token), Format::Table, now),
+            "UUID                                  ROLE    ACCOUNT  LABEL  EXPIRES\n\
+             00000000-0000-0000-0000-000000000001  reader  default  ci     1970-01-03T00:00:00Z"
+        );
+        token.label = "what it is for ".repeat(20);
+        token.account_name = "n".repeat(63);
+        let text = check_fits("token ls", || {
+            table(std::slice::from_ref(&token), Format::Table, now)
+        });
+        assert!(text.contains("in 2d"), "{text}");
+    }
 }

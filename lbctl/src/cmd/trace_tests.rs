@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::*;
+use crate::table::tests::check_fits;
 
 fn instance(name: &str, id: u32) -> TraceInstance {
     TraceInstance {
@@ -137,4 +138,12 @@ fn wrong_flows_are_usage_mistakes() {
         ["udp", "1.2.3.4:5", "[::1]:5"],
         "one is IPv4, the other IPv6",
     );
+}
+
+#[test]
+fn a_trace_fits_a_terminal() {
+    let mut worst = trace();
+    worst.reason = "because of what was said before ".repeat(6);
+    let text = check_fits("trace", || render(&worst));
+    assert!(text.contains("because"), "{text}");
 }
