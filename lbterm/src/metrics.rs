@@ -1,0 +1,140 @@
+//! Counters. Those of the terminator as a whole are kept by each worker for itself and added up for
+//! a report; those of a group are shared.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Declares an enum of counters, each with its name in reports.
+macro_rules! counters {
+    ($(#[$doc:meta])* $set:ident of $kind:ident { $($(#[$line:meta])* $variant:ident = $name:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $kind {
+            $($(#[$line])* $variant,)*
+        }
+
+        impl $kind {
+            /// All of them with their names in reports.
+            pub const ALL: &'static [(Self, &'static str)] = &[$((Self::$variant, $name),)*];
+        }
+
+        /// One number for each of the counters.
+        #[derive(Debug)]
+        pub struct $set([AtomicU64; $kind::ALL.len()]);
+
+        impl Default for $set {
+            fn default() -> Self {
+                Self([const { AtomicU64::new(0) }; $kind::ALL.len()])
+            }
+        }
+
+        impl $set {
+            /// Counts one more.
+            pub fn count(&self, which: $kind) {
+                self.add(which, 1);
+            }
+
+            /// Counts so many more.
+            pub fn add(&self, which: $kind, more: u64) {
+                self.0[which as usize].fetch_add(more, Ordering::Relaxed);
+            }
+
+            /// How many there were.
+            pub fn get(&self, which: $kind) -> u64 {
+                self.0[which as usize].load(Ordering::Relaxed)
+            }
+
+            /// Adds what is not 0 to a report.
+            pub fn add_to(&self, report: &mut BTreeMap<String, u64>) {
+                for (which, name) in $kind::ALL {
+                    let value = self.get(*which);
+                    if value > 0 {
+                        *report.entry((*name).to_owned()).or_default() += value;
+                    }
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// What happened at a worker.
+    Counters of Counter {
+        /// Connections taken from the listening sockets.
+        Accepted = "accepted",
+        /// Taking one failed, mostly for want of file descriptors.
+        AcceptFailed = "accept_failed",
+        /// Closed at once: as many as allowed were open.
+        RefusedLimit = "refused_limit",
+        /// Closed at once: as many as allowed were open from the same source.
+        RefusedSource = "refused_source",
+        /// Closed at once: nothing is published where the client dialled.
+        RefusedUnpublished = "refused_unpublished",
+        /// TLS handshakes that succeeded.
+        Handshakes = "handshakes",
+        /// Among them, those that resumed a session.
+        HandshakesResumed = "handshakes_resumed",
+        /// Handshakes that failed, for any of the reasons below or another one.
+        HandshakeFailed = "handshake_failed",
+        /// The client did not finish its handshake in time.
+        HandshakeTimeout = "handshake_timeout",
+        /// The client named a server that nobody has.
+        HandshakeUnknownName = "handshake_unknown_name",
+        /// The client named no server, and there is no default certificate or no single service.
+        HandshakeNoName = "handshake_no_name",
+    }
+}
+
+counters! {
+    /// What happened to a service group.
+    GroupCounters of GroupCounter {
+        /// Connections that were passed on (`tls`).
+        Streams = "streams",
+        /// Requests.
+        Requests = "requests",
+        /// Bytes from clients, decrypted.
+        BytesIn = "bytes_in",
+        /// Bytes to clients, before they were encrypted.
+        BytesOut = "bytes_out",
+        /// An instance was asked for while each that may be had as many as its soft limit.
+        OverSoftLimit = "over_soft_limit",
+        /// Refused, because each instance had as many as its hard limit.
+        OverHardLimit = "over_hard_limit",
+        /// Refused, because no instance may take anything.
+        NoInstance = "no_instance",
+        /// Connecting to an instance failed; each address and instance counts.
+        ConnectFailed = "connect_failed",
+        /// Given up, because no instance could be connected to.
+        Unreachable = "unreachable",
+        /// Connections closed because no byte came for too long.
+        IdleTimeout = "idle_timeout",
+    }
+}
+
+impl GroupCounters {
+    /// Whether anything has happened.
+    pub fn is_used(&self) -> bool {
+        self.0.iter().any(|value| value.load(Ordering::Relaxed) > 0)
+    }
+}
+
+/// Connections of clients that are open, in all workers.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Counts one more and returns how many there were.
+    pub fn increase(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Counts one less.
+    pub fn decrease(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many there are.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
