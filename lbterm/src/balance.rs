@@ -95,6 +95,10 @@ impl Load {
 
     fn note_success(&self) {
         self.served.fetch_add(1, Ordering::Relaxed);
+        self.forget_failures();
+    }
+
+    fn forget_failures(&self) {
         // A write that changes nothing still takes the cache line from other workers.
         if self.failures_in_a_row.load(Ordering::Relaxed) > 0 {
             self.failures_in_a_row.store(0, Ordering::Relaxed);
@@ -126,7 +130,12 @@ impl Lease {
         &self.group.instances[self.index]
     }
 
-    /// The instance answered as it should.
+    /// The instance can be reached: earlier failures no longer count.
+    pub fn reached(&self) {
+        self.instance().load.forget_failures();
+    }
+
+    /// The instance answered as it should, to the end.
     pub fn succeeded(&self) {
         self.instance().load.note_success();
     }

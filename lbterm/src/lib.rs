@@ -13,9 +13,34 @@
 //! | `limits`, `metrics` | bounds; counters |
 
 pub mod balance;
+pub mod cli;
+mod confine;
 pub mod conn;
+pub mod control;
+pub mod crew;
 pub mod http;
+pub mod limits;
+pub mod listen;
 pub mod metrics;
+mod notify;
+mod report;
 pub mod route;
+pub mod run;
 pub mod serving;
+mod stream;
+mod successor;
+pub mod tls;
+pub mod upstream;
 pub mod worker;
+
+/// An error and what caused it.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -117,24 +117,3 @@ impl GroupCounters {
         self.0.iter().any(|value| value.load(Ordering::Relaxed) > 0)
     }
 }
-
-/// Connections of clients that are open, in all workers.
-#[derive(Debug, Default)]
-pub struct Gauge(AtomicU64);
-
-impl Gauge {
-    /// Counts one more and returns how many there were.
-    pub fn increase(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Counts one less.
-    pub fn decrease(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// How many there are.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}

@@ -70,6 +70,7 @@ impl Routes {
             let place = (vip.to_canonical(), service.port);
             let port = self.ports.entry(place).or_insert_with(|| Port {
                 is_tls,
+                kind_without_name: None,
                 hosts: HostTable::default(),
                 targets: Vec::new(),
             });
@@ -107,6 +108,9 @@ impl Port {
                 }
                 Entry::Occupied(_) => return Err("it has two services there".to_owned()),
             }
+        }
+        if target.kind != ServiceKind::Tls {
+            self.kind_without_name = Some(target.kind);
         }
         self.targets.push(Arc::clone(target));
         Ok(())

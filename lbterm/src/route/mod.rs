@@ -54,6 +54,7 @@ impl Routes {
 pub struct Port {
     /// Whether connections begin with a TLS handshake.
     pub is_tls: bool,
+    kind_without_name: Option<ServiceKind>,
     hosts: HostTable<Arc<Target>>,
     targets: Vec<Arc<Target>>,
 }
@@ -71,6 +72,12 @@ impl Port {
             [target] => Some(target),
             _ => None,
         }
+    }
+
+    /// What is done with a connection whose name is not known here: the host of a request can still
+    /// tell where there is HTTP.
+    pub fn kind_without_name(&self) -> Option<ServiceKind> {
+        self.kind_without_name
     }
 }
 

@@ -1,0 +1,129 @@
+//! `lbterm run`: puts the parts together, follows signals, and ends.
+
+use std::io;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustls::crypto::aws_lc_rs;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::cli::RunArgs;
+use crate::confine::{self, ConfineError};
+use crate::control::Control;
+use crate::crew::{Crew, Ended};
+use crate::notify;
+use crate::serving::Shared;
+use crate::successor::Successor;
+
+/// Why the terminator did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It has privileges, or could not give some up.
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
+    /// Something that every host has is missing.
+    #[error("cannot {what}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A worker's thread died, which is a mistake in this program.
+    #[error("a worker ended unexpectedly; the log says where")]
+    Lost,
+}
+
+/// What is needed to run.
+struct Options {
+    socket: PathBuf,
+    workers: usize,
+    drain_timeout: Duration,
+    successor: Successor,
+}
+
+/// Runs until everything is drained.
+pub fn run(args: RunArgs) -> Result<(), RunError> {
+    if !args.allow_root {
+        confine::refuse_privileges()?;
+    }
+    // Reads files, so it comes before they are given up.
+    let cpus = || thread::available_parallelism().map_or(1, NonZero::get);
+    let workers = args.workers.unwrap_or_else(cpus);
+    let successor = Successor::of_this(workers).map_err(cannot("find its own file"))?;
+    confine::raise_file_limit();
+    confine::confine(successor.executable())?;
+    let options = Options {
+        socket: args.socket,
+        workers,
+        drain_timeout: args.drain_timeout,
+        successor,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(cannot("start the runtime"))?;
+    runtime.block_on(serve(options))
+}
+
+async fn serve(options: Options) -> Result<(), RunError> {
+    let shared = Arc::new(Shared::new(aws_lc_rs::default_provider()));
+    let crew = Arc::new(Crew::new(options.workers, Arc::clone(&shared)));
+    let control = Control {
+        socket: options.socket.clone(),
+        shared,
+        crew: Arc::clone(&crew),
+    };
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        workers = options.workers,
+        socket = %options.socket.display(),
+        "lbterm begins"
+    );
+    let ended = tokio::select! {
+        ended = crew.ended() => ended,
+        ended = follow_signals(&crew, &options) => return ended,
+        () = control.run() => Ended::Drained,
+    };
+    match ended {
+        Ended::Drained => info!("every connection has ended"),
+        Ended::Deadline { open } => warn!(open, "the time to finish is over"),
+        Ended::Lost => return Err(RunError::Lost),
+    }
+    Ok(())
+}
+
+/// Ends when a second signal asks for it.
+async fn follow_signals(crew: &Crew, options: &Options) -> Result<(), RunError> {
+    let listen = |kind| signal(kind).map_err(cannot("listen to signals"));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hang_up = listen(SignalKind::hangup())?;
+    let mut is_ending = false;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {
+                options.successor.start();
+                continue;
+            }
+        }
+        if is_ending {
+            warn!("ending at once");
+            return Ok(());
+        }
+        is_ending = true;
+        notify::stopping();
+        crew.drain(options.drain_timeout);
+    }
+}
+
+fn cannot(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
+    move |source| RunError::Host { what, source }
+}
