@@ -1,6 +1,6 @@
 //! `tls` without `http`: the decrypted bytes to an instance, and its bytes back.
 
-pub mod copy;
+pub(crate) mod copy;
 mod proxy;
 
 use std::time::{Duration, Instant};

@@ -26,7 +26,6 @@ pub enum NotConnected {
 /// Connects to an instance of the target's group, to another one if it cannot be reached.
 pub async fn connect(target: &Target) -> Result<(Lease, TcpStream), NotConnected> {
     let group = &target.group;
-    let limit = Duration::from_millis(target.policy.connect_timeout_ms.into());
     let mut tried = Vec::new();
     while tried.len() < MAX_TRIES {
         let lease = match balance::select(group, &tried, Instant::now()) {
@@ -41,8 +40,8 @@ pub async fn connect(target: &Target) -> Result<(Lease, TcpStream), NotConnected
             Err(_) => break,
         };
         let instance = lease.instance();
-        match connect_any(&instance.addresses, target, limit).await {
-            Ok(stream) => {
+        match connect_any(&instance.addresses, target).await {
+            Ok((stream, _)) => {
                 lease.reached();
                 return Ok((lease, stream));
             }
@@ -57,12 +56,12 @@ pub async fn connect(target: &Target) -> Result<(Lease, TcpStream), NotConnected
     Err(NotConnected::Unreachable)
 }
 
-/// Connects to the first of an instance's addresses that can be reached.
+/// Connects to the first of an instance's addresses that can be reached, and tells which.
 pub async fn connect_any(
     addresses: &[IpAddr],
     target: &Target,
-    limit: Duration,
-) -> io::Result<TcpStream> {
+) -> io::Result<(TcpStream, SocketAddr)> {
+    let limit = Duration::from_millis(target.policy.connect_timeout_ms.into());
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the instance has no address");
     for address in addresses {
         let address = SocketAddr::new(*address, target.destination_port);
@@ -70,7 +69,7 @@ pub async fn connect_any(
         match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
-                return Ok(stream);
+                return Ok((stream, address));
             }
             Err(error) => {
                 target.group.counters.count(GroupCounter::ConnectFailed);
