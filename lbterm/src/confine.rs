@@ -75,8 +75,13 @@ pub fn confine(executable: &Path) -> Result<(), ConfineError> {
     // Keys of certificates are in memory: no core dumps, and no other process of this user looks.
     prctl::set_dumpable(false).map_err(kernel("forbid core dumps"))?;
     let status = restrict_files(executable)?;
-    if status.ruleset == RulesetStatus::NotEnforced {
-        tracing::info!("this kernel has no landlock: access to files is bounded by the user alone");
+    match status.ruleset {
+        RulesetStatus::NotEnforced => {
+            tracing::info!(
+                "this kernel has no landlock: files are guarded by the user's rights alone"
+            );
+        }
+        enforced => tracing::debug!(?enforced, "access to files is given up"),
     }
     Ok(())
 }

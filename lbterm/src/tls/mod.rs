@@ -3,8 +3,6 @@
 
 mod accept;
 mod certificates;
-#[cfg(test)]
-mod tests;
 mod tickets;
 
 use std::fmt;
