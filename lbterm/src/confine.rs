@@ -117,3 +117,36 @@ pub fn raise_file_limit() {
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::ErrorKind;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_but_what_a_successor_is_started_from() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "text").unwrap();
+        let executable = std::env::current_exe().unwrap();
+        // What is given up is given up for this thread alone.
+        let confined = thread::spawn(move || {
+            let status = restrict_files(&executable).unwrap();
+            if status.ruleset == RulesetStatus::NotEnforced {
+                return;
+            }
+            let denied = |done: io::Result<()>| {
+                assert_eq!(done.unwrap_err().kind(), ErrorKind::PermissionDenied);
+            };
+            denied(fs::read(&path).map(drop));
+            denied(File::create(path.with_extension("new")).map(drop));
+            denied(fs::remove_file(&path));
+            denied(fs::read_dir("/").map(drop));
+            File::open(&executable).unwrap();
+        });
+        confined.join().unwrap();
+    }
+}

@@ -14,7 +14,8 @@ pub struct Report {
     pub connections: u64,
     /// Of the terminator as a whole, by name in snake_case, as `handshake_failed`.
     pub counters: BTreeMap<String, u64>,
-    /// Groups that have had traffic.
+    /// Groups whose numbers have changed since the connection's last report, not all of them at once
+    /// when they are many: what was told of the others holds.
     pub groups: Vec<GroupReport>,
 }
 

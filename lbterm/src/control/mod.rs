@@ -18,7 +18,7 @@ use crate::chain;
 use crate::crew::Crew;
 use crate::listen::{AdoptError, Sockets};
 use crate::notify;
-use crate::report::report;
+use crate::report::Reporter;
 use crate::serving::Shared;
 
 use link::LinkError;
@@ -114,12 +114,13 @@ impl Control {
         let mut draining = self.crew.draining();
         let mut ticks = interval(REPORT_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reporter = Reporter::default();
         let mut has_told_draining = false;
         loop {
             tokio::select! {
                 message = link.receive() => self.follow(&link, message?).await?,
                 _ = ticks.tick() => {
-                    let report = report(&self.shared, &self.crew.counters(), Instant::now());
+                    let report = reporter.report(&self.shared, &self.crew.counters(), Instant::now());
                     link.send(&FromTerminator::Report(report), &[]).await?;
                 }
                 _ = draining.wait_for(|is_draining| *is_draining), if !has_told_draining => {

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lbagent_api::terminator::{
     Fault, FromAgent, FromTerminator, Hello, ListenerFamily, Listeners, PROTOCOL_VERSION, Report,
@@ -71,7 +71,11 @@ impl Agent {
         let FromTerminator::Hello(hello) = link.receive().await.unwrap() else {
             panic!("it does not greet");
         };
-        Session { link, hello }
+        Session {
+            link,
+            hello,
+            known: Report::default(),
+        }
     }
 
     /// Waits for a terminator that brings its own sockets, and takes a duplicate of each.
@@ -88,6 +92,8 @@ pub struct Session {
     link: Link<FromAgent, FromTerminator>,
     /// How it introduced itself.
     pub hello: Hello,
+    /// What it has reported so far, put together.
+    known: Report,
 }
 
 impl Session {
@@ -141,13 +147,26 @@ impl Session {
         assert_eq!(self.offer(snapshot).await, []);
     }
 
-    /// Waits for a report that is as expected.
+    /// Waits until what was reported so far is as expected.
     pub async fn report(&mut self, what: &str, is_expected: impl Fn(&Report) -> bool) -> Report {
-        self.wait(what, |message| match message {
-            FromTerminator::Report(report) if is_expected(report) => Some(report.clone()),
-            _ => None,
-        })
-        .await
+        let began = Instant::now();
+        // What is known from before may be of before what the test has just done.
+        loop {
+            let report = self.wait(what, |message| match message {
+                FromTerminator::Report(report) => Some(report.clone()),
+                _ => None,
+            });
+            let report = report.await;
+            let mut groups = std::mem::take(&mut self.known.groups);
+            groups.retain(|known| report.groups.iter().all(|group| group.uuid != known.uuid));
+            groups.extend(report.groups.iter().cloned());
+            self.known = Report { groups, ..report };
+            if is_expected(&self.known) {
+                return self.known.clone();
+            }
+            let is_late = began.elapsed() > 2 * SOON;
+            assert!(!is_late, "waited for {what} in vain: {:?}", self.known);
+        }
     }
 
     /// Waits until it says that it accepts no more.
