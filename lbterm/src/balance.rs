@@ -135,6 +135,11 @@ impl Lease {
         self.instance().load.forget_failures();
     }
 
+    /// The group of the instance.
+    pub fn group(&self) -> &Arc<Group> {
+        &self.group
+    }
+
     /// The instance answered as it should, to the end.
     pub fn succeeded(&self) {
         self.instance().load.note_success();

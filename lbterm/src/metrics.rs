@@ -82,6 +82,54 @@ counters! {
         HandshakeUnknownName = "handshake_unknown_name",
         /// The client named no server, and there is no default certificate or no single service.
         HandshakeNoName = "handshake_no_name",
+        /// Requests whose head hyper refused: malformed, or larger than allowed.
+        RequestMalformed = "request_malformed",
+        /// Connections closed because a head took too long.
+        HeadTimeout = "head_timeout",
+        /// Connections closed because nothing came or went for too long.
+        HttpIdle = "http_idle",
+        /// Clients that were sent to HTTPS.
+        Redirected = "redirected",
+        /// Requests that were sent again, to the same or another instance.
+        Retried = "retried",
+        /// Connections that went on as WebSockets or the like.
+        Upgraded = "upgraded",
+        /// Requests answered with [`crate::http::Answer::HostMissing`].
+        HostMissing = "host_missing",
+        /// Requests answered with [`crate::http::Answer::HostDuplicate`].
+        HostDuplicate = "host_duplicate",
+        /// Requests answered with [`crate::http::Answer::HostInvalid`].
+        HostInvalid = "host_invalid",
+        /// Requests answered with [`crate::http::Answer::TargetDiffers`].
+        TargetDiffers = "target_differs",
+        /// Requests answered with [`crate::http::Answer::TargetInvalid`].
+        TargetInvalid = "target_invalid",
+        /// Requests answered with [`crate::http::Answer::LengthAndCoding`].
+        LengthAndCoding = "length_and_coding",
+        /// Requests answered with [`crate::http::Answer::CodingInvalid`].
+        CodingInvalid = "coding_invalid",
+        /// Requests answered with [`crate::http::Answer::CodingUnknown`].
+        CodingUnknown = "coding_unknown",
+        /// Requests answered with [`crate::http::Answer::BodyInvalid`].
+        BodyInvalid = "body_invalid",
+        /// Requests answered with [`crate::http::Answer::ConnectRefused`].
+        ConnectRefused = "connect_refused",
+        /// Requests answered with [`crate::http::Answer::Misdirected`].
+        Misdirected = "misdirected",
+        /// Requests answered with [`crate::http::Answer::ProtocolUnknown`].
+        ProtocolUnknown = "protocol_unknown",
+        /// Requests answered with [`crate::http::Answer::NoService`].
+        NoService = "no_service",
+        /// Requests answered with [`crate::http::Answer::TooManyRequests`].
+        TooManyRequests = "too_many_requests",
+        /// Requests answered with [`crate::http::Answer::NoInstance`].
+        NoInstance = "no_instance",
+        /// Requests answered with [`crate::http::Answer::AllBusy`].
+        AllBusy = "all_busy",
+        /// Requests answered with [`crate::http::Answer::UpstreamFault`].
+        UpstreamFault = "upstream_fault",
+        /// Requests answered with [`crate::http::Answer::UpstreamLate`].
+        UpstreamLate = "upstream_late",
     }
 }
 
@@ -92,6 +140,16 @@ counters! {
         Streams = "streams",
         /// Requests.
         Requests = "requests",
+        /// Answers of instances with status 101, after which the connection is no longer HTTP.
+        Responses1xx = "responses_1xx",
+        /// Answers of instances by the class of their status.
+        Responses2xx = "responses_2xx",
+        /// The same.
+        Responses3xx = "responses_3xx",
+        /// The same.
+        Responses4xx = "responses_4xx",
+        /// The same.
+        Responses5xx = "responses_5xx",
         /// Bytes from clients, decrypted.
         BytesIn = "bytes_in",
         /// Bytes to clients, before they were encrypted.

@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use lbagent_api::terminator::{Fault, FaultyObject, Snapshot};
 use rustls::crypto::CryptoProvider;
 
+use crate::http;
 use crate::limits::Admission;
 use crate::route::Routes;
 use crate::tls::{SealingKey, Tickets, Tls};
@@ -27,6 +28,8 @@ pub struct Shared {
     provider: Arc<CryptoProvider>,
     /// Connections of clients.
     pub admission: Arc<Admission>,
+    /// What requests share.
+    pub http: http::Shared,
 }
 
 impl Shared {
@@ -37,6 +40,7 @@ impl Shared {
             tickets: Arc::default(),
             provider: Arc::new(provider),
             admission: Arc::default(),
+            http: http::Shared::default(),
         }
     }
 

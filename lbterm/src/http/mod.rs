@@ -1,25 +1,46 @@
 //! Everything HTTP, behind [`serve_http`].
 
+mod access;
+mod answer;
+mod authority;
+mod body;
+mod forward;
+mod forwarded;
+mod framing;
+mod hop;
+mod pulse;
+mod rate;
+mod redirect;
+mod relay;
+mod replay;
+mod serve;
+mod service;
+mod upgrade;
+mod watch;
+
 use std::rc::Rc;
+use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+pub use access::AccessLog;
+pub use answer::Answer;
+pub use body::{RequestBody, Upload};
+pub use rate::Rates;
+pub use serve::{LocalExecutor, serve_http};
 
-use crate::conn::{Alpn, ConnMeta};
-use crate::worker::Worker;
+use crate::upstream::Pool;
 
 /// What the requests of one worker share.
 #[derive(Debug, Default)]
-pub struct Engine {}
+pub struct Engine {
+    /// Connections to instances.
+    pub pool: Rc<Pool>,
+}
 
-/// Serves a client's connection, decrypted where it was encrypted, until it ends.
-pub async fn serve_http<S>(mut stream: S, meta: ConnMeta, _worker: Rc<Worker>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    if meta.tls.as_ref().is_none_or(|tls| tls.alpn != Alpn::H2) {
-        let answer =
-            b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-        let _ = stream.write_all(answer).await;
-    }
-    let _ = stream.shutdown().await;
+/// What the requests of all workers share.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Where requests are logged.
+    pub access: Arc<AccessLog>,
+    /// How many requests each source makes.
+    pub rates: Rates,
 }

@@ -62,6 +62,7 @@ impl Routes {
             group: Arc::clone(group),
             port: service.port,
             destination_port: service.destination_port,
+            https_port: https_port(wanted, service),
             kind: service.kind,
             policy: service.policy.clone(),
         });
@@ -167,4 +168,19 @@ impl<'a> Loads<'a> {
             load: load.unwrap_or_default(),
         }
     }
+}
+
+/// Where the clients of a service find their group by HTTPS.
+fn https_port(group: &wire::Group, service: &Service) -> u16 {
+    let is_near = |other: &&Service| {
+        other.kind == ServiceKind::Https && other.vips.iter().any(|vip| service.vips.contains(vip))
+    };
+    let ports = group
+        .services
+        .iter()
+        .filter(is_near)
+        .map(|other| other.port);
+    ports
+        .min_by_key(|port| (*port != 443, *port))
+        .unwrap_or(443)
 }

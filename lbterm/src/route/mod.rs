@@ -90,6 +90,9 @@ pub struct Target {
     pub port: u16,
     /// TCP port of the instances.
     pub destination_port: u16,
+    /// Where the group is published with HTTPS on an address of this service: 443 if it can be
+    /// chosen, or if it is nowhere.
+    pub https_port: u16,
     /// What is done with connections.
     pub kind: ServiceKind,
     /// How connections to instances are made.

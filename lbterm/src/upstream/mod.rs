@@ -1,5 +1,151 @@
-//! The way to instances.
+//! Connections to instances. They belong to one thread: a connection is used, kept and closed where
+//! it was made.
 
 mod connect;
+mod h2c;
+mod http1;
+mod pool;
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use lbagent_api::terminator::UpstreamProtocol;
+
+use crate::http::{RequestBody, Upload};
+use crate::route::{Instance, Target};
 
 pub use connect::{NotConnected, connect, connect_any};
+pub use h2c::H2c;
+pub use http1::{Http1, builder as http1_builder};
+pub use pool::Pool;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// The connection was over before anything of the request was sent: here it is again.
+    Unsent(Box<Request<RequestBody>>),
+    /// The connection ended before the head of an answer.
+    Closed,
+    /// What came is not the head of an answer.
+    Malformed,
+    /// Nothing came in time.
+    Late,
+    /// The client's body broke off.
+    Client,
+}
+
+/// A connection to an instance on which a request may be sent now.
+#[derive(Debug)]
+pub enum Upstream {
+    /// For this request alone.
+    Http1(Http1),
+    /// Shared with other requests.
+    H2c(H2c),
+}
+
+impl Upstream {
+    /// Whether it has answered a request before: its end may have come with the request.
+    pub fn is_reused(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.is_reused(),
+            Self::H2c(connection) => connection.is_reused(),
+        }
+    }
+
+    /// Sends a request and waits for the head of its answer, from the last byte of the request's
+    /// body on for as long as `patience`.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`]. The connection is of no use after it.
+    pub async fn exchange(
+        &mut self,
+        request: Request<RequestBody>,
+        upload: Option<&Rc<Upload>>,
+        patience: Duration,
+    ) -> Result<Response<Incoming>, Failure> {
+        match self {
+            Self::Http1(connection) => connection.exchange(request, upload, patience).await,
+            Self::H2c(connection) => connection.exchange(request, upload, patience).await,
+        }
+    }
+}
+
+/// A connection to an instance: one that waits or has room, unless a fresh one is wanted.
+///
+/// # Errors
+///
+/// The instance cannot be reached.
+pub async fn acquire(
+    pool: &Rc<Pool>,
+    instance: &Instance,
+    target: &Target,
+    is_fresh: bool,
+) -> io::Result<Upstream> {
+    match target.policy.upstream {
+        UpstreamProtocol::Http1 => {
+            if !is_fresh {
+                let port = target.destination_port;
+                let kept =
+                    poll_fn(|context| Poll::Ready(pool.take(&instance.addresses, port, context)));
+                if let Some(connection) = kept.await {
+                    return Ok(Upstream::Http1(connection));
+                }
+            }
+            // Rare and large, so not a part of every request's memory.
+            Box::pin(connect_http1(instance, target)).await
+        }
+        UpstreamProtocol::H2c => {
+            let port = target.destination_port;
+            if !is_fresh && let Some(share) = pool.share(&instance.addresses, port) {
+                return Ok(Upstream::H2c(share));
+            }
+            Box::pin(connect_h2c(pool, instance, target, is_fresh)).await
+        }
+    }
+}
+
+async fn connect_http1(instance: &Instance, target: &Target) -> io::Result<Upstream> {
+    let (stream, address) = connect_any(&instance.addresses, target).await?;
+    let connection = Http1::new(stream, address).await;
+    connection.map(Upstream::Http1).map_err(io::Error::other)
+}
+
+async fn connect_h2c(
+    pool: &Rc<Pool>,
+    instance: &Instance,
+    target: &Target,
+    is_fresh: bool,
+) -> io::Result<Upstream> {
+    let port = target.destination_port;
+    let turn = pool.turn(&instance.addresses, port);
+    let _turn = turn.lock().await;
+    // Another request may have made one meanwhile.
+    if !is_fresh && let Some(share) = pool.share(&instance.addresses, port) {
+        return Ok(Upstream::H2c(share));
+    }
+    let (stream, address) = connect_any(&instance.addresses, target).await?;
+    let connection = H2c::new(stream, address).await.map_err(io::Error::other)?;
+    Ok(Upstream::H2c(pool.keep(address, connection)))
+}
+
+/// What a failed exchange means.
+fn failure(
+    error: hyper::client::conn::TrySendError<Request<RequestBody>>,
+    upload: Option<&Rc<Upload>>,
+) -> Failure {
+    let mut error = error;
+    if upload.is_some_and(|upload| upload.has_failed()) {
+        return Failure::Client;
+    }
+    match error.take_message() {
+        Some(request) => Failure::Unsent(Box::new(request)),
+        None if error.error().is_parse() => Failure::Malformed,
+        None => Failure::Closed,
+    }
+}

@@ -1,0 +1,366 @@
+//! Carrying a request to an instance, and its answer back.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::{PathAndQuery, Scheme, Uri};
+use http::{Method, Request, Response, StatusCode, Version, request, response};
+use hyper::body::{Body, Incoming};
+use lbagent_api::terminator::UpstreamProtocol;
+use smallvec::SmallVec;
+use uuid::Uuid;
+
+use super::access::Record;
+use super::answer::Answer;
+use super::body::{RequestBody, ResponseBody, Upload};
+use super::forwarded::ensure_request_id;
+use super::hop::{self, Hop};
+use super::relay::{Ending, Relay};
+use super::replay::Replay;
+use super::service::{Admitted, Connection, InFlight};
+use crate::balance::{self, Lease, Unavailable};
+use crate::metrics::{Counter, GroupCounter};
+use crate::route::Target;
+use crate::upstream::{self, Failure, Upstream};
+
+/// Instances that are tried for one request, at most.
+const MAX_TRIES: usize = 3;
+
+/// What a request and its answer share.
+pub struct Exchange {
+    /// The client's.
+    pub connection: Rc<Connection>,
+    /// Where the request goes.
+    pub admitted: Admitted,
+    /// When its head had come.
+    pub began: Instant,
+    /// Until the answer has ended.
+    pub in_flight: InFlight,
+    /// What the access log will say.
+    pub record: Option<Box<Record>>,
+}
+
+/// What the client gets instead of an instance's answer.
+pub type Refused = (Answer, Option<Box<Record>>);
+
+/// Carries a request to an instance of its group, and its answer back.
+///
+/// # Errors
+///
+/// The answer that the client gets instead.
+pub async fn forward(
+    exchange: Exchange,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Refused> {
+    let Exchange {
+        connection,
+        admitted,
+        began,
+        in_flight,
+        mut record,
+    } = exchange;
+    let (mut parts, incoming) = request.into_parts();
+    let (mut body, upload) = RequestBody::new(incoming, began);
+    prepare(&mut parts, &connection, &admitted, &mut record);
+    let target = &admitted.target;
+    finish_head(&mut parts, &mut body, target, &admitted.host);
+    let request = Request::from_parts(parts, body);
+    match exchange_with_any(&connection, target, request, upload.as_ref()).await {
+        Ok((response, source, lease)) => {
+            let mut ending = Ending::new(lease, record, in_flight);
+            let (mut parts, incoming) = response.into_parts();
+            if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+                // Nobody has asked for that (RFC 9110, section 15.2.2).
+                ending.fail();
+                return Err((Answer::UpstreamFault, ending.record.take()));
+            }
+            clean_answer(&mut parts);
+            ending.answer(parts.status);
+            let body = relay(&connection, incoming, source, upload, ending).await;
+            Ok(Response::from_parts(parts, body))
+        }
+        Err(answer) => Err((answer, record)),
+    }
+}
+
+/// What every request has when it leaves the gateway, whatever the instance speaks: no fields that
+/// were for the gateway alone, and those that say where it came from.
+pub fn prepare(
+    parts: &mut request::Parts,
+    connection: &Connection,
+    admitted: &Admitted,
+    record: &mut Option<Box<Record>>,
+) -> Hop {
+    let headers = &mut parts.headers;
+    let hop = hop::strip_request(headers);
+    connection.forwarded.add(headers, admitted.host.clone());
+    let request_id = ensure_request_id(headers);
+    if hop.takes_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(record) = record {
+        record.admit(&admitted.host, &admitted.target.group.name, &request_id);
+    }
+    hop
+}
+
+/// The head in the form that the instance's protocol has.
+fn finish_head(
+    parts: &mut request::Parts,
+    body: &mut RequestBody,
+    target: &Target,
+    host: &HeaderValue,
+) {
+    match target.policy.upstream {
+        UpstreamProtocol::Http1 => {
+            origin_form(parts, host);
+            let headers = &mut parts.headers;
+            if headers.contains_key(header::TE) {
+                // RFC 9110, section 10.1.4: TE is for the neighbour, and `Connection` says so.
+                headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+            }
+            if !body.is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH) {
+                // hyper would send the body of a GET without it.
+                let chunked = HeaderValue::from_static("chunked");
+                headers.insert(header::TRANSFER_ENCODING, chunked);
+            }
+            hold_back(parts, body);
+        }
+        UpstreamProtocol::H2c => {
+            parts.version = Version::HTTP_2;
+            let path = parts.uri.path_and_query().cloned();
+            let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+            let uri = Uri::builder()
+                .scheme(Scheme::HTTP)
+                .authority(host.as_bytes())
+                .path_and_query(path);
+            // The host was checked to be an authority.
+            if let Ok(uri) = uri.build() {
+                parts.uri = uri;
+            }
+            parts.headers.remove(header::HOST);
+            // hyper's client for HTTP/2 does not tell when the instance says 100.
+            parts.headers.remove(header::EXPECT);
+        }
+    }
+}
+
+/// The head of a request to an instance that speaks HTTP/1.1.
+pub fn origin_form(parts: &mut request::Parts, host: &HeaderValue) {
+    let was_http2 = parts.version == Version::HTTP_2;
+    parts.version = Version::HTTP_11;
+    if parts.uri.authority().is_some() {
+        let path = parts.uri.path_and_query().cloned();
+        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        parts.uri = Uri::from(path);
+    }
+    // Also after an absolute target (RFC 9112, section 3.2.2).
+    parts
+        .headers
+        .entry(header::HOST)
+        .or_insert_with(|| host.clone());
+    if was_http2 {
+        join_cookies(&mut parts.headers);
+    }
+}
+
+/// HTTP/2 may split what is one field elsewhere (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(_)) = (cookies.next(), cookies.next()) else {
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for cookie in headers.get_all(header::COOKIE).iter().skip(1) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(cookie.as_bytes());
+    }
+    // Field values joined by these bytes are a field value.
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// A client that waits for `100 Continue` is told by the instance whether to send its body (RFC
+/// 9110, section 10.1.1).
+fn hold_back(parts: &mut request::Parts, body: &mut RequestBody) {
+    let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if !parts.headers.get(header::EXPECT).is_some_and(expects) {
+        return;
+    }
+    let Some(key) = body.hold_back() else {
+        return;
+    };
+    let mut request = Request::new(());
+    hyper::ext::on_informational(&mut request, move |response| {
+        if response.status() == StatusCode::CONTINUE {
+            key.open();
+        }
+    });
+    parts
+        .extensions
+        .extend(std::mem::take(request.extensions_mut()));
+}
+
+/// Sends the request to the instance with the least to do, and to another one where that is safe:
+/// nothing was sent, or it may be sent again.
+async fn exchange_with_any(
+    connection: &Connection,
+    target: &Arc<Target>,
+    mut request: Request<RequestBody>,
+    upload: Option<&Rc<Upload>>,
+) -> Result<(Response<Incoming>, Upstream, Lease), Answer> {
+    let replay = Replay::of(&request, upload.is_none());
+    let mut tried: SmallVec<[Uuid; MAX_TRIES]> = SmallVec::new();
+    loop {
+        let lease = select(target, &tried)?;
+        match exchange_with(connection, target, &lease, request, upload, &replay).await {
+            Ok((response, source)) => return Ok((response, source, lease)),
+            Err(Missed::Answer(answer)) => return Err(answer),
+            Err(Missed::Again(again)) => {
+                tried.push(lease.instance().uuid);
+                if tried.len() == MAX_TRIES {
+                    return Err(unreachable(target));
+                }
+                connection.count(Counter::Retried);
+                request = *again;
+            }
+        }
+    }
+}
+
+/// The instance with the least to do that was not tried.
+///
+/// # Errors
+///
+/// The answer that the client gets instead.
+pub fn select(target: &Arc<Target>, tried: &[Uuid]) -> Result<Lease, Answer> {
+    let group = &target.group;
+    balance::select(group, tried, Instant::now()).map_err(|why| match why {
+        _ if !tried.is_empty() => unreachable(target),
+        Unavailable::NoInstance => {
+            group.counters.count(GroupCounter::NoInstance);
+            Answer::NoInstance
+        }
+        Unavailable::Busy => {
+            group.counters.count(GroupCounter::OverHardLimit);
+            Answer::AllBusy
+        }
+    })
+}
+
+fn unreachable(target: &Target) -> Answer {
+    target.group.counters.count(GroupCounter::Unreachable);
+    Answer::UpstreamFault
+}
+
+/// Why an instance gave no answer.
+enum Missed {
+    /// The client is told.
+    Answer(Answer),
+    /// Another instance may be asked.
+    Again(Box<Request<RequestBody>>),
+}
+
+async fn exchange_with(
+    connection: &Connection,
+    target: &Arc<Target>,
+    lease: &Lease,
+    mut request: Request<RequestBody>,
+    upload: Option<&Rc<Upload>>,
+    replay: &Replay,
+) -> Result<(Response<Incoming>, Upstream), Missed> {
+    let pool = &connection.worker.http.pool;
+    let patience = Duration::from_millis(target.policy.response_timeout_ms.into());
+    let mut is_fresh = false;
+    loop {
+        let acquired = upstream::acquire(pool, lease.instance(), target, is_fresh).await;
+        let Ok(mut source) = acquired else {
+            lease.failed(Instant::now());
+            return Err(Missed::Again(Box::new(request)));
+        };
+        let failure = match source.exchange(request, upload, patience).await {
+            Ok(response) => return Ok((response, source)),
+            Err(failure) => failure,
+        };
+        // An instance may close a connection at the moment at which it is used again: that is no
+        // fault, and a connection of its own shows what is.
+        let is_stale = source.is_reused();
+        let again = match failure {
+            Failure::Client => return Err(Missed::Answer(Answer::BodyInvalid)),
+            Failure::Unsent(unsent) => Some(unsent),
+            Failure::Closed => replay.again().map(Box::new),
+            Failure::Malformed => None,
+            Failure::Late => {
+                lease.failed(Instant::now());
+                return Err(Missed::Answer(Answer::UpstreamLate));
+            }
+        };
+        match again {
+            Some(again) if is_stale => {
+                connection.count(Counter::Retried);
+                request = *again;
+                is_fresh = true;
+            }
+            Some(again) => {
+                lease.failed(Instant::now());
+                return Err(Missed::Again(again));
+            }
+            None => {
+                lease.failed(Instant::now());
+                return Err(Missed::Answer(Answer::UpstreamFault));
+            }
+        }
+    }
+}
+
+/// Takes from an answer what was for the gateway alone.
+pub fn clean_answer(parts: &mut response::Parts) {
+    hop::strip_response(&mut parts.headers);
+    parts.version = Version::HTTP_11;
+}
+
+/// The body of an answer whose head goes to the client now.
+async fn relay(
+    connection: &Connection,
+    incoming: Incoming,
+    source: Upstream,
+    upload: Option<Rc<Upload>>,
+    ending: Ending,
+) -> ResponseBody {
+    let is_uploading = upload.is_some_and(|upload| !upload.is_done());
+    let source = match source {
+        // What carries the answer on does not carry the request on while the client takes nothing.
+        Upstream::Http1(source) if is_uploading => {
+            source.detach();
+            None
+        }
+        source => Some(source),
+    };
+    let pool = Rc::clone(&connection.worker.http.pool);
+    let relay = Relay::new(incoming, source, pool, ending);
+    if !relay.is_end_stream() {
+        return ResponseBody::Relayed(relay);
+    }
+    let mut relay = Some(relay);
+    poll_fn(|context| {
+        if let Some(relay) = relay.take() {
+            relay.finish_empty(context);
+        }
+        Poll::Ready(())
+    })
+    .await;
+    ResponseBody::Own(None)
+}
+
+/// Methods of which a second request does no more than one (RFC 9110, section 9.2.2).
+pub fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}

@@ -1,0 +1,221 @@
+//! What instances are told about where a request came from: `X-Forwarded-*`, `Forwarded` (RFC
+//! 7239) and a request id.
+
+use std::cell::{Cell, RefCell};
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::BytesMut;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+/// Identifies a request in the logs of everyone who sees it.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest request id of a client that is kept.
+const MAX_REQUEST_ID: usize = 128;
+
+/// What is the same for all requests of a connection.
+#[derive(Debug)]
+pub struct Forwarded {
+    client: HeaderValue,
+    proto: HeaderValue,
+    /// `Forwarded` up to the host.
+    start: String,
+    /// The last host and its `Forwarded`: connections seldom ask for two.
+    last: RefCell<Option<(HeaderValue, HeaderValue)>>,
+}
+
+impl Forwarded {
+    /// Of a connection from this client.
+    pub fn new(peer: SocketAddr, is_tls: bool) -> Self {
+        let client = peer.ip().to_canonical();
+        let proto = if is_tls { "https" } else { "http" };
+        // RFC 7239, section 6: an IPv6 address is bracketed, and so quoted.
+        let node = match client {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("\"[{address}]\""),
+        };
+        Self {
+            client: field(client.to_string().as_bytes()),
+            proto: HeaderValue::from_static(proto),
+            start: format!("for={node};proto={proto};host="),
+            last: RefCell::new(None),
+        }
+    }
+
+    /// Adds the fields to a request without any of them.
+    pub fn add(&self, headers: &mut HeaderMap, host: HeaderValue) {
+        let forwarded = self.forwarded(&host);
+        headers.insert(X_FORWARDED_FOR, self.client.clone());
+        headers.insert(X_FORWARDED_PROTO, self.proto.clone());
+        headers.insert(X_FORWARDED_HOST, host);
+        headers.insert(FORWARDED, forwarded);
+    }
+
+    fn forwarded(&self, host: &HeaderValue) -> HeaderValue {
+        let mut last = self.last.borrow_mut();
+        if let Some((last_host, value)) = &*last
+            && last_host == host
+        {
+            return value.clone();
+        }
+        // RFC 7239, section 4: what is no token (a port's colon, brackets) is quoted; the host was
+        // checked to have nothing that would have to be escaped.
+        let name = String::from_utf8_lossy(host.as_bytes());
+        let is_token = name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+        let start = &self.start;
+        let value = if is_token {
+            field(format!("{start}{name}").as_bytes())
+        } else {
+            field(format!("{start}\"{name}\"").as_bytes())
+        };
+        *last = Some((host.clone(), value.clone()));
+        value
+    }
+}
+
+/// A field value of bytes that were checked to be one; empty if they are not.
+fn field(bytes: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(bytes).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// The client's request id if it is a sane one, else a new one, which the request has from then on.
+pub fn ensure_request_id(headers: &mut HeaderMap) -> HeaderValue {
+    let mut ids = headers.get_all(X_REQUEST_ID).iter();
+    if let (Some(id), None) = (ids.next(), ids.next())
+        && is_sane(id.as_bytes())
+    {
+        return id.clone();
+    }
+    let id = new_request_id();
+    headers.insert(X_REQUEST_ID, id.clone());
+    id
+}
+
+/// Nothing that a log or a shell might take for something else.
+fn is_sane(id: &[u8]) -> bool {
+    let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~+/=:@".contains(b);
+    (1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(is_plain)
+}
+
+thread_local! {
+    /// What tells the ids of this thread from all others, and how many there were.
+    static IDS: (u64, Cell<u64>) = (fastrand::u64(..), Cell::new(fastrand::u64(..)));
+    /// Room for the next ids: one allocation serves 32 of them.
+    static ROOM: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}
+
+fn new_request_id() -> HeaderValue {
+    let (thread, count) = IDS.with(|(thread, count)| {
+        count.set(count.get().wrapping_add(1));
+        (*thread, count.get())
+    });
+    ROOM.with_borrow_mut(|room| {
+        room.reserve(32);
+        // Writing to a buffer that grows cannot fail.
+        let _ = write!(room, "{thread:016x}{count:016x}");
+        HeaderValue::from_maybe_shared(room.split().freeze())
+            .unwrap_or_else(|_| HeaderValue::from_static("none"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(peer: &str, is_tls: bool, host: &'static str, expected: [&str; 3]) {
+        let peer = peer.parse().expect("an address");
+        let forwarded = Forwarded::new(peer, is_tls);
+        // Twice: the second time from memory.
+        for _ in 0..2 {
+            let mut headers = HeaderMap::new();
+            forwarded.add(&mut headers, HeaderValue::from_static(host));
+            let names = [X_FORWARDED_FOR, X_FORWARDED_PROTO, FORWARDED];
+            assert_eq!(names.map(|name| headers[name].clone()), expected);
+            assert_eq!(headers[X_FORWARDED_HOST], host);
+        }
+    }
+
+    #[test]
+    fn says_who_asked_and_how() {
+        check(
+            "192.0.2.1:99",
+            true,
+            "a.example",
+            [
+                "192.0.2.1",
+                "https",
+                "for=192.0.2.1;proto=https;host=a.example",
+            ],
+        );
+        check(
+            "[2001:db8::1]:99",
+            false,
+            "a.example:8080",
+            [
+                "2001:db8::1",
+                "http",
+                "for=\"[2001:db8::1]\";proto=http;host=\"a.example:8080\"",
+            ],
+        );
+        check(
+            "[::ffff:192.0.2.1]:99",
+            false,
+            "[::1]",
+            [
+                "192.0.2.1",
+                "http",
+                "for=192.0.2.1;proto=http;host=\"[::1]\"",
+            ],
+        );
+    }
+
+    #[track_caller]
+    fn check_id(ids: &[&str], is_kept: bool) {
+        let mut headers = HeaderMap::new();
+        for id in ids {
+            headers.append(X_REQUEST_ID, id.parse().expect("a field value"));
+        }
+        let id = ensure_request_id(&mut headers);
+        assert_eq!(
+            headers.get_all(X_REQUEST_ID).iter().collect::<Vec<_>>(),
+            [&id]
+        );
+        assert_eq!(
+            ids.contains(&id.to_str().expect("plain")),
+            is_kept,
+            "{ids:?}"
+        );
+        assert!(is_sane(id.as_bytes()));
+    }
+
+    #[test]
+    fn keeps_sane_ids_only() {
+        check_id(&[], false);
+        check_id(&["3f2b-A_1.x/+=:"], true);
+        check_id(&["a b"], false);
+        check_id(&["a\"b"], false);
+        check_id(&["$(x)"], false);
+        check_id(&["a", "b"], false);
+        check_id(&[&"a".repeat(128)], true);
+        check_id(&[&"a".repeat(129)], false);
+    }
+
+    #[test]
+    fn ids_are_unique() {
+        let ids: HashSet<_> = (0..1000)
+            .map(|_| ensure_request_id(&mut HeaderMap::new()))
+            .collect();
+        assert_eq!(ids.len(), 1000);
+        assert!(ids.iter().all(|id| id.len() == 32));
+    }
+}

@@ -1,0 +1,341 @@
+//! Where a message of HTTP/1.1 begins and ends, read along with hyper from the same bytes.
+//!
+//! hyper drops a `Content-Length` beside a `Transfer-Encoding` before anyone sees it (RFC 9112,
+//! section 6.3, permits that), but such a request is how requests are smuggled past a gateway, so
+//! it is refused (same section: "ought to be handled as an error"). Nothing here decides what a
+//! request is: where the two would disagree, hyper has already refused and closes. What is found
+//! also tells a client that is slow with a head from one that is idle between two.
+
+/// Longest start of a line that matters: `Transfer-Encoding` or a `Content-Length` of 20 digits
+/// with the blanks that may surround them.
+const LINE_START: usize = 80;
+
+/// What the next byte belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Nothing: a request may begin.
+    Between,
+    /// The head of a request.
+    Head,
+    /// Its body.
+    Body,
+    /// Bytes that are no requests: an upgraded connection, or one that hyper has given up.
+    Beyond,
+}
+
+/// Follows the requests of one connection.
+#[derive(Debug)]
+pub struct Framing {
+    state: State,
+    line: Line,
+    heads: u64,
+    conflict: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Head(Lengths),
+    /// Bytes left of a body of known length, or of a chunk.
+    Data {
+        left: u64,
+        is_chunk: bool,
+    },
+    ChunkSize,
+    ChunkEnd,
+    Trailers,
+    Beyond,
+}
+
+/// What the lines of a head so far say of the body.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lengths {
+    has_begun: bool,
+    content_length: Option<u64>,
+    has_coding: bool,
+}
+
+impl Default for Framing {
+    fn default() -> Self {
+        Self {
+            state: State::Head(Lengths::default()),
+            line: Line::default(),
+            heads: 0,
+            conflict: None,
+        }
+    }
+}
+
+impl Framing {
+    /// What the next byte belongs to.
+    pub fn place(&self) -> Place {
+        match self.state {
+            State::Head(lengths) if lengths.has_begun || !self.line.is_empty() => Place::Head,
+            State::Head(_) => Place::Between,
+            State::Beyond => Place::Beyond,
+            _ => Place::Body,
+        }
+    }
+
+    /// Heads that were seen to their end.
+    pub fn heads(&self) -> u64 {
+        self.heads
+    }
+
+    /// The first request, counted from 0, that has both a `Content-Length` and a
+    /// `Transfer-Encoding`. Nothing of the connection counts after it.
+    pub fn conflict(&self) -> Option<u64> {
+        self.conflict
+    }
+
+    /// Reads along.
+    pub fn read(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            match self.state {
+                State::Beyond => return,
+                State::Data { left, is_chunk } => {
+                    let taken = left.min(bytes.len() as u64);
+                    // `taken` is at most the length of the slice.
+                    bytes = &bytes[taken as usize..];
+                    self.state = after_data(left - taken, is_chunk);
+                }
+                _ => {
+                    let end = memchr::memchr(b'\n', bytes);
+                    let (part, rest) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
+                    bytes = rest;
+                    if self.line.is_empty() && end.is_some() {
+                        self.line(part);
+                    } else {
+                        self.line.extend(part);
+                        if end.is_some() {
+                            let line = std::mem::take(&mut self.line);
+                            self.line(line.bytes());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a line with its end.
+    fn line(&mut self, line: &[u8]) {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        self.state = match self.state {
+            State::Head(lengths) => self.head_line(line, lengths),
+            State::ChunkSize => match chunk_size(line) {
+                Some(0) => State::Trailers,
+                Some(left) => State::Data {
+                    left,
+                    is_chunk: true,
+                },
+                None => State::Beyond,
+            },
+            State::ChunkEnd if line.is_empty() => State::ChunkSize,
+            State::ChunkEnd => State::Beyond,
+            State::Trailers if line.is_empty() => State::Head(Lengths::default()),
+            other => other,
+        };
+    }
+
+    fn head_line(&mut self, line: &[u8], mut lengths: Lengths) -> State {
+        if !lengths.has_begun {
+            // Empty lines before a request are skipped (RFC 9112, section 2.2).
+            lengths.has_begun = !line.is_empty();
+            return State::Head(lengths);
+        }
+        if line.is_empty() {
+            return self.head_end(lengths);
+        }
+        match line[0] {
+            b'c' | b'C' => {
+                if let Some(value) = value_of(line, b"content-length") {
+                    // A value that is no number, or another one than before, ends the connection
+                    // in hyper.
+                    match decimal(value) {
+                        Some(length) => lengths.content_length = Some(length),
+                        None => return State::Beyond,
+                    }
+                }
+            }
+            b't' | b'T' => {
+                lengths.has_coding |= value_of(line, b"transfer-encoding").is_some();
+            }
+            _ => {}
+        }
+        State::Head(lengths)
+    }
+
+    fn head_end(&mut self, lengths: Lengths) -> State {
+        let head = self.heads;
+        self.heads += 1;
+        match (lengths.has_coding, lengths.content_length) {
+            (true, Some(_)) => {
+                self.conflict.get_or_insert(head);
+                State::Beyond
+            }
+            (true, None) => State::ChunkSize,
+            (false, length) => after_data(length.unwrap_or(0), false),
+        }
+    }
+}
+
+fn after_data(left: u64, is_chunk: bool) -> State {
+    match (left, is_chunk) {
+        (0, true) => State::ChunkEnd,
+        (0, false) => State::Head(Lengths::default()),
+        _ => State::Data { left, is_chunk },
+    }
+}
+
+/// The value of a line whose field has this name, in lower case.
+fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = line.split_at_checked(name.len())?;
+    let value = rest.strip_prefix(b":")?;
+    start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |value, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        value.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+/// The size that a chunk's first line says; extensions after it are ignored.
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let end = line.iter().position(|byte| !byte.is_ascii_hexdigit());
+    let digits = &line[..end.unwrap_or(line.len())];
+    if digits.is_empty() || digits.len() > 16 {
+        return None;
+    }
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// The start of a line that came in parts.
+#[derive(Debug, Default)]
+struct Line {
+    kept: Vec<u8>,
+}
+
+impl Line {
+    fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.kept
+    }
+
+    fn extend(&mut self, part: &[u8]) {
+        let room = LINE_START.saturating_sub(self.kept.len());
+        self.kept.extend_from_slice(&part[..part.len().min(room)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What is seen of `bytes`, given in parts of `size`.
+    fn seen(bytes: &[u8], size: usize) -> (u64, Option<u64>, Place) {
+        let mut framing = Framing::default();
+        for part in bytes.chunks(size.max(1)) {
+            framing.read(part);
+        }
+        (framing.heads(), framing.conflict(), framing.place())
+    }
+
+    #[track_caller]
+    fn check(text: &str, heads: u64, conflict: Option<u64>, place: Place) {
+        for size in [1, 2, 3, 7, 79, 80, 81, text.len()] {
+            let found = seen(text.as_bytes(), size);
+            assert_eq!(found, (heads, conflict, place), "{text:?} by {size}");
+        }
+    }
+
+    #[test]
+    fn finds_the_ends_of_requests() {
+        let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        check("", 0, None, Place::Between);
+        check("\r\n", 0, None, Place::Between);
+        check("G", 0, None, Place::Head);
+        check("GET / HTTP/1.1\r\nHost: a\r\n", 0, None, Place::Head);
+        check(get, 1, None, Place::Between);
+        check(&get.repeat(3), 3, None, Place::Between);
+        check(&get.replace("\r\n", "\n"), 1, None, Place::Between);
+        let post = "POST / HTTP/1.1\r\ncontent-LENGTH:\t5 \r\n\r\n";
+        check(&format!("{post}12"), 1, None, Place::Body);
+        check(&format!("{post}GET /{get}"), 2, None, Place::Between);
+        let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(500));
+        check(&long, 1, None, Place::Between);
+        check("A\r\nContent-Length: x\r\n\r\n", 0, None, Place::Beyond);
+    }
+
+    #[test]
+    fn follows_chunks() {
+        let post = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        check(post, 1, None, Place::Body);
+        check(&format!("{post}0\r\n\r\n"), 1, None, Place::Between);
+        check(
+            &format!("{post}A;x=y\r\n\r\n\r\nGET /\r\n\r\n0\r\nContent-Length: 4\r\n\r\nG"),
+            1,
+            None,
+            Place::Beyond,
+        );
+        check(
+            &format!("{post}9\r\n\r\n\r\nGET /\r\n0\r\nContent-Length: 4\r\n\r\nG"),
+            1,
+            None,
+            Place::Head,
+        );
+        check(&format!("{post}z\r\n"), 1, None, Place::Beyond);
+        check(
+            &format!("{post}11111111111111111\r\n"),
+            1,
+            None,
+            Place::Beyond,
+        );
+    }
+
+    #[test]
+    fn finds_both_lengths() {
+        let both = [
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "transfer-encoding: chunked\r\nX: y\r\ncontent-length: 5\r\n",
+            "Transfer-Encoding:chunked\r\nContent-Length:0\r\n",
+        ];
+        for lines in both {
+            let text = format!("GET / HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\n{lines}\r\n");
+            check(&text, 2, Some(1), Place::Beyond);
+        }
+        let body = "POST / HTTP/1.1\r\nContent-Length: 48\r\n\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n\r\n";
+        assert_eq!(seen(body.as_bytes(), 9).1, None);
+    }
+
+    proptest! {
+        #[test]
+        fn parts_do_not_matter(
+            lines in proptest::collection::vec(
+                prop_oneof![
+                    Just("GET / HTTP/1.1"), Just(""), Just("Content-Length: 3"), Just("abc"),
+                    Just("Transfer-Encoding: chunked"), Just("3"), Just("0"), Just("X: y"),
+                ],
+                0..20,
+            ),
+            size in 1..40_usize,
+        ) {
+            let text = lines.join("\r\n");
+            prop_assert_eq!(seen(text.as_bytes(), size), seen(text.as_bytes(), usize::MAX));
+        }
+
+        #[test]
+        fn bytes_never_panic(bytes: Vec<u8>, size in 1..9_usize) {
+            prop_assert_eq!(seen(&bytes, size), seen(&bytes, usize::MAX));
+        }
+    }
+}

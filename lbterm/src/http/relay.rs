@@ -1,0 +1,180 @@
+//! An instance's answer on its way to the client.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::access::Record;
+use super::service::InFlight;
+use crate::balance::Lease;
+use crate::metrics::GroupCounter;
+use crate::upstream::{Pool, Upstream};
+
+/// An instance's answer on its way to the client. The instance counts as busy until the last byte
+/// was passed on.
+#[derive(Debug)]
+pub struct Relay {
+    incoming: Incoming,
+    /// Where it comes from; none when it has a task of its own, or all has come.
+    source: Option<Upstream>,
+    pool: Rc<Pool>,
+    ending: Ending,
+}
+
+/// What is left to do when an exchange ends.
+#[derive(Debug)]
+pub struct Ending {
+    /// What the access log will say.
+    pub record: Option<Box<Record>>,
+    /// Bytes of the answer's body so far.
+    pub bytes: u64,
+    lease: Lease,
+    /// It was noted how the instance did.
+    is_over: bool,
+    _in_flight: InFlight,
+}
+
+impl Ending {
+    /// An exchange with an instance begins.
+    pub fn new(lease: Lease, record: Option<Box<Record>>, in_flight: InFlight) -> Self {
+        Self {
+            record,
+            bytes: 0,
+            lease,
+            is_over: false,
+            _in_flight: in_flight,
+        }
+    }
+
+    /// The instance has begun to answer.
+    pub fn answer(&mut self, status: StatusCode) {
+        self.lease.group().counters.count(match status.as_u16() {
+            ..200 => GroupCounter::Responses1xx,
+            200..300 => GroupCounter::Responses2xx,
+            300..400 => GroupCounter::Responses3xx,
+            400..500 => GroupCounter::Responses4xx,
+            500.. => GroupCounter::Responses5xx,
+        });
+        if let Some(record) = &mut self.record {
+            record.answered_by(&self.lease.instance().name, status.as_u16());
+        }
+    }
+
+    /// The instance has answered to the end.
+    pub fn succeed(&mut self) {
+        self.is_over = true;
+        self.lease.succeeded();
+    }
+
+    /// The instance has not answered as it should.
+    pub fn fail(&mut self) {
+        self.is_over = true;
+        self.lease.failed(Instant::now());
+        if let Some(record) = &mut self.record {
+            record.is_broken = true;
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let counters = &self.lease.group().counters;
+        counters.add(GroupCounter::BytesOut, self.bytes);
+        if let Some(record) = self.record.take() {
+            record.finish(self.bytes);
+        }
+    }
+}
+
+impl Relay {
+    /// An answer whose head has come from `source`; from something that has a task of its own, if
+    /// none is given.
+    pub fn new(
+        incoming: Incoming,
+        source: Option<Upstream>,
+        pool: Rc<Pool>,
+        ending: Ending,
+    ) -> Self {
+        Self {
+            incoming,
+            source,
+            pool,
+            ending,
+        }
+    }
+
+    /// There is nothing but the head.
+    pub fn finish_empty(mut self, context: &mut Context<'_>) {
+        self.finish(context);
+    }
+
+    /// The next part of the body.
+    pub fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = self.poll_incoming(context);
+        match &frame {
+            Poll::Ready(Some(Ok(part))) => {
+                self.ending.bytes += part.data_ref().map_or(0, |data| data.len() as u64);
+                if self.incoming.is_end_stream() {
+                    self.finish(context);
+                }
+            }
+            Poll::Ready(Some(Err(_))) => {
+                self.source = None;
+                self.ending.fail();
+            }
+            Poll::Ready(None) => self.finish(context),
+            Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn poll_incoming(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(Upstream::Http1(source)) = &mut self.source else {
+            return Pin::new(&mut self.incoming).poll_frame(context);
+        };
+        // Only driving the connection brings more, so nobody has to be woken for it. Asking for a
+        // part before that tells hyper that it is wanted.
+        let mut silent = Context::from_waker(Waker::noop());
+        let frame = Pin::new(&mut self.incoming).poll_frame(&mut silent);
+        if frame.is_ready() {
+            return frame;
+        }
+        if source.drive(context).is_ready() {
+            // It is over; what it had read before is still there.
+            self.source = None;
+        }
+        Pin::new(&mut self.incoming).poll_frame(&mut silent)
+    }
+
+    /// Whether nothing more comes.
+    pub fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    /// How much more comes.
+    pub fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+
+    fn finish(&mut self, context: &mut Context<'_>) {
+        if self.ending.is_over {
+            return;
+        }
+        self.ending.succeed();
+        if let Some(Upstream::Http1(source)) = self.source.take() {
+            self.pool.give_back(source, context);
+        }
+    }
+}

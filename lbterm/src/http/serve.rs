@@ -1,0 +1,215 @@
+//! A client's connection from its first byte of HTTP to its last.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use lbagent_api::terminator::Limits;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::pulse::{Pulse, Tapped};
+use super::service::{Connection, Requests};
+use super::watch::{Overdue, Watch};
+use crate::conn::{Alpn, ConnMeta};
+use crate::metrics::Counter;
+use crate::worker::Worker;
+
+/// Requests at one time of one client's HTTP/2 connection (RFC 9113, section 5.1.2).
+const MAX_STREAMS: u32 = 128;
+
+/// Bytes of an answer that wait for one HTTP/2 stream's client to take them.
+const MAX_SEND_BUFFER: usize = 64 << 10;
+
+/// Bytes of requests' bodies that an HTTP/2 client may send ahead, for one and for all.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+
+/// Streams that a client may have reset before their answer has begun (CVE-2023-44487, "rapid
+/// reset"), and those that it may have caused to be reset by errors: after that, the connection ends.
+const MAX_RESET_STREAMS: usize = 32;
+const MAX_ERROR_STREAMS: usize = 256;
+
+/// How often an HTTP/2 client is asked whether it is still there, and how long it may take.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a client that was told to go may take to go.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Least that hyper takes as a limit of a head.
+const LEAST_HEAD: usize = 8 << 10;
+
+/// Serves a client's connection, decrypted where it was encrypted, until it ends.
+pub async fn serve_http<S>(stream: S, meta: ConnMeta, worker: Rc<Worker>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = worker.shared.now().routes.limits.clone();
+    let is_h2 = meta.tls.as_ref().is_some_and(|tls| tls.alpn == Alpn::H2);
+    let pulse = Arc::new(Pulse::new(Instant::now()));
+    let tapped = TokioIo::new(Tapped::new(stream, Arc::clone(&pulse), !is_h2));
+    let connection = Rc::new(Connection::new(meta, worker, pulse));
+    let requests = Requests(Rc::clone(&connection));
+    let end = if is_h2 {
+        let served = http2_builder(&limits).serve_connection(tapped, requests);
+        attend(Box::pin(served), &connection, &limits).await
+    } else {
+        let served = http1_builder(&limits).serve_connection(tapped, requests);
+        attend(Box::pin(served.with_upgrades()), &connection, &limits).await
+    };
+    connection.note(&end);
+    let tunnel = connection.tunnel.take();
+    if let Some(tunnel) = tunnel {
+        tunnel.await;
+    }
+}
+
+/// How HTTP on a connection ended.
+#[derive(Debug)]
+enum End {
+    Finished,
+    Failed(hyper::Error),
+    Overdue(Overdue),
+}
+
+impl Connection {
+    fn note(&self, end: &End) {
+        match end {
+            End::Finished => {}
+            End::Failed(error) => {
+                if error.is_parse() || error.is_parse_too_large() {
+                    self.count(Counter::RequestMalformed);
+                }
+                tracing::debug!(connection = self.meta.id, %error, "a connection failed");
+            }
+            End::Overdue(Overdue::Head) => self.count(Counter::HeadTimeout),
+            End::Overdue(Overdue::Idle) => self.count(Counter::HttpIdle),
+        }
+    }
+}
+
+/// One of hyper's server connections.
+trait Served: Future<Output = hyper::Result<()>> {
+    /// No more requests: those in flight are answered, and the client is told to go.
+    fn say_goodbye(self: Pin<&mut Self>);
+}
+
+impl<S> Served for http1::UpgradeableConnection<TokioIo<Tapped<S>>, Requests>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    fn say_goodbye(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S> Served for http2::Connection<TokioIo<Tapped<S>>, Requests, LocalExecutor>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    fn say_goodbye(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Serves until the client goes, has to go because the worker drains, or keeps the connection for
+/// nothing.
+async fn attend<C: Served>(
+    mut served: Pin<Box<C>>,
+    connection: &Connection,
+    limits: &Limits,
+) -> End {
+    let mut drained = pin!(connection.worker.drained());
+    let mut watch = Watch::new(limits);
+    let mut goodbye = Goodbye::default();
+    poll_fn(|context| {
+        if let Poll::Ready(result) = served.as_mut().poll(context) {
+            return Poll::Ready(result.map_or_else(End::Failed, |()| End::Finished));
+        }
+        if !goodbye.was_drained && drained.as_mut().poll(context).is_ready() {
+            goodbye.was_drained = true;
+            served.as_mut().say_goodbye();
+            // What that means is written by the connection itself.
+            context.waker().wake_by_ref();
+        }
+        if goodbye.poll_over(context).is_ready() {
+            return Poll::Ready(End::Overdue(Overdue::Idle));
+        }
+        let in_flight = connection.in_flight();
+        if let Poll::Ready(overdue) = watch.poll(context, &connection.pulse, in_flight) {
+            if overdue == Overdue::Head || in_flight > 0 || goodbye.timer.is_some() {
+                return Poll::Ready(End::Overdue(overdue));
+            }
+            served.as_mut().say_goodbye();
+            goodbye.begin();
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// A client that was told to go.
+#[derive(Default)]
+struct Goodbye {
+    was_drained: bool,
+    timer: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Goodbye {
+    fn begin(&mut self) {
+        self.timer = Some(Box::pin(tokio::time::sleep(GOODBYE)));
+    }
+
+    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().poll(context),
+            None => Poll::Pending,
+        }
+    }
+}
+
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    let head = (limits.head_bytes as usize).max(LEAST_HEAD);
+    builder
+        .max_buf_size(head)
+        // Its clock runs between requests too; `Watch` tells a slow head from an idle client.
+        .header_read_timeout(None);
+    builder
+}
+
+fn http2_builder(limits: &Limits) -> http2::Builder<LocalExecutor> {
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        // Also bounds what CONTINUATION frames may bring (CVE-2024-27316).
+        .max_header_list_size(limits.head_bytes)
+        .max_send_buf_size(MAX_SEND_BUFFER)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
+        .max_local_error_reset_streams(MAX_ERROR_STREAMS)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_PATIENCE)
+        .enable_connect_protocol();
+    builder
+}
+
+/// Runs what belongs to a connection on the connection's own thread.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalExecutor;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}

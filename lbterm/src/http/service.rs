@@ -1,0 +1,241 @@
+//! A request from its head to its answer's.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::HeaderValue;
+use http::{Request, Response, request};
+use hyper::body::Incoming;
+use lbagent_api::terminator::ServiceKind;
+
+use super::access::{Beginning, Record};
+use super::answer::{Answer, AnswerForm};
+use super::body::ResponseBody;
+use super::forward::{self, Exchange};
+use super::forwarded::Forwarded;
+use super::pulse::Pulse;
+use super::{authority, redirect, upgrade};
+use crate::conn::ConnMeta;
+use crate::metrics::{Counter, GroupCounter};
+use crate::route::{Target, canonical_host};
+use crate::worker::Worker;
+
+/// What goes on instead of HTTP after an upgrade.
+pub type Tunnel = Pin<Box<dyn Future<Output = ()>>>;
+
+/// What the requests of a client's connection share.
+pub struct Connection {
+    pub(super) meta: ConnMeta,
+    pub(super) worker: Rc<Worker>,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) forwarded: Forwarded,
+    /// What goes on after the last answer.
+    pub(super) tunnel: RefCell<Option<Tunnel>>,
+    requests: Cell<u64>,
+    in_flight: Cell<u32>,
+}
+
+/// A request that has a place to go.
+pub struct Admitted {
+    /// The service that it is for.
+    pub target: Arc<Target>,
+    /// Host and perhaps port, as the client wrote them.
+    pub host: HeaderValue,
+}
+
+impl Connection {
+    /// A connection without requests so far.
+    pub fn new(meta: ConnMeta, worker: Rc<Worker>, pulse: Arc<Pulse>) -> Self {
+        let forwarded = Forwarded::new(meta.peer, meta.tls.is_some());
+        Self {
+            meta,
+            worker,
+            pulse,
+            forwarded,
+            tunnel: RefCell::default(),
+            requests: Cell::new(0),
+            in_flight: Cell::new(0),
+        }
+    }
+
+    /// Requests whose answers have not ended.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.get()
+    }
+
+    pub(super) fn count(&self, counter: Counter) {
+        self.worker.counters.count(counter);
+    }
+
+    /// Decides where a request goes, or which answer it gets at once.
+    fn admit(&self, request: &request::Parts, number: u64) -> Result<Admitted, Answer> {
+        // Both lengths: hyper has dropped one of them already.
+        if self.pulse.is_conflicting(number) {
+            return Err(Answer::LengthAndCoding);
+        }
+        let serving = self.worker.shared.now();
+        let routes = &serving.routes;
+        self.check_rate(routes.limits.requests_per_source)?;
+        let authority = authority::check(request)?;
+        let (name, _) = authority::split(authority).ok_or(Answer::HostInvalid)?;
+        let name = canonical_host(name);
+        let port = routes.port(self.meta.dialled).ok_or(Answer::NoService)?;
+        let target = port.lookup(&name).ok_or(Answer::NoService)?;
+        // A client may use a connection for other hosts that its certificate names (RFC 9113,
+        // section 9.1.1), but groups may differ in what their connections were checked for.
+        let server_name = self
+            .meta
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.server_name.as_deref());
+        if let Some(server_name) = server_name
+            && *server_name != *name
+            && port
+                .lookup(server_name)
+                .is_none_or(|other| other.group.uuid != target.group.uuid)
+        {
+            return Err(Answer::Misdirected);
+        }
+        let host = match request.headers.get(http::header::HOST) {
+            Some(host) => host.clone(),
+            None => HeaderValue::from_str(authority).map_err(|_| Answer::HostInvalid)?,
+        };
+        Ok(Admitted {
+            target: Arc::clone(target),
+            host,
+        })
+    }
+
+    fn check_rate(&self, per_second: u32) -> Result<(), Answer> {
+        if per_second == 0 {
+            return Ok(());
+        }
+        let peer: IpAddr = self.meta.peer.ip();
+        let rates = &self.worker.shared.http.rates;
+        if rates.allows(peer, per_second, Instant::now()) {
+            Ok(())
+        } else {
+            Err(Answer::TooManyRequests)
+        }
+    }
+
+    async fn answer(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+        number: u64,
+        in_flight: InFlight,
+    ) -> Response<ResponseBody> {
+        let began = Instant::now();
+        let form = AnswerForm::of(request.version(), request.headers());
+        let (parts, incoming) = request.into_parts();
+        let mut record = self.begin_record(&parts, began);
+        let admitted = match self.admit(&parts, number) {
+            Ok(admitted) => admitted,
+            Err(answer) => return self.refuse(answer, &form, record),
+        };
+        let group = &admitted.target.group;
+        group.counters.count(GroupCounter::Requests);
+        if admitted.target.kind == ServiceKind::Redirect {
+            let response = redirect::response(&parts.uri, &admitted);
+            self.count(Counter::Redirected);
+            if let Some(mut record) = record.take() {
+                record.answered(response.status().as_u16(), "redirect");
+                record.finish(0);
+            }
+            return response.map(|_: ()| ResponseBody::Own(None));
+        }
+        let exchange = Exchange {
+            connection: Rc::clone(&self),
+            admitted,
+            began,
+            in_flight,
+            record,
+        };
+        let request = Request::from_parts(parts, incoming);
+        let result = if upgrade::is_wanted(&request) {
+            Box::pin(upgrade::upgrade(exchange, request)).await
+        } else {
+            forward::forward(exchange, request).await
+        };
+        result.unwrap_or_else(|(answer, record)| self.refuse(answer, &form, record))
+    }
+
+    fn begin_record(&self, request: &request::Parts, began: Instant) -> Option<Box<Record>> {
+        let log = &self.worker.shared.http.access;
+        log.wants_next().then(|| {
+            Record::new(
+                log,
+                &Beginning {
+                    began,
+                    meta: &self.meta,
+                    version: request.version,
+                    method: &request.method,
+                    path: request
+                        .uri
+                        .path_and_query()
+                        .map_or("", |path| path.as_str()),
+                },
+            )
+        })
+    }
+
+    fn refuse(
+        &self,
+        answer: Answer,
+        form: &AnswerForm,
+        record: Option<Box<Record>>,
+    ) -> Response<ResponseBody> {
+        self.count(answer.counter());
+        let response = answer.response(form);
+        if let Some(mut record) = record {
+            record.answered(answer.status().as_u16(), answer.name());
+            record.finish(response.body().len() as u64);
+        }
+        response.map(|body| ResponseBody::Own(Some(body)))
+    }
+}
+
+/// One of a connection's requests, until its answer has ended.
+pub struct InFlight(Rc<Connection>);
+
+impl std::fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("InFlight")
+    }
+}
+
+impl InFlight {
+    fn new(connection: &Rc<Connection>) -> Self {
+        connection.in_flight.set(connection.in_flight.get() + 1);
+        Self(Rc::clone(connection))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let in_flight = &self.0.in_flight;
+        in_flight.set(in_flight.get() - 1);
+    }
+}
+
+/// What hyper calls with each request of a connection.
+pub struct Requests(pub Rc<Connection>);
+
+impl hyper::service::Service<Request<Incoming>> for Requests {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let connection = Rc::clone(&self.0);
+        let number = connection.requests.get();
+        connection.requests.set(number + 1);
+        let in_flight = InFlight::new(&connection);
+        Box::pin(async move { Ok(connection.answer(request, number, in_flight).await) })
+    }
+}
