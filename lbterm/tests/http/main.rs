@@ -1,0 +1,10 @@
+//! HTTP through a real worker on loopback sockets: raw bytes where bytes matter, kept libraries as
+//! clients and instances elsewhere.
+
+mod balancing;
+mod client;
+mod exchange;
+mod gateway;
+mod limits;
+mod origin;
+mod smuggling;
