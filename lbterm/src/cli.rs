@@ -63,6 +63,14 @@ pub struct RunArgs {
     /// Run although this process is root, or has capabilities that it does not need
     #[arg(long, env = "LBTERM_ALLOW_ROOT")]
     pub allow_root: bool,
+    /// Write a line of JSON for each request to this file, `-` for standard output. A successor opens
+    /// it anew
+    #[arg(long, value_name = "FILE", env = "LBTERM_ACCESS_LOG")]
+    pub access_log: Option<PathBuf>,
+    /// Log one of so many requests
+    #[arg(long, value_name = "N", env = "LBTERM_ACCESS_LOG_SAMPLE", default_value_t = 1,
+        requires = "access_log", value_parser = clap::value_parser!(u32).range(1..))]
+    pub access_log_sample: u32,
     /// Write logs as JSON, one object a line. LBTERM_LOG sets what is logged, as `info` or
     /// `lbterm=debug`
     #[arg(long, env = "LBTERM_LOG_JSON")]

@@ -64,7 +64,9 @@ pub fn refuse_privileges() -> Result<(), ConfineError> {
 
 /// Gives up what is not needed any more. To be called before any thread is started: threads inherit
 /// it, and it holds for successors too.
-pub fn confine(executable: &Path) -> Result<(), ConfineError> {
+///
+/// `log_directory` is where a successor will open its log.
+pub fn confine(executable: &Path, log_directory: Option<&Path>) -> Result<(), ConfineError> {
     let kernel = |what| {
         move |errno: nix::Error| ConfineError::Kernel {
             what,
@@ -74,7 +76,7 @@ pub fn confine(executable: &Path) -> Result<(), ConfineError> {
     prctl::set_no_new_privs().map_err(kernel("renounce new privileges"))?;
     // Keys of certificates are in memory: no core dumps, and no other process of this user looks.
     prctl::set_dumpable(false).map_err(kernel("forbid core dumps"))?;
-    let status = restrict_files(executable)?;
+    let status = restrict_files(executable, log_directory)?;
     match status.ruleset {
         RulesetStatus::NotEnforced => {
             tracing::info!(
@@ -86,9 +88,12 @@ pub fn confine(executable: &Path) -> Result<(), ConfineError> {
     Ok(())
 }
 
-/// Nothing can be written, and nothing be read but what programs are loaded from. Sockets that are
-/// connected to are no files to landlock.
-fn restrict_files(executable: &Path) -> Result<RestrictionStatus, RulesetError> {
+/// Nothing can be written but logs, and nothing be read but what programs are loaded from. Sockets
+/// that are connected to are no files to landlock.
+fn restrict_files(
+    executable: &Path,
+    log_directory: Option<&Path>,
+) -> Result<RestrictionStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(LANDLOCK))?
@@ -104,6 +109,10 @@ fn restrict_files(executable: &Path) -> Result<RestrictionStatus, RulesetError> 
             };
             ruleset = ruleset.add_rule(PathBeneath::new(opened, access))?;
         }
+    }
+    if let Some(opened) = log_directory.and_then(|path| PathFd::new(path).ok()) {
+        let access = AccessFs::WriteFile | AccessFs::MakeReg;
+        ruleset = ruleset.add_rule(PathBeneath::new(opened, access))?;
     }
     ruleset.restrict_self()
 }
@@ -132,9 +141,10 @@ mod tests {
         let path = directory.path().join("file");
         fs::write(&path, "text").unwrap();
         let executable = std::env::current_exe().unwrap();
+        let logs = tempfile::tempdir().unwrap();
         // What is given up is given up for this thread alone.
         let confined = thread::spawn(move || {
-            let status = restrict_files(&executable).unwrap();
+            let status = restrict_files(&executable, Some(logs.path())).unwrap();
             if status.ruleset == RulesetStatus::NotEnforced {
                 return;
             }
@@ -146,6 +156,13 @@ mod tests {
             denied(fs::remove_file(&path));
             denied(fs::read_dir("/").map(drop));
             File::open(&executable).unwrap();
+            let log = logs.path().join("access.log");
+            File::options()
+                .append(true)
+                .create(true)
+                .open(&log)
+                .unwrap();
+            denied(fs::read(&log).map(drop));
         });
         confined.join().unwrap();
     }

@@ -33,6 +33,10 @@ impl Reporter {
         for worker in workers {
             worker.add_to(&mut counters);
         }
+        let dropped = shared.http.access.dropped();
+        if dropped > 0 {
+            counters.insert("access_log_dropped".to_owned(), dropped);
+        }
         let serving = shared.now();
         let routes = &serving.routes;
         if self.generation != routes.generation {

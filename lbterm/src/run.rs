@@ -1,8 +1,9 @@
 //! `lbterm run`: puts the parts together, follows signals, and ends.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -34,6 +35,15 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    /// The access log cannot be written.
+    #[error("cannot open the access log {}", path.display())]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A worker's thread died, which is a mistake in this program.
     #[error("a worker ended unexpectedly; the log says where")]
     Lost,
@@ -45,6 +55,37 @@ struct Options {
     workers: usize,
     drain_timeout: Duration,
     successor: Successor,
+    access_log: Option<AccessLog>,
+}
+
+/// Where requests are logged.
+struct AccessLog {
+    output: Box<dyn Write + Send>,
+    one_of: u32,
+}
+
+impl AccessLog {
+    fn open(path: &Path, one_of: u32) -> io::Result<Self> {
+        let output: Box<dyn Write + Send> = if path == Path::new(STDOUT) {
+            Box::new(io::stdout())
+        } else {
+            Box::new(File::options().append(true).create(true).open(path)?)
+        };
+        Ok(Self { output, one_of })
+    }
+}
+
+/// Standard output, as a file's name.
+const STDOUT: &str = "-";
+
+/// Where a successor will open the log.
+fn log_directory(path: &Path) -> Option<&Path> {
+    match path.parent() {
+        None => None,
+        Some(parent) if parent == Path::new("") => Some(Path::new(".")),
+        parent => parent,
+    }
+    .filter(|_| path != Path::new(STDOUT))
 }
 
 /// Runs until everything is drained.
@@ -57,12 +98,22 @@ pub fn run(args: RunArgs) -> Result<(), RunError> {
     let workers = args.workers.unwrap_or_else(cpus);
     let successor = Successor::of_this(workers).map_err(cannot("find its own file"))?;
     confine::raise_file_limit();
-    confine::confine(successor.executable())?;
+    let access_log = args.access_log.as_deref();
+    let open = |path: &Path| {
+        AccessLog::open(path, args.access_log_sample).map_err(|source| RunError::AccessLog {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    let opened = access_log.map(open).transpose()?;
+    let log_directory = access_log.and_then(log_directory);
+    confine::confine(successor.executable(), log_directory)?;
     let options = Options {
         socket: args.socket,
         workers,
         drain_timeout: args.drain_timeout,
         successor,
+        access_log: opened,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -71,8 +122,12 @@ pub fn run(args: RunArgs) -> Result<(), RunError> {
     runtime.block_on(serve(options))
 }
 
-async fn serve(options: Options) -> Result<(), RunError> {
+async fn serve(mut options: Options) -> Result<(), RunError> {
     let shared = Arc::new(Shared::new(aws_lc_rs::default_provider()));
+    if let Some(AccessLog { output, one_of }) = options.access_log.take() {
+        let started = shared.http.access.start(output, one_of);
+        started.map_err(cannot("start the access log"))?;
+    }
     let crew = Arc::new(Crew::new(options.workers, Arc::clone(&shared)));
     let control = Control {
         socket: options.socket.clone(),

@@ -17,6 +17,8 @@ fn help_and_manual_pages_name_every_option() {
     assert!(man.success());
     let page = fs::read_to_string(directory.path().join("lbterm-run.1")).unwrap();
     for option in [
+        "access-log",
+        "access-log-sample",
         "socket",
         "workers",
         "drain-timeout",
@@ -33,6 +35,7 @@ fn what_cannot_be_used_is_told_with_its_exit_code() {
     for (arguments, code, text) in [
         (&["run", "--workers", "0"][..], 2, "a number from 1 to 126"),
         (&["run", "--drain-timeout=-1"], 2, "seconds"),
+        (&["run", "--access-log-sample=2"], 2, "--access-log <FILE>"),
         (&["walk"], 2, "unrecognized subcommand"),
         (&["man", "/does/not/exist"], 1, "cannot write manual pages"),
     ] {
@@ -53,4 +56,19 @@ fn privileges_are_refused() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(4), "{stderr}");
     assert!(stderr.contains("(root)"), "{stderr}");
+}
+
+#[test]
+fn an_access_log_that_cannot_be_written_is_told_at_the_start() {
+    let mut command = crate::process::command();
+    let output = command
+        .args(["--access-log", "/does/not/exist"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("cannot open the access log /does/not/exist: No such file"),
+        "{stderr}"
+    );
 }
