@@ -74,16 +74,17 @@ impl Crew {
     }
 
     /// Begins to accept: not before there is something to serve, so that no client is turned away
-    /// that a predecessor would have served.
+    /// that a predecessor would have served. Where it failed before, it goes on with the worker that
+    /// could not begin.
     pub fn begin(&self) -> io::Result<()> {
         let mut state = self.state();
         let Some(sockets) = state.sockets.clone() else {
             return Ok(());
         };
-        if !state.counters.is_empty() || *self.draining.borrow() {
+        if *self.draining.borrow() {
             return Ok(());
         }
-        for index in 0..self.size {
+        for index in state.counters.len()..self.size {
             let counters = worker::start(Start {
                 index,
                 listeners: sockets.of_worker(index, self.size)?,

@@ -208,8 +208,8 @@ impl Control {
         };
         if faults.is_empty() {
             tracing::debug!(generation, "a snapshot is in force");
+            self.crew.begin().map_err(SessionError::Begin)?;
             if is_first {
-                self.crew.begin().map_err(SessionError::Begin)?;
                 info!(generation, "serving");
                 notify::ready();
             }

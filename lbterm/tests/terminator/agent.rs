@@ -217,13 +217,13 @@ impl Sockets {
     /// The address of the IPv4 group.
     pub fn ipv4(&self) -> SocketAddr {
         self.address(ListenerFamily::Ipv4)
+            .expect("a socket for IPv4")
     }
 
     /// The address of the first socket of a family.
-    pub fn address(&self, family: ListenerFamily) -> SocketAddr {
-        let mut addresses = self.0.iter().filter(|(it, _)| *it == family);
-        let (_, socket) = addresses.next().expect("a socket of this family");
-        socket.local_addr().unwrap()
+    pub fn address(&self, family: ListenerFamily) -> Option<SocketAddr> {
+        let (_, socket) = self.0.iter().find(|(it, _)| *it == family)?;
+        Some(socket.local_addr().unwrap())
     }
 
     /// Sockets on ports of their own, as of a predecessor, one for each address.

@@ -90,3 +90,29 @@ async fn an_agent_that_refuses_or_speaks_otherwise_is_left_and_tried_again() {
     let counted = |report: &Report| report.counters.get("refused_unpublished") == Some(&1);
     session.report("the refusal", counted).await;
 }
+
+#[tokio::test]
+async fn both_families_are_served() {
+    let agent = Agent::start();
+    let _lbterm = Lbterm::start(&agent);
+    let (mut session, sockets) = agent.meet_first().await;
+    let authority = Authority::new();
+    let echo = instances::echo().await;
+    let mut group = group(NAME, ServiceKind::Tls, sockets.ipv4(), &[echo]);
+    let Some(ipv6) = sockets.address(ListenerFamily::Ipv6) else {
+        assert!(!std::path::Path::new("/proc/net/if_inet6").exists());
+        return;
+    };
+    let mut service = group.services[0].clone();
+    (service.vips, service.port) = (vec![ipv6.ip()], ipv6.port());
+    group.services.push(service);
+    session
+        .publish(&snapshot(1, &[group], &[&authority.issue(&[NAME])]))
+        .await;
+    for address in [sockets.ipv4(), ipv6] {
+        Client::new(&authority)
+            .exchange(address, NAME)
+            .await
+            .unwrap();
+    }
+}

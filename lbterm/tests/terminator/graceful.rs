@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use lbagent_api::terminator::{FromAgent, ServiceKind, Snapshot};
 use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::agent::{Agent, Session, Sockets};
@@ -247,4 +249,51 @@ async fn systemd_is_told_when_it_serves() {
     assert_eq!(String::from_utf8_lossy(&text[..length]), expected);
     session.say(FromAgent::Drain { deadline_ms: 1000 }).await;
     assert!(child.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_successor_goes_on_with_the_access_log() {
+    let agent = Agent::start();
+    let log = agent.directory().join("access.log");
+    let log_option = format!("--access-log={}", log.display());
+    let mut lbterm = Lbterm::start_with(&agent, &["--workers", "1", &log_option]);
+    let (mut session, sockets) = agent.meet_first().await;
+    let origin = instances::http().await;
+    let group = group(NAME, ServiceKind::Http, sockets.ipv4(), &[origin]);
+    let wanted = snapshot(1, &[group], &[]);
+    session.publish(&wanted).await;
+    get(sockets.ipv4(), "/first").await;
+    lbterm.signal(Signal::SIGHUP);
+    let mut successor = agent.meet().await;
+    successor.welcome(&sockets).await;
+    successor.publish(&wanted).await;
+    session
+        .say(FromAgent::Drain {
+            deadline_ms: 60_000,
+        })
+        .await;
+    assert!(lbterm.ended().await.success(), "{}", lbterm.log());
+    get(sockets.ipv4(), "/second").await;
+    successor
+        .say(FromAgent::Drain {
+            deadline_ms: 60_000,
+        })
+        .await;
+    successor.closed().await;
+    let lines = std::fs::read_to_string(&log).unwrap();
+    let lines: Vec<_> = lines.lines().collect();
+    assert!(
+        lines.len() == 2 && lines[0].contains("/first") && lines[1].contains("/second"),
+        "{lines:?}"
+    );
+}
+
+/// One request, which is answered with 200.
+async fn get(address: SocketAddr, path: &str) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {NAME}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -13,6 +13,23 @@ pub async fn echo() -> SocketAddr {
         // The client may go at any time.
         let _ = tokio::io::copy(&mut read, &mut write).await;
         let _ = write.shutdown().await;
+    })
+    .await
+}
+
+/// Answers each connection's request, and closes.
+pub async fn http() -> SocketAddr {
+    serve(|mut stream| async move {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            // A client that goes away has no answer coming.
+            let Ok(byte) = stream.read_u8().await else {
+                return;
+            };
+            head.push(byte);
+        }
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+        let _ = stream.write_all(answer).await;
     })
     .await
 }
