@@ -80,7 +80,8 @@ pub async fn forward(
             }
             clean_answer(&mut parts);
             ending.answer(parts.status);
-            let body = relay(&connection, incoming, source, upload, ending).await;
+            ending.upload = upload;
+            let body = relay(&connection, incoming, source, ending).await;
             Ok(Response::from_parts(parts, body))
         }
         Err(answer) => Err((answer, record)),
@@ -329,9 +330,9 @@ async fn relay(
     connection: &Connection,
     incoming: Incoming,
     source: Upstream,
-    upload: Option<Rc<Upload>>,
     ending: Ending,
 ) -> ResponseBody {
+    let upload = ending.upload.as_ref();
     let is_uploading = upload.is_some_and(|upload| !upload.is_done());
     let source = match source {
         // What carries the answer on does not carry the request on while the client takes nothing.

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::access::Record;
+use super::body::Upload;
 use super::service::InFlight;
 use crate::balance::Lease;
 use crate::metrics::GroupCounter;
@@ -24,6 +25,8 @@ pub struct Relay {
     /// Where it comes from; none when it has a task of its own, or all has come.
     source: Option<Upstream>,
     pool: Rc<Pool>,
+    /// How it broke off.
+    broken: Option<hyper::Error>,
     ending: Ending,
 }
 
@@ -34,6 +37,8 @@ pub struct Ending {
     pub record: Option<Box<Record>>,
     /// Bytes of the answer's body so far.
     pub bytes: u64,
+    /// The request's body.
+    pub upload: Option<Rc<Upload>>,
     lease: Lease,
     /// It was noted how the instance did.
     is_over: bool,
@@ -46,6 +51,7 @@ impl Ending {
         Self {
             record,
             bytes: 0,
+            upload: None,
             lease,
             is_over: false,
             _in_flight: in_flight,
@@ -86,6 +92,9 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let counters = &self.lease.group().counters;
         counters.add(GroupCounter::BytesOut, self.bytes);
+        if let Some(upload) = &self.upload {
+            counters.add(GroupCounter::BytesIn, upload.bytes());
+        }
         if let Some(record) = self.record.take() {
             record.finish(self.bytes);
         }
@@ -105,6 +114,7 @@ impl Relay {
             incoming,
             source,
             pool,
+            broken: None,
             ending,
         }
     }
@@ -119,22 +129,38 @@ impl Relay {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let frame = self.poll_incoming(context);
         match &frame {
+            Poll::Ready(Some(Err(_))) => return self.break_off(frame, context),
             Poll::Ready(Some(Ok(part))) => {
                 self.ending.bytes += part.data_ref().map_or(0, |data| data.len() as u64);
                 if self.incoming.is_end_stream() {
                     self.finish(context);
                 }
             }
-            Poll::Ready(Some(Err(_))) => {
-                self.source = None;
-                self.ending.fail();
-            }
             Poll::Ready(None) => self.finish(context),
             Poll::Pending => {}
         }
         frame
+    }
+
+    /// The instance has broken off. hyper closes as soon as it knows, with what it has not written
+    /// yet: so it knows a moment later.
+    fn break_off(
+        &mut self,
+        frame: Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.source = None;
+        self.ending.fail();
+        if let Poll::Ready(Some(Err(error))) = frame {
+            self.broken = Some(error);
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_incoming(
