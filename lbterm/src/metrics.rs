@@ -88,6 +88,9 @@ counters! {
         HeadTimeout = "head_timeout",
         /// Connections closed because nothing came or went for too long.
         HttpIdle = "http_idle",
+        /// HTTP/2 connections closed because the client reset or opened too many streams, or sent too
+        /// large heads.
+        Http2Flooded = "http2_flooded",
         /// Clients that were sent to HTTPS.
         Redirected = "redirected",
         /// Requests that were sent again, to the same or another instance.

@@ -1,5 +1,6 @@
 //! A client's connection from its first byte of HTTP to its last.
 
+use std::error::Error;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -85,12 +86,22 @@ impl Connection {
                 if error.is_parse() || error.is_parse_too_large() {
                     self.count(Counter::RequestMalformed);
                 }
+                if is_flood(error) {
+                    self.count(Counter::Http2Flooded);
+                }
                 tracing::debug!(connection = self.meta.id, %error, "a connection failed");
             }
             End::Overdue(Overdue::Head) => self.count(Counter::HeadTimeout),
             End::Overdue(Overdue::Idle) => self.count(Counter::HttpIdle),
         }
     }
+}
+
+/// Whether one of the bounds of HTTP/2 was exceeded (RFC 9113, section 10.5).
+fn is_flood(error: &hyper::Error) -> bool {
+    let source = error.source();
+    let http2 = source.and_then(|source| source.downcast_ref::<h2::Error>());
+    http2.is_some_and(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
 /// One of hyper's server connections.
