@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use lbagent_api::terminator::{InstanceState, ServiceKind};
 
 use super::client::{Client, get};
-use super::gateway::{Gateway, domain, group, instance, poll_until, service};
+use super::gateway::{Gateway, domain, group, instance, pause, poll_until, service};
 use super::origin::{Origin, ok};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
@@ -216,7 +216,7 @@ fn a_connection_that_was_closed_meanwhile_is_no_fault() {
     let mut client = Client::new(gateway.address());
     for i in 0..200 {
         // As soon as possible, and a while later.
-        std::thread::sleep(std::time::Duration::from_millis(u64::from(i % 20 == 0) * 5));
+        pause(std::time::Duration::from_millis(u64::from(i % 20 == 0) * 5));
         client.send(GET);
         assert_eq!(client.answer().status, 200);
     }

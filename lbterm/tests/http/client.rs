@@ -40,7 +40,7 @@ pub fn fields<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
 #[track_caller]
 pub fn get(address: SocketAddr, path: &str) -> Answer {
     let mut client = Client::new(address);
-    client.send(&format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n"));
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n"));
     client.answer()
 }
 

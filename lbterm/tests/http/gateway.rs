@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lbagent_api::terminator::{
     Group, GroupDomain, Instance, InstanceState, Limits, Service, ServiceKind, ServicePolicy,
@@ -178,9 +179,23 @@ fn instance_uuid(address: SocketAddr) -> Uuid {
 /// Waits for a condition, for ten seconds at most.
 #[track_caller]
 pub fn poll_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     while !holds() {
         assert!(began.elapsed().as_secs() < 10, "never happened: {what}");
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        pause(Duration::from_millis(5));
     }
+}
+
+/// The test or an instance lets this much time pass.
+pub fn pause(time: Duration) {
+    let until = Instant::now() + time;
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        std::thread::park_timeout(left);
+    }
+}
+
+/// Lets the other tasks go on for a while.
+pub async fn moment() {
+    let nothing = std::future::pending::<()>();
+    let _ = tokio::time::timeout(Duration::from_millis(1), nothing).await;
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lbagent_api::terminator::Limits;
 
 use super::client::{Client, get};
-use super::gateway::{Gateway, group, poll_until};
+use super::gateway::{Gateway, group, pause, poll_until};
 use super::origin::{Origin, ok, read_block};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
@@ -40,13 +40,13 @@ fn a_slow_head_ends_the_connection() {
     client.send(GET);
     assert_eq!(client.answer().status, 200);
     // Between requests there is more time than for a head.
-    std::thread::sleep(Duration::from_millis(600));
+    pause(Duration::from_millis(600));
     client.send(GET);
     assert_eq!(client.answer().status, 200);
     let began = Instant::now();
     // A byte now and then does not help.
     while client.try_send(b"G") {
-        std::thread::sleep(Duration::from_millis(20));
+        pause(Duration::from_millis(20));
         assert!(began.elapsed() < Duration::from_secs(5));
     }
     assert!(began.elapsed() > Duration::from_millis(300));
@@ -117,7 +117,7 @@ fn a_quiet_answer_does_not_end() {
         read_block(&mut stream);
         let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n";
         stream.get_mut().write_all(head).unwrap();
-        std::thread::sleep(Duration::from_millis(1500));
+        pause(Duration::from_millis(1500));
         stream
             .get_mut()
             .write_all(b"3\r\nnew\r\n0\r\n\r\n")

@@ -4,6 +4,8 @@
 mod balancing;
 mod client;
 mod exchange;
+mod failures;
+mod floods;
 mod gateway;
 mod http2;
 mod limits;

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::client::Client;
-use super::gateway::{Gateway, poll_until};
+use super::gateway::{Gateway, moment, poll_until};
 use super::http2::{encrypted, run};
 use super::origin::Origin;
 
@@ -129,7 +129,7 @@ fn over_http2() {
         drop(sockets);
         // The connection that they shared is still there.
         while gateway.load(address) != (0, 2, 0) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            moment().await;
         }
         assert!(sender.is_ready());
     });
