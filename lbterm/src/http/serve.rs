@@ -5,14 +5,16 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lbagent_api::terminator::Limits;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 
+use super::framing::Place;
 use super::pulse::{Pulse, Tapped};
 use super::service::{Connection, Requests};
 use super::watch::{Overdue, Watch};
@@ -56,18 +58,31 @@ where
     let tapped = TokioIo::new(Tapped::new(stream, Arc::clone(&pulse), !is_h2));
     let connection = Rc::new(Connection::new(meta, worker, pulse));
     let requests = Requests(Rc::clone(&connection));
-    let end = if is_h2 {
+    if is_h2 {
         let served = http2_builder(&limits).serve_connection(tapped, requests);
-        attend(Box::pin(served), &connection, &limits).await
+        attend(&mut Box::pin(served), &connection, &limits).await;
     } else {
         let served = http1_builder(&limits).serve_connection(tapped, requests);
-        attend(Box::pin(served.with_upgrades()), &connection, &limits).await
-    };
-    connection.note(&end);
-    let tunnel = connection.tunnel.take();
-    if let Some(tunnel) = tunnel {
-        tunnel.await;
+        let mut served = Box::pin(served.with_upgrades());
+        let end = attend(&mut served, &connection, &limits).await;
+        let tunnel = connection.tunnel.take();
+        if let Some(tunnel) = tunnel {
+            tunnel.await;
+        } else if !matches!(end, End::Overdue)
+            && connection.pulse.place() != Place::Between
+            && let Some(parts) = Pin::into_inner(served).into_parts()
+        {
+            linger(parts.io.into_inner()).await;
+        }
     }
+}
+
+/// Reads what a client still sends to a connection that was closed before the end of its request.
+/// Closing with bytes unread would be a reset, which overtakes the answer (RFC 9112, section 9.6).
+async fn linger<S: AsyncRead + Unpin>(mut stream: S) {
+    let mut sink = tokio::io::sink();
+    // Whatever happens to it then, it was told.
+    let _ = timeout(GOODBYE, tokio::io::copy(&mut stream, &mut sink)).await;
 }
 
 /// How HTTP on a connection ended.
@@ -75,13 +90,13 @@ where
 enum End {
     Finished,
     Failed(hyper::Error),
-    Overdue(Overdue),
+    Overdue,
 }
 
 impl Connection {
     fn note(&self, end: &End) {
         match end {
-            End::Finished => {}
+            End::Finished | End::Overdue => {}
             End::Failed(error) => {
                 if error.is_parse() || error.is_parse_too_large() {
                     self.count(Counter::RequestMalformed);
@@ -91,8 +106,6 @@ impl Connection {
                 }
                 tracing::debug!(connection = self.meta.id, %error, "a connection failed");
             }
-            End::Overdue(Overdue::Head) => self.count(Counter::HeadTimeout),
-            End::Overdue(Overdue::Idle) => self.count(Counter::HttpIdle),
         }
     }
 }
@@ -131,14 +144,14 @@ where
 /// Serves until the client goes, has to go because the worker drains, or keeps the connection for
 /// nothing.
 async fn attend<C: Served>(
-    mut served: Pin<Box<C>>,
+    served: &mut Pin<Box<C>>,
     connection: &Connection,
     limits: &Limits,
 ) -> End {
     let mut drained = pin!(connection.worker.drained());
     let mut watch = Watch::new(limits);
     let mut goodbye = Goodbye::default();
-    poll_fn(|context| {
+    let end = poll_fn(|context| {
         if let Poll::Ready(result) = served.as_mut().poll(context) {
             return Poll::Ready(result.map_or_else(End::Failed, |()| End::Finished));
         }
@@ -148,21 +161,28 @@ async fn attend<C: Served>(
             // What that means is written by the connection itself.
             context.waker().wake_by_ref();
         }
-        if goodbye.poll_over(context).is_ready() {
-            return Poll::Ready(End::Overdue(Overdue::Idle));
+        if let Some(timer) = &mut goodbye.timer {
+            return timer.as_mut().poll(context).map(|()| End::Overdue);
         }
         let in_flight = connection.in_flight();
-        if let Poll::Ready(overdue) = watch.poll(context, &connection.pulse, in_flight) {
-            if overdue == Overdue::Head || in_flight > 0 || goodbye.timer.is_some() {
-                return Poll::Ready(End::Overdue(overdue));
-            }
-            served.as_mut().say_goodbye();
-            goodbye.begin();
-            context.waker().wake_by_ref();
+        let Poll::Ready(overdue) = watch.poll(context, &connection.pulse, in_flight) else {
+            return Poll::Pending;
+        };
+        connection.count(match overdue {
+            Overdue::Head => Counter::HeadTimeout,
+            Overdue::Idle => Counter::HttpIdle,
+        });
+        if overdue == Overdue::Head || in_flight > 0 {
+            return Poll::Ready(End::Overdue);
         }
+        served.as_mut().say_goodbye();
+        goodbye.begin();
+        context.waker().wake_by_ref();
         Poll::Pending
     })
-    .await
+    .await;
+    connection.note(&end);
+    end
 }
 
 /// A client that was told to go.
@@ -175,13 +195,6 @@ struct Goodbye {
 impl Goodbye {
     fn begin(&mut self) {
         self.timer = Some(Box::pin(tokio::time::sleep(GOODBYE)));
-    }
-
-    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().poll(context),
-            None => Poll::Pending,
-        }
     }
 }
 

@@ -112,3 +112,28 @@ fn an_instance_is_free_again_when_a_client_has_gone() {
         gateway.load(endless.address) == (0, 0, 0)
     });
 }
+
+#[test]
+fn an_answer_is_not_lost_to_a_client_that_sends_on() {
+    let refusing = Origin::raw("127.0.0.1:0", |mut stream| {
+        read_block(&mut stream);
+        let answer =
+            b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig";
+        let _ = stream.get_mut().write_all(answer);
+    });
+    let gateway = Gateway::new(&[refusing]);
+    for head in [
+        "Host: a.example\r\nContent-Length: 100000000",
+        "Host: a.example\r\nHost: a.example\r\nContent-Length: 100000000",
+        "Host: a.example\r\nContent-Length: 1\r\nContent-Length: 100000000",
+    ] {
+        let mut client = Client::new(gateway.address());
+        client.send(format!("POST / HTTP/1.1\r\n{head}\r\n\r\n"));
+        for _ in 0..50 {
+            client.send([0; 20_000]);
+            pause(Duration::from_millis(2));
+        }
+        let answer = client.answer();
+        assert!([413, 400].contains(&answer.status), "{answer:?}");
+    }
+}
