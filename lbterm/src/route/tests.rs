@@ -150,3 +150,28 @@ fn a_certificate_wildcard_stands_for_one_label() {
     assert_eq!(table.lookup_one_label("c.b.example.com"), None);
     assert_eq!(table.lookup_one_label("example.com"), None);
 }
+
+proptest::proptest! {
+    #[test]
+    fn a_lookup_finds_what_a_walk_over_all_names_finds(
+        // Labels of one letter of two, so that names and wildcards meet often.
+        names in proptest::collection::btree_set(r"(\*\.)?[ab](\.[ab]){0,3}", 0..12),
+        host in r"[ab]?(\.[ab]){0,4}",
+    ) {
+        let mut table = HostTable::default();
+        for name in &names {
+            table.entry(name).or_insert_with(|| name.clone());
+        }
+        // The longest name that the host ends with, after a label at least.
+        let wildcards = names.iter().filter(|name| {
+            name.strip_prefix('*').is_some_and(|rest| host.ends_with(rest))
+        });
+        let longest = wildcards.max_by_key(|name| name.len());
+        let expected = names.get(&host).or(longest);
+        assert_eq!(table.lookup(&host), expected);
+        let one_label = expected.filter(|name| {
+            name.split('.').count() == host.split('.').count()
+        });
+        assert_eq!(table.lookup_one_label(&host), one_label);
+    }
+}

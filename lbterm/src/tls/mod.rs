@@ -90,6 +90,8 @@ fn configure(
     // Tickets survive a restart and are understood by other gateways; stored sessions do neither.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Arc::clone(tickets) as _;
+    // All suites are strong, so it is a matter of cost, which the server knows as well.
+    config.ignore_client_order = true;
     // A client that goes on from one connection needs one; each costs a write.
     config.send_tls13_tickets = 1;
     Ok(Arc::new(config))

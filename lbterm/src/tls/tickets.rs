@@ -149,3 +149,71 @@ impl ProducesTickets for Tickets {
         key.open(nonce, sealed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lbagent_api::certificate::Secret;
+
+    use super::*;
+
+    fn keys(secrets: &[&str]) -> Result<Vec<SealingKey>, String> {
+        let key = |secret: &&str| TicketKey {
+            secret: Secret::new((*secret).to_owned()),
+        };
+        let keys: Vec<_> = secrets.iter().map(key).collect();
+        SealingKey::derive_all(&keys)
+    }
+
+    fn tickets(secrets: &[&str]) -> Tickets {
+        let tickets = Tickets::default();
+        tickets.replace(keys(secrets).unwrap());
+        tickets
+    }
+
+    #[test]
+    fn whoever_has_the_key_opens_the_ticket() {
+        let [one, two] = ["01".repeat(32), "02".repeat(32)];
+        let first = tickets(&[&one]);
+        let ticket = first.encrypt(b"session").unwrap();
+        for secrets in [vec![&*one], vec![&*two, &*one], vec![&*one, &*two]] {
+            assert_eq!(tickets(&secrets).decrypt(&ticket).unwrap(), b"session");
+        }
+        assert_eq!(tickets(&[&two]).decrypt(&ticket), None);
+        // The newest makes them.
+        let ticket = tickets(&[&two, &one]).encrypt(b"session").unwrap();
+        assert_eq!(first.decrypt(&ticket), None);
+        assert_ne!(first.encrypt(b"session"), first.encrypt(b"session"));
+        first.replace(Vec::new());
+        assert!(!first.enabled());
+        assert_eq!(first.encrypt(b"session"), None);
+    }
+
+    #[test]
+    fn a_ticket_that_was_changed_anywhere_is_none() {
+        let tickets = tickets(&[&"01".repeat(32)]);
+        let ticket = tickets.encrypt(b"session").unwrap();
+        for index in 0..ticket.len() {
+            let mut changed = ticket.clone();
+            changed[index] ^= 1;
+            assert_eq!(tickets.decrypt(&changed), None, "byte {index}");
+            assert_eq!(tickets.decrypt(&ticket[..index]), None, "cut at {index}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_32_bytes_in_hexadecimal() {
+        for bad in [
+            "",
+            "00",
+            &"0".repeat(63),
+            &"0".repeat(65),
+            &"0".repeat(66),
+            &"g".repeat(64),
+            &"é".repeat(32),
+        ] {
+            let message = keys(&[&"00".repeat(32), bad]).err().unwrap();
+            assert_eq!(message, "ticket key 2 is not 32 bytes in hexadecimal");
+        }
+        assert_eq!(parse_secret(&"0f".repeat(32)), Some([15; 32]));
+    }
+}

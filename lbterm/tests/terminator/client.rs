@@ -7,7 +7,8 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::ServerName;
 use rustls::{
-    ClientConfig, HandshakeKind, ProtocolVersion, SignatureScheme, SupportedProtocolVersion,
+    CipherSuite, ClientConfig, HandshakeKind, ProtocolVersion, SignatureScheme,
+    SupportedProtocolVersion,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -54,6 +55,13 @@ impl Client {
         provider
             .cipher_suites
             .retain(|suite| !format!("{suite:?}").contains("ECDSA"));
+        Self::with(authority, provider, rustls::ALL_VERSIONS)
+    }
+
+    /// Wants the cipher suites in the opposite order.
+    pub fn backwards(authority: &Authority) -> Self {
+        let mut provider = aws_lc_rs::default_provider();
+        provider.cipher_suites.reverse();
         Self::with(authority, provider, rustls::ALL_VERSIONS)
     }
 
@@ -128,6 +136,8 @@ pub struct Handshake {
     pub alpn: Option<String>,
     /// The version of TLS.
     pub version: Option<ProtocolVersion>,
+    /// The cipher suite, which differs by version.
+    pub cipher: Option<CipherSuite>,
     /// Whether an earlier session went on.
     pub is_resumed: bool,
 }
@@ -143,6 +153,7 @@ impl Handshake {
                 .alpn_protocol()
                 .map(|it| String::from_utf8(it.to_vec()).unwrap()),
             version: connection.protocol_version(),
+            cipher: connection.negotiated_cipher_suite().map(|it| it.suite()),
             is_resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         }
     }

@@ -215,6 +215,10 @@ async fn versions_and_protocols_are_agreed_on() {
         let handshake = client.exchange(bytes, "a.example.com").await.unwrap();
         assert_eq!(handshake.version, Some(expected));
     }
+    let [forwards, backwards] = [Client::new(&authority), Client::backwards(&authority)];
+    let forwards = forwards.exchange(bytes, "a.example.com").await.unwrap();
+    let backwards = backwards.exchange(bytes, "a.example.com").await.unwrap();
+    assert_eq!(forwards.cipher, backwards.cipher, "the server chooses");
     for (address, offered, expected) in [
         (http, &["h2", "http/1.1"][..], Some("h2")),
         (http, &["http/1.1"], Some("http/1.1")),
