@@ -23,7 +23,7 @@ use tokio::time::timeout;
 const LENGTH: usize = 4;
 
 /// Bytes that one read takes at most.
-const READ: usize = 256 << 10;
+const READ: usize = 64 << 10;
 
 /// How long the other side may take none of a frame's bytes.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -52,6 +52,8 @@ pub enum LinkError {
 #[derive(Debug)]
 pub struct Link<Says, Hears> {
     stream: UnixStream,
+    /// What one read is made into.
+    scratch: Box<[u8]>,
     /// Read and not yet taken.
     read: Vec<u8>,
     fds: VecDeque<OwnedFd>,
@@ -62,6 +64,7 @@ impl<Says, Hears> From<UnixStream> for Link<Says, Hears> {
     fn from(stream: UnixStream) -> Self {
         Self {
             stream,
+            scratch: vec![0; READ].into(),
             read: Vec::new(),
             fds: VecDeque::new(),
             messages: PhantomData,
@@ -99,11 +102,13 @@ impl<Says: Serialize, Hears: DeserializeOwned> Link<Says, Hears> {
             if let Some(message) = self.take_frame()? {
                 return Ok(message);
             }
-            let (stream, read, fds) = (&self.stream, &mut self.read, &mut self.fds);
-            let receive = || receive_some(stream.as_fd(), read, fds);
-            if stream.async_io(Interest::READABLE, receive).await? == 0 {
+            let (stream, scratch, fds) = (&self.stream, &mut self.scratch, &mut self.fds);
+            let receive = || receive_some(stream.as_fd(), scratch, fds);
+            let count = stream.async_io(Interest::READABLE, receive).await?;
+            if count == 0 {
                 return Err(LinkError::Closed);
             }
+            self.read.extend_from_slice(&self.scratch[..count]);
         }
     }
 
@@ -145,27 +150,103 @@ fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io
 
 fn receive_some(
     socket: BorrowedFd<'_>,
-    read: &mut Vec<u8>,
+    into: &mut [u8],
     fds: &mut VecDeque<OwnedFd>,
 ) -> io::Result<usize> {
-    let before = read.len();
-    read.resize(before + READ, 0);
     let mut space = [MaybeUninit::uninit(); FD_SPACE];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut bytes = [IoSliceMut::new(&mut read[before..])];
     let received = rustix::net::recvmsg(
         socket,
-        &mut bytes,
+        &mut [IoSliceMut::new(into)],
         &mut ancillary,
         RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
-    );
-    let count = received.as_ref().map_or(0, |received| received.bytes);
-    read.truncate(before + count);
-    received?;
+    )?;
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(came) = message {
             fds.extend(came);
         }
     }
-    Ok(count)
+    Ok(received.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use lbagent_api::terminator::{FromAgent, FromTerminator};
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    type Terminator = Link<FromTerminator, FromAgent>;
+    type Agent = Link<FromAgent, FromTerminator>;
+
+    fn drain(deadline_ms: u64) -> Vec<u8> {
+        let body = serde_json::to_vec(&FromAgent::Drain { deadline_ms }).unwrap();
+        [&u32::try_from(body.len()).unwrap().to_be_bytes()[..], &body].concat()
+    }
+
+    #[tokio::test]
+    async fn frames_are_put_together_however_they_come() {
+        let bytes: Vec<u8> = (0..50).flat_map(drain).collect();
+        for size in [1, 2, 3, 7, 40, 1000, bytes.len()] {
+            let (mut writer, reader) = UnixStream::pair().unwrap();
+            let mut link = Terminator::from(reader);
+            let sent = bytes.clone();
+            let sending = tokio::spawn(async move {
+                for piece in sent.chunks(size) {
+                    writer.write_all(piece).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+            });
+            for expected in 0..50 {
+                let message = link.receive().await.unwrap();
+                assert!(
+                    matches!(message, FromAgent::Drain { deadline_ms } if deadline_ms == expected)
+                );
+            }
+            sending.await.unwrap();
+            assert!(matches!(link.receive().await, Err(LinkError::Closed)));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_frame_ends_the_connection() {
+        let cut = drain(1)[..10].to_vec();
+        let cases: [(&[u8], fn(&LinkError) -> bool); 4] = [
+            (&[0xff; 4], |error| matches!(error, LinkError::TooLong(_))),
+            (&[0, 0, 0, 2, b'{', b'}'], |error| {
+                matches!(error, LinkError::Garbled(_))
+            }),
+            (&[0, 0, 0, 0], |error| {
+                matches!(error, LinkError::Garbled(_))
+            }),
+            (&cut, |error| matches!(error, LinkError::Closed)),
+        ];
+        for (bytes, is_expected) in cases {
+            let (mut writer, reader) = UnixStream::pair().unwrap();
+            writer.write_all(bytes).await.unwrap();
+            drop(writer);
+            let error = Terminator::from(reader).receive().await.unwrap_err();
+            assert!(is_expected(&error), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn as_many_descriptors_as_the_kernel_takes_ride_with_a_frame() {
+        let (one, other) = UnixStream::pair().unwrap();
+        let (agent, mut terminator) = (Agent::from(one), Terminator::from(other));
+        let file = std::fs::File::open("/dev/null").unwrap();
+        for count in [0, 1, MAX_LISTENERS] {
+            let fds = vec![file.as_fd(); count];
+            agent
+                .send(&FromAgent::Drain { deadline_ms: 0 }, &fds)
+                .await
+                .unwrap();
+            terminator.receive().await.unwrap();
+            let came = terminator.take_fds();
+            assert_eq!(came.len(), count);
+            assert!(came.iter().all(|fd| fd.as_raw_fd() != file.as_raw_fd()));
+        }
+    }
 }
