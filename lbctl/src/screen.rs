@@ -60,6 +60,22 @@ pub fn current() -> Screen {
     SCREEN.get()
 }
 
+/// A number, on a terminal in thousands, millions and so on once it has more than eight digits.
+pub fn number(number: u64) -> String {
+    const DIGITS: u64 = 100_000_000;
+    let mut scaled = number;
+    let mut units = " KMGTPE".chars();
+    let mut unit = units.next();
+    while current().width.is_some() && scaled >= DIGITS {
+        scaled /= 1000;
+        unit = units.next();
+    }
+    match unit {
+        Some(unit) if unit != ' ' => format!("{scaled}{unit}"),
+        _ => scaled.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -76,7 +76,9 @@ impl DesiredState {
             members,
             groups,
             instances,
+            certificates,
         } = &mut self.index;
+        certificates.compact();
         members.compact();
         groups.compact();
         instances.compact();

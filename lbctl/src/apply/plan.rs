@@ -95,7 +95,10 @@ pub fn plan(
 ) -> Result<Vec<Change>, CtlError> {
     let mut changes = Vec::new();
     for Object { manifest, .. } in objects {
-        let from = state.present(manifest.kind(), manifest.name(), client)?;
+        let mut from = state.present(manifest.kind(), manifest.name(), client)?;
+        if let Some(from) = &mut from {
+            forget_choices(&mut from.manifest, manifest);
+        }
         let to = completed(manifest.clone(), from.as_ref().map(|it| &it.manifest));
         changes.push(Change { from, to: Some(to) });
     }
@@ -106,6 +109,23 @@ pub fn plan(
         }
     }
     Ok(changes)
+}
+
+/// The agent tells the certificate that a domain is served with. Where the file asks for none, it is
+/// the agent's to choose, and no difference.
+fn forget_choices(from: &mut Manifest, to: &Manifest) {
+    let (Manifest::ServiceGroup(from), Manifest::ServiceGroup(to)) = (from, to) else {
+        return;
+    };
+    for domain in from.domains.iter_mut().flatten() {
+        let mut wanted = to.domains.iter().flatten();
+        let is_asked_for = wanted
+            .find(|wanted| wanted.name == domain.name)
+            .is_some_and(|wanted| wanted.certificate.is_some());
+        if !is_asked_for {
+            domain.certificate = None;
+        }
+    }
 }
 
 /// What a file leaves away and does not reset stays as it is.

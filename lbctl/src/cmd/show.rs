@@ -201,22 +201,6 @@ fn way(backend: &TableBackend) -> String {
     format!("by {} to {}{vlan}{mtu}", hop.interface, hop.link_address)
 }
 
-/// A number, on a terminal in thousands, millions and so on once it has more than eight digits.
-fn number_text(number: u64) -> String {
-    const DIGITS: u64 = 100_000_000;
-    let mut scaled = number;
-    let mut units = " KMGTPE".chars();
-    let mut unit = units.next();
-    while screen::current().width.is_some() && scaled >= DIGITS {
-        scaled /= 1000;
-        unit = units.next();
-    }
-    match unit {
-        Some(unit) if unit != ' ' => format!("{scaled}{unit}"),
-        _ => scaled.to_string(),
-    }
-}
-
 const NUMBERS: [Column; 6] = [
     Column::Left(""),
     Column::Right(""),
@@ -236,7 +220,7 @@ fn render_stats(table: &Table, numeric: bool) -> String {
             out_bytes,
         } = traffic;
         [flows, in_packets, out_packets, in_bytes, out_bytes]
-            .map(|number| number_text(*number))
+            .map(|number| screen::number(*number))
             .to_vec()
     };
     let mut lines = vec![
@@ -365,7 +349,7 @@ fn render_rates(rates: &Rates, numeric: bool) -> String {
         let mut row = vec![name];
         row.extend(
             [connections, in_packets, out_packets, in_bytes, out_bytes]
-                .map(|value| number_text(value.round() as u64)),
+                .map(|value| screen::number(value.round() as u64)),
         );
         row
     };

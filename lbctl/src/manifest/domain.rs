@@ -3,7 +3,7 @@
 use std::fmt;
 
 use lbagent_api::Selector;
-use lbagent_api::request::{SelectorSpec, qualify_domain};
+use lbagent_api::request::qualify_domain;
 use lbagent_api::service_group::{self, DomainSpec};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
@@ -39,10 +39,10 @@ impl From<Domain> for Written {
 
 impl From<&service_group::Domain> for Domain {
     fn from(domain: &service_group::Domain) -> Self {
-        let word = |spec: &SelectorSpec| spec.name.clone().or_else(|| spec.uuid.clone());
+        let certificate = domain.certificate.as_ref();
         Self {
             name: domain.fqdn.clone(),
-            certificate: domain.certificate.as_ref().and_then(word),
+            certificate: certificate.map(|certificate| certificate.name.clone()),
         }
     }
 }
