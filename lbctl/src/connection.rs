@@ -11,21 +11,43 @@ use crate::error::CtlError;
 use crate::profile::{self, Profile, Profiles};
 use crate::tls;
 
+/// What help calls the options of every command.
+pub const HEADING: &str = "Options of every command";
+
 /// Options of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = HEADING)]
 pub struct Connection {
     /// The agent: http[s]://HOST:PORT or unix:/PATH/TO/SOCKET. Without it and without a profile,
     /// the Unix socket /run/lbagent/api.sock if it is there, else http://127.0.0.1:7480
-    #[arg(long, global = true, env = "LBCTL_ENDPOINT")]
+    #[arg(long, global = true, env = "LBCTL_ENDPOINT", hide_env_values = true)]
     endpoint: Option<String>,
     /// Use this profile; without it and without --endpoint the one of `lbctl profile use`
-    #[arg(long, global = true, value_name = "PROFILE", env = "LBCTL_PROFILE")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PROFILE",
+        env = "LBCTL_PROFILE",
+        hide_env_values = true
+    )]
     profile: Option<String>,
     /// Certificates that prove the agent's own, for https; the system's roots without it
-    #[arg(long, global = true, value_name = "FILE", env = "LBCTL_CA_FILE")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "LBCTL_CA_FILE",
+        hide_env_values = true
+    )]
     ca_file: Option<PathBuf>,
     /// For operators: the account to act for, by name or UUID
-    #[arg(long, global = true, value_name = "ACCOUNT", env = "LBCTL_ACCOUNT")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "ACCOUNT",
+        env = "LBCTL_ACCOUNT",
+        hide_env_values = true
+    )]
     account: Option<String>,
     /// The agent's token
     #[arg(long, global = true, env = "LBCTL_TOKEN", hide_env_values = true)]

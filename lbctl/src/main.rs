@@ -36,10 +36,20 @@ use crate::screen::Screen;
 
 /// Explains exit codes below `--help`.
 const AFTER_HELP: &str = "\
+Examples:
+  lbctl service create -n web 80:8080/tcp               # publish a port
+  lbctl instance create -n web-1 -g web --ip 10.0.0.11  # somebody who serves it
+  lbctl instance stop web-1 --drain 5m                  # no new connections, 5 min for the others
+  lbctl status                                          # is something wrong?
+  lbctl show -n --stats                                 # who gets how much
+  lbctl trace tcp 203.0.113.7:40000 192.0.2.10:80       # why a connection goes where it goes
+  lbctl service get web -o yaml > web.yaml              # edit, `lbctl diff -f`, `lbctl apply -f`
+
 Exit codes:
   0  done
-  1  the agent refused or failed, in whole or for some objects; `diff`: something differs
-  2  the command line, or a file that it names, is wrong
+  1  the agent refused or failed, in whole or for some objects, or the time was over; `diff`:
+     something differs; `status --check`: something is wrong
+  2  the command line, or a file that it names, is wrong; nothing was changed
   3  no agent answers at the endpoint
 
 Environment:
@@ -50,15 +60,30 @@ Environment:
 /// Operate a load-balancing gateway: publish ports, attach and drain instances, see what goes
 /// where.
 #[derive(Debug, Parser)]
-#[command(version, after_help = AFTER_HELP, propagate_version = true)]
+#[command(
+    version,
+    after_help = AFTER_HELP,
+    propagate_version = true,
+    max_term_width = 100
+)]
 struct Cli {
     #[command(flatten)]
     connection: Connection,
-    /// Form of what is printed
-    #[arg(short, long, global = true, value_enum, default_value_t)]
+    /// Form of what is printed: table, wide (all columns), json, yaml (for `apply`), kv
+    /// (member=value), raw (as the agent answered) or quiet (names)
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        hide_possible_values = true,
+        help_heading = connection::HEADING
+    )]
     output: Format,
     /// Leave the tables' headings away
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = connection::HEADING)]
     no_headers: bool,
     #[command(subcommand)]
     command: Command,
@@ -267,43 +292,5 @@ fn command_of(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[track_caller]
-    fn check(arguments: &[&str], line: &str) {
-        let error = Cli::try_parse_from(arguments).expect_err("the command line is wrong");
-        assert_eq!(usage_line(&error.to_string()), line);
-    }
-
-    #[test]
-    fn usage_mistakes_are_one_line() {
-        check(
-            &["lbctl", "service", "crate"],
-            "lbctl: unrecognized subcommand 'crate'; a similar subcommand exists: 'create'; \
-             see `lbctl service --help`",
-        );
-        check(
-            &["lbctl", "service", "create"],
-            "lbctl: the following required arguments were not provided: <PORT>...; \
-             see `lbctl service create --help`",
-        );
-        check(
-            &["lbctl", "show", "--stat"],
-            "lbctl: unexpected argument '--stat' found; a similar argument exists: '--stats'; \
-             see `lbctl show --help`",
-        );
-        check(
-            &["lbctl", "show", "-o", "toml"],
-            "lbctl: invalid value 'toml' for '--output <OUTPUT>' [possible values: table, wide, \
-             json, yaml, kv, raw, quiet]; see `lbctl --help`",
-        );
-    }
-}
+#[path = "main_tests.rs"]
+mod tests;

@@ -25,7 +25,7 @@ use crate::output::{Column, Format, created, list, print, record, table, time};
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Register an instance, in a service group or in none
-    #[command(visible_alias = "new")]
+    #[command(visible_alias = "new", after_help = instance_create::HELP)]
     Create(Create),
     /// Show instances
     #[command(visible_aliases = ["gt", "inspect", "show"])]
@@ -44,7 +44,7 @@ pub enum Command {
         #[command(flatten)]
         watch: watch::Arguments,
     },
-    /// Give no new connections; with --drain, established ones stay for so long
+    /// Take from traffic: no new connections; with --drain, established ones stay for so long
     Stop(Stop),
     /// Give traffic again
     Start {
@@ -64,7 +64,7 @@ pub enum Command {
     /// Wait until an instance is as described
     #[command(after_help = wait::HELP)]
     Wait(wait::Arguments),
-    /// Delete
+    /// Delete instances; what they still serve is cut off, so stop them with --drain before
     #[command(visible_aliases = ["remove", "delete", "del"])]
     Rm(removal::Chosen),
 }

@@ -14,6 +14,13 @@ use crate::client::{Client, all};
 use crate::error::CtlError;
 use crate::output::Format;
 
+/// Explains where instances come from.
+pub const HELP: &str = "\
+The instance runs already, or soon will: lbctl starts nothing, it tells the gateway the address.
+
+  lbctl instance create -n web-1 -g web --ip 10.0.0.11 --ip fd00::11
+  lbctl instance create -p 5433:5432/tcp --ip 10.0.0.9   # with a service group of its own";
+
 /// `lbctl instance create`.
 #[derive(Debug, Args)]
 pub struct Create {

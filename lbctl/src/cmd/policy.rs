@@ -32,6 +32,9 @@ The dsr modes rewrite no ports.
 Sources: the longest prefix that holds a client's address decides. A client that no prefix holds
 is denied if there is an --allow, else it is served.
 
+  lbctl service policy web                                    # shows it
+  lbctl service policy web --deny 203.0.113.0/24              # the rest stays as it is
+
 Options that are not given leave that part of the policy as it is; without any, it is shown.";
 
 /// `lbctl service policy`.

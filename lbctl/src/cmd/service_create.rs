@@ -26,7 +26,10 @@ Ports:
   443:8080/http+tls      TLS and HTTP, through the terminator; the order does not matter
   6379:6379/tls          TLS, through the terminator
   5432:5432/tcp          raw TCP: port 5432 of the VIPs to port 5432 of the instances
-  53:5353/udp            raw UDP";
+  53:5353/udp            raw UDP
+
+  lbctl service create -n shop 443:8080 -d www.example.com
+  lbctl service create -n db 5432:5432/tcp 53:5353/udp --ip 192.0.2.10";
 
 /// `lbctl service create`.
 #[derive(Debug, Args)]

@@ -21,7 +21,8 @@ pub enum Command {
     /// Create a token and print it: it is shown this once and kept nowhere
     #[command(visible_alias = "new")]
     Create {
-        /// What its holder may do
+        /// What its holder may do: everything for every account, read and write within the account,
+        /// or read within the account
         #[arg(long, value_enum, default_value = "member")]
         role: RoleWord,
         /// The account that it acts for, by name or UUID; the default account without it
@@ -49,11 +50,8 @@ pub enum Command {
 /// What a holder may do.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum RoleWord {
-    /// Everything, for every account
     Operator,
-    /// Read and write within the account
     Member,
-    /// Read within the account
     Reader,
 }
 

@@ -20,6 +20,9 @@ Conditions:
   deleted                there is no such object any more
   empty                  no instance is attached
 
+  lbctl service wait web --until empty --timeout 5m
+  lbctl instance wait web-1 --until state==stopped
+
 Exit code 1 when the time is over before.";
 
 /// How often the agent is asked.

@@ -171,3 +171,97 @@ fn an_agent_that_is_not_there_is_named() {
     gateway.agent.terminate().unwrap();
     check_mistake(&gateway, "service ls", &["127.0.0.1:7480"]);
 }
+
+#[test]
+fn exit_codes_are_those_of_the_manual() {
+    require_root!();
+    let mut gateway = Gateway::publish(Shape::Bridged, 1).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let web = file("web.yaml", &lbctl(&gateway, "service get web -o yaml"));
+    let other = file(
+        "other.yaml",
+        "kind: ServiceGroup\nname: other\nservices: [81/tcp]\n",
+    );
+    let wrong = file(
+        "wrong.yaml",
+        "kind: ServiceGroup\nname: other\nservices: [81/tpc]\n",
+    );
+    let absent = directory.path().join("absent.yaml").display().to_string();
+    let check = |gateway: &Gateway, line: &str, code: i32| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let ended = ctl::run(&gateway.topology.gateway, &arguments).unwrap();
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        assert_eq!(ended.code, code, "lbctl {line}: {said}");
+        // A failure says why, and a success does not complain.
+        let is_told = code != 0 && !line.starts_with("diff");
+        assert!(
+            !is_told || ended.stderr.starts_with("lbctl: "),
+            "lbctl {line}: {said}"
+        );
+    };
+    for (code, line) in [
+        (0, "--help"),
+        (0, "--version"),
+        (0, "service ls"),
+        (0, "service ls --filter name==nobody"),
+        (0, "status"),
+        (0, &format!("check -f {web}")),
+        (0, &format!("diff -f {web}")),
+        (0, &format!("apply -f {web} --wait")),
+        (0, &format!("apply -f {other} --dry-run")),
+        (0, "instance wait b1 --until state==running"),
+        (1, "service get nobody"),
+        (1, "instance stop b1 nobody"),
+        (1, "service create -n web 82/tcp"),
+        (1, "service wait web --until empty --timeout 100ms"),
+        (1, "certificate get nobody"),
+        (1, "instance detach nobody"),
+        (1, &format!("diff -f {other}")),
+        (
+            1,
+            &format!("save {}/no/such/directory", directory.path().display()),
+        ),
+        (
+            1,
+            "--token x --endpoint http://127.0.0.1:7480 service ls --account nobody",
+        ),
+        (2, "service crate"),
+        (2, "service create 70000/tcp"),
+        (2, "instance create --ip nowhere"),
+        (2, "service ls --filter nmae==x"),
+        (2, "service ls -w=0s"),
+        (2, "--profile nobody service ls"),
+        (2, "--endpoint http:// service ls"),
+        (2, &format!("check -f {wrong}")),
+        (2, &format!("apply -f {wrong}")),
+        (2, &format!("diff -f {absent}")),
+        (2, &format!("restore {absent}")),
+        (2, "certificate create --chain /absent --pkey /absent"),
+        (3, "--endpoint http://127.0.0.1:1 service ls"),
+        (3, "--endpoint unix:/absent service ls -w"),
+    ] {
+        check(&gateway, line, code);
+    }
+    gateway.agent.terminate().unwrap();
+    for line in ["service ls", "status --check", &format!("apply -f {web}")] {
+        check(&gateway, line, 3);
+    }
+    check(&gateway, &format!("check -f {web}"), 0);
+    // The manual has them.
+    let pages = directory.path().display().to_string();
+    check(&gateway, &format!("man {pages}"), 0);
+    let manual = std::fs::read_to_string(directory.path().join("lbctl.1")).unwrap();
+    for code in [
+        "0  done",
+        "1  the agent refused",
+        "2  the command line",
+        "3  no agent answers",
+    ] {
+        assert!(manual.contains(code), "{manual}");
+    }
+}

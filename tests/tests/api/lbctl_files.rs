@@ -371,12 +371,28 @@ fn tables_fit_a_terminal() {
         assert!(output.status.success(), "{line}");
         String::from_utf8(output.stdout).unwrap().replace('\r', "")
     };
-    let plain = on_terminal("service ls", &[("NO_COLOR", "1")]);
-    assert!(!plain.contains('\u{1b}'), "{plain:?}");
-    assert!(plain.contains("s ago"), "{plain}");
-    for line in plain.lines() {
-        assert!(line.chars().count() <= 80, "{line}");
+    let long = "long-".repeat(9) + "name";
+    for line in [
+        "service ls",
+        &format!("service get {long}"),
+        "service ls -f name,uuid,services",
+        "instance ls",
+        "show",
+        "show -n --stats",
+        "show --rate --interval 50ms",
+        "counters --all",
+        "account ls",
+        "token ls",
+        "certificate ls",
+        "health",
+    ] {
+        let plain = on_terminal(line, &[("NO_COLOR", "1")]);
+        assert!(!plain.contains('\u{1b}'), "{line}: {plain:?}");
+        for row in plain.lines() {
+            assert!(row.chars().count() <= 80, "{line}: {row}");
+        }
     }
+    assert!(on_terminal("service ls", &[("NO_COLOR", "1")]).contains("s ago"));
     assert!(on_terminal("instance ls", &[]).contains("\u{1b}["));
     let piped = desk.check("service ls", 0);
     assert_eq!(piped.lines().count(), 3, "{piped}");
