@@ -36,7 +36,7 @@ struct State {
 pub enum Ended {
     /// Every connection had ended.
     Drained,
-    /// The deadline had passed.
+    /// There was no more time.
     Deadline {
         /// Connections that were still open.
         open: u64,
@@ -132,8 +132,14 @@ impl Crew {
         let mut alive = self.alive.subscribe();
         tokio::select! {
             _ = alive.wait_for(|alive| *alive == 0) => Ended::Drained,
-            () = self.deadline() => Ended::Deadline { open: self.shared.admission.open() },
+            () = self.deadline() => self.at_once(),
         }
+    }
+
+    /// The end, whatever is still open.
+    pub fn at_once(&self) -> Ended {
+        let open = self.shared.admission.open();
+        Ended::Deadline { open }
     }
 
     /// Ends at the deadline, which may change meanwhile.

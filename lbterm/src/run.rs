@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -75,6 +76,9 @@ impl AccessLog {
     }
 }
 
+/// How long the last lines of the access log may take.
+const LOG_FLUSH: Duration = Duration::from_secs(1);
+
 /// Standard output, as a file's name.
 const STDOUT: &str = "-";
 
@@ -131,7 +135,7 @@ async fn serve(mut options: Options) -> Result<(), RunError> {
     let crew = Arc::new(Crew::new(options.workers, Arc::clone(&shared)));
     let control = Control {
         socket: options.socket.clone(),
-        shared,
+        shared: Arc::clone(&shared),
         crew: Arc::clone(&crew),
     };
     info!(
@@ -140,12 +144,16 @@ async fn serve(mut options: Options) -> Result<(), RunError> {
         socket = %options.socket.display(),
         "lbterm begins"
     );
+    // The agent sees the end of the connection last: then nothing is left to wait for.
+    let mut control = pin!(control.run());
     let ended = tokio::select! {
-        ended = crew.ended() => ended,
-        ended = follow_signals(&crew, &options) => return ended,
-        () = control.run() => Ended::Drained,
+        ended = crew.ended() => Ok(ended),
+        ended = follow_signals(&crew, &options) => ended,
+        () = &mut control => Ok(Ended::Drained),
     };
-    match ended {
+    // The runtime has nothing else to do any more.
+    shared.http.access.flush(LOG_FLUSH);
+    match ended? {
         Ended::Drained => info!("every connection has ended"),
         Ended::Deadline { open } => warn!(open, "the time to finish is over"),
         Ended::Lost => return Err(RunError::Lost),
@@ -154,7 +162,7 @@ async fn serve(mut options: Options) -> Result<(), RunError> {
 }
 
 /// Ends when a second signal asks for it.
-async fn follow_signals(crew: &Crew, options: &Options) -> Result<(), RunError> {
+async fn follow_signals(crew: &Crew, options: &Options) -> Result<Ended, RunError> {
     let listen = |kind| signal(kind).map_err(cannot("listen to signals"));
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
@@ -170,8 +178,7 @@ async fn follow_signals(crew: &Crew, options: &Options) -> Result<(), RunError> 
             }
         }
         if is_ending {
-            warn!("ending at once");
-            return Ok(());
+            return Ok(crew.at_once());
         }
         is_ending = true;
         notify::stopping();

@@ -213,7 +213,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_frame_ends_the_connection() {
         let cut = drain(1)[..10].to_vec();
-        let cases: [(&[u8], fn(&LinkError) -> bool); 4] = [
+        type IsExpected = fn(&LinkError) -> bool;
+        let cases: [(&[u8], IsExpected); 4] = [
             (&[0xff; 4], |error| matches!(error, LinkError::TooLong(_))),
             (&[0, 0, 0, 2, b'{', b'}'], |error| {
                 matches!(error, LinkError::Garbled(_))

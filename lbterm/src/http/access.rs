@@ -2,13 +2,14 @@
 //! its own. A log that cannot keep up loses lines, which are counted, and holds up nobody.
 
 use std::io::Write;
+use std::iter;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderValue, Method, Version};
 use serde::Serialize;
@@ -22,7 +23,7 @@ pub struct AccessLog {
     /// One of so many requests is logged; 0 for none.
     one_of: AtomicU32,
     dropped: AtomicU64,
-    lines: OnceLock<SyncSender<Line>>,
+    items: OnceLock<SyncSender<Item>>,
 }
 
 impl AccessLog {
@@ -36,13 +37,13 @@ impl AccessLog {
         output: Box<dyn Write + Send>,
         one_of: u32,
     ) -> std::io::Result<()> {
-        let (sender, lines) = sync_channel(CAPACITY);
+        let (sender, items) = sync_channel(CAPACITY);
         let log = Arc::downgrade(self);
         thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write_lines(&lines, output, &log))?;
+            .spawn(move || write_lines(&items, output, &log))?;
         // A second start changes how many are logged, not where to.
-        let _ = self.lines.set(sender);
+        let _ = self.items.set(sender);
         self.set_one_of(one_of);
         Ok(())
     }
@@ -66,24 +67,56 @@ impl AccessLog {
         }
     }
 
+    /// Waits until the lines of requests that have ended are written, but not for longer than
+    /// this: what they are written to may take nothing.
+    pub fn flush(&self, limit: Duration) {
+        let Some(items) = self.items.get() else {
+            return;
+        };
+        let began = Instant::now();
+        let (written, wait) = sync_channel(1);
+        let mut item = Item::Flush(written);
+        while let Err(TrySendError::Full(full)) = items.try_send(item) {
+            if began.elapsed() >= limit {
+                return;
+            }
+            item = full;
+            thread::sleep(Duration::from_millis(1));
+        }
+        // In vain, if the time is over.
+        let _ = wait.recv_timeout(limit.saturating_sub(began.elapsed()));
+    }
+
     fn send(&self, line: Line) {
-        if let Some(lines) = self.lines.get()
-            && lines.try_send(line).is_err()
+        if let Some(items) = self.items.get()
+            && items.try_send(Item::Line(line)).is_err()
         {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-fn write_lines(lines: &Receiver<Line>, mut output: Box<dyn Write + Send>, log: &Weak<AccessLog>) {
+/// What the thread that writes gets.
+enum Item {
+    Line(Line),
+    /// To be answered when everything before it is written.
+    Flush(SyncSender<()>),
+}
+
+fn write_lines(items: &Receiver<Item>, mut output: Box<dyn Write + Send>, log: &Weak<AccessLog>) {
     let mut text = Vec::new();
-    while let Ok(line) = lines.recv() {
-        let mut count = 1;
-        add(&mut text, &line);
+    let mut waiting = Vec::new();
+    while let Ok(item) = items.recv() {
+        let mut count = 0;
         // What has come meanwhile goes with it.
-        for line in lines.try_iter().take(CAPACITY) {
-            add(&mut text, &line);
-            count += 1;
+        for item in iter::once(item).chain(items.try_iter().take(CAPACITY)) {
+            match item {
+                Item::Line(line) => {
+                    add(&mut text, &line);
+                    count += 1;
+                }
+                Item::Flush(written) => waiting.push(written),
+            }
         }
         let written = output.write_all(&text).and_then(|()| output.flush());
         if written.is_err()
@@ -92,6 +125,10 @@ fn write_lines(lines: &Receiver<Line>, mut output: Box<dyn Write + Send>, log: &
             log.dropped.fetch_add(count, Ordering::Relaxed);
         }
         text.clear();
+        for written in waiting.drain(..) {
+            // Whoever waited may have given up.
+            let _ = written.send(());
+        }
     }
 }
 
@@ -288,5 +325,29 @@ mod tests {
         assert_eq!(lines, many - lost);
         log.set_one_of(0);
         assert!(!log.wants_next());
+    }
+
+    #[test]
+    fn a_flush_waits_for_what_was_logged_and_not_for_ever() {
+        let log = Arc::<AccessLog>::default();
+        log.flush(Duration::MAX);
+        let (sender, written) = mpsc::sync_channel(CAPACITY);
+        log.start(Box::new(Output(sender)), 1).expect("a thread");
+        for _ in 0..100 {
+            record(&log, "/").finish(0);
+        }
+        log.flush(Duration::MAX);
+        let text: Vec<_> = written.try_iter().flatten().collect();
+        assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), 100);
+
+        let stuck = Arc::<AccessLog>::default();
+        let (sender, _written) = mpsc::sync_channel(0);
+        stuck.start(Box::new(Output(sender)), 1).expect("a thread");
+        record(&stuck, "/").finish(0);
+        stuck.flush(Duration::from_millis(20));
+        for _ in 0..2 * CAPACITY {
+            record(&stuck, "/").finish(0);
+        }
+        stuck.flush(Duration::from_millis(20));
     }
 }
