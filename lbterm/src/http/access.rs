@@ -97,6 +97,10 @@ impl AccessLog {
 }
 
 /// What the thread that writes gets.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are lines, and the queue that holds them is allocated once"
+)]
 enum Item {
     Line(Line),
     /// To be answered when everything before it is written.
