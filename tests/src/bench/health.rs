@@ -124,68 +124,77 @@ fn desired(kind: &str, servers: &Servers) -> Result<DesiredState> {
         send,
         ..CheckSpec::default()
     })?;
-    let spread = |number: u32, salt: u128| {
-        let spread = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835_u128;
-        Uuid::from_u128(u128::from(number + 1).wrapping_mul(spread) ^ salt)
-    };
     let mut state = DesiredState::default();
     for number in 0..CHECKS / MEMBERS {
-        let uuid = spread(number, 1);
-        let group = ServiceGroup {
-            uuid,
-            account: DEFAULT_ACCOUNT,
-            name: format!("group-{number}"),
-            created_at: OffsetDateTime::UNIX_EPOCH,
-            persistent: true,
-            soft_limit: 1,
-            hard_limit: 2,
-            services: vec![Service {
-                port: 80,
-                destination_port: port,
-                protocol: if is_udp {
-                    Transport::Udp
-                } else {
-                    Transport::Tcp
-                },
-                ip: None,
-                handlers: Vec::new(),
-            }],
-            domains: Vec::new(),
-            autokill_ms: 0,
-            empty_since: None,
-            policy: GroupPolicy {
-                health: HealthPolicy {
-                    check: Some(check.clone()),
-                    ..HealthPolicy::default()
-                },
-                ..GroupPolicy::default()
+        let service = Service {
+            port: 80,
+            destination_port: port,
+            protocol: if is_udp {
+                Transport::Udp
+            } else {
+                Transport::Tcp
             },
+            ip: None,
+            handlers: Vec::new(),
         };
-        state.service_groups.insert(uuid, group);
+        let group = group(number, service, &check);
+        state.service_groups.insert(group.uuid, group);
     }
     for number in 0..CHECKS {
-        let uuid = spread(number, 2);
         // A UDP socket bound to no address answers from this one, whichever was asked.
         let address = match is_udp {
             true => Ipv4Addr::LOCALHOST,
             false => Ipv4Addr::from_bits(0x7f01_0000 + number),
         };
-        let instance = Instance {
-            uuid,
-            account: DEFAULT_ACCOUNT,
-            name: format!("instance-{number}"),
-            created_at: OffsetDateTime::UNIX_EPOCH,
-            state: InstanceState::Running,
-            service_group: Some(spread(number / MEMBERS, 1)),
-            addresses: vec![IpAddr::from(address).into()],
-            image: None,
-            annotations: Default::default(),
-            tags: Default::default(),
-            policy: InstancePolicy::default(),
-        };
-        state.instances.insert(uuid, instance);
+        let instance = instance(number, address);
+        state.instances.insert(instance.uuid, instance);
     }
     Ok(state)
+}
+
+/// Spread, as version 4 UUIDs are.
+fn spread(number: u32, salt: u128) -> Uuid {
+    let spread = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835_u128;
+    Uuid::from_u128(u128::from(number + 1).wrapping_mul(spread) ^ salt)
+}
+
+fn group(number: u32, service: Service, check: &Check) -> ServiceGroup {
+    ServiceGroup {
+        uuid: spread(number, 1),
+        account: DEFAULT_ACCOUNT,
+        name: format!("group-{number}"),
+        created_at: OffsetDateTime::UNIX_EPOCH,
+        persistent: true,
+        soft_limit: 1,
+        hard_limit: 2,
+        services: vec![service],
+        domains: Vec::new(),
+        autokill_ms: 0,
+        empty_since: None,
+        policy: GroupPolicy {
+            health: HealthPolicy {
+                check: Some(check.clone()),
+                ..HealthPolicy::default()
+            },
+            ..GroupPolicy::default()
+        },
+    }
+}
+
+fn instance(number: u32, address: Ipv4Addr) -> Instance {
+    Instance {
+        uuid: spread(number, 2),
+        account: DEFAULT_ACCOUNT,
+        name: format!("instance-{number}"),
+        created_at: OffsetDateTime::UNIX_EPOCH,
+        state: InstanceState::Running,
+        service_group: Some(spread(number / MEMBERS, 1)),
+        addresses: vec![IpAddr::from(address).into()],
+        image: None,
+        annotations: Default::default(),
+        tags: Default::default(),
+        policy: InstancePolicy::default(),
+    }
 }
 
 /// Servers that answer at once, on a thread of their own.
