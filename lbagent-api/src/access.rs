@@ -15,6 +15,7 @@ pub const DEFAULT_ACCOUNT_NAME: &str = "default";
 
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Reads within its account.
@@ -38,6 +39,7 @@ impl Role {
 
 /// How many objects an account may have; no limit where absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Quotas {
     /// Service groups.
@@ -74,6 +76,7 @@ impl Quotas {
 
 /// How many objects an account has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Usage {
     /// Service groups.
     pub service_groups: u32,
@@ -89,6 +92,8 @@ pub struct Usage {
 
 /// Body of `POST /v1/x/accounts`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(example = json!({"name": "example", "quotas": {"service_groups": 10}})))]
 #[serde(deny_unknown_fields)]
 pub struct AccountSpec {
     /// Its name.
@@ -100,6 +105,7 @@ pub struct AccountSpec {
 
 /// An account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Account {
     /// Identity.
     pub uuid: Uuid,
@@ -120,6 +126,7 @@ pub struct Account {
 
 /// `data` of answers about accounts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AccountsData {
     /// The accounts.
     pub accounts: Vec<Account>,
@@ -127,6 +134,8 @@ pub struct AccountsData {
 
 /// Body of `PUT /v1/x/accounts/{uuid|name}/quotas`. What is absent has no limit afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(example = json!({"quotas": {"service_groups": 10, "instances": 100}})))]
 #[serde(deny_unknown_fields)]
 pub struct QuotasSpec {
     /// What the account may have.
@@ -135,6 +144,8 @@ pub struct QuotasSpec {
 
 /// Body of `POST /v1/x/tokens`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(example = json!({"role": "member", "account": "default", "label": "ci"})))]
 #[serde(deny_unknown_fields)]
 pub struct TokenSpec {
     /// What its holder may do.
@@ -152,6 +163,7 @@ pub struct TokenSpec {
 
 /// A token, without what its holder shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Token {
     /// Identity; revokes it.
     pub uuid: Uuid,
@@ -177,6 +189,7 @@ pub struct Token {
 
 /// `data` of answers about tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TokensData {
     /// The tokens.
     pub tokens: Vec<Token>,
@@ -184,6 +197,7 @@ pub struct TokensData {
 
 /// `data` of the answer to a new token, the only one that holds the secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewTokenData {
     /// The token.
     pub token: Token,
@@ -200,6 +214,7 @@ pub struct QuotasData {
 
 /// An account's quotas in the contract's form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UserQuotas {
     /// UUID of the account.
     pub uuid: Uuid,
@@ -213,6 +228,7 @@ pub struct UserQuotas {
 
 /// Counts in the contract's form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct QuotasStats {
     /// Instances.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -230,4 +246,5 @@ pub struct QuotasStats {
 
 /// An empty object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NoLimits {}

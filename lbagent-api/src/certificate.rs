@@ -51,6 +51,7 @@ impl fmt::Debug for Secret {
 
 /// `POST /v1/certificates`: one of these, or an array.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CertificateSpec {
     /// Unique name; made from the common name when absent.
@@ -92,10 +93,12 @@ impl CertificateSpec {
 
 /// `PUT /v1/certificates`: one of these, or an array; on `/v1/certificates/{uuid}` without selector.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RotationSpec {
     /// By identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<uuid::Uuid>))]
     pub uuid: Option<String>,
     /// By name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,6 +133,7 @@ fn check_pem(chain: &str, pkey: &Secret) -> Result<(), ContractError> {
 
 /// A certificate in an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Certificate {
     /// Identity.
     pub uuid: Uuid,
@@ -161,6 +165,7 @@ pub struct Certificate {
 
 /// Whether a certificate can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CertificateState {
     /// It is not issued yet.

@@ -14,6 +14,7 @@ pub const ALL_FAILED: &str = "Failed to perform all operations";
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ResponseStatus {
     /// All of it was done.
@@ -52,6 +53,7 @@ fn none<D>() -> Option<D> {
 
 /// A request-level error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HttpError {
     /// The HTTP status.
     pub status: u16,
@@ -59,6 +61,7 @@ pub struct HttpError {
 
 /// A remark that does not hinder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Warning {
     /// For people.
     pub message: String,
@@ -138,6 +141,7 @@ impl<T> From<Result<T, ItemError>> for Item<T> {
 
 /// Why an operation failed on one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[error("{message}")]
 pub struct ItemError {
     /// The object, where the request named it so.
@@ -265,6 +269,7 @@ pub struct Instances<T> {
 
 /// An object by both of its names: answers to a deletion, members of other objects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reference {
     /// Identity.
     pub uuid: Uuid,

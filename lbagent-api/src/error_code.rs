@@ -3,16 +3,21 @@
 use serde::{Deserialize, Serialize};
 
 macro_rules! codes {
-    ($( $(#[$doc:meta])+ $name:ident = $value:literal; )+) => {
+    ($( #[doc = $text:literal] $name:ident = $value:literal; )+) => {
         /// Why an item failed; travels as a number.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(into = "u16", from = "u16")]
         #[repr(u16)]
-        pub enum ErrorCode { $( $(#[$doc])+ $name = $value, )+ }
+        pub enum ErrorCode { $( #[doc = $text] $name = $value, )+ }
 
         impl ErrorCode {
             /// All codes, ordered by number.
             pub const ALL: &'static [Self] = &[ $( Self::$name, )+ ];
+
+            /// What the code means.
+            pub fn meaning(self) -> &'static str {
+                match self { $( Self::$name => $text.trim_ascii(), )+ }
+            }
         }
 
         impl From<u16> for ErrorCode {

@@ -10,6 +10,7 @@ use crate::request::{ContractError, parse_uuid};
 
 /// What an object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ObjectKind {
     /// A service group.
@@ -48,6 +49,7 @@ impl ObjectKind {
 
 /// What became of an object; also the name of the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeType {
     /// It was created.
@@ -72,6 +74,7 @@ impl ChangeType {
 /// `created`, `changed` and `deleted` of `/v1/x/events`. Objects that changed together have the same
 /// generation, and the last of them has it as its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Change {
     /// What became of it.
     pub r#type: ChangeType,
@@ -89,6 +92,7 @@ pub struct Change {
 
 /// `applied` of `/v1/x/events`: the data plane holds a generation. For operators only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Applied {
     /// The generation.
     pub generation: u64,
@@ -104,6 +108,7 @@ pub struct Applied {
 /// `gap` of `/v1/x/events`: what happened from `from` to before `next` is not kept any more. Read the
 /// objects anew; the stream goes on with `next`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Gap {
     /// First generation that is missing.
     pub from: u64,
@@ -221,6 +226,7 @@ impl AuditQuery {
 
 /// One event of `/v1/audit`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditEvent {
     /// One of [`AUDIT_TYPES`].
     pub r#type: String,
@@ -240,6 +246,7 @@ pub struct AuditEvent {
 
 /// The object of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditObject {
     /// `i`: an instance; `x.account`, `x.token`.
     pub r#type: String,
@@ -253,6 +260,7 @@ pub struct AuditObject {
 
 /// What happened to an instance; an account or a token is `created`, `changed` or `deleted`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditData {
     /// State before; absent for a new instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]

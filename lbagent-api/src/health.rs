@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 pub use check::{Check, HttpProbe, Probe, StatusRange, TlsProbe};
 pub use payload::Payload;
+#[cfg(feature = "openapi")]
+pub(crate) use payload::PayloadSpec;
 pub use spec::CheckSpec;
 
 use crate::request::ContractError;
@@ -43,15 +45,24 @@ pub struct HealthPolicy {
 /// Steps of a slow start, the last one being the whole weight.
 pub const SLOW_START_STEPS: u32 = 5;
 
-/// A [`HealthPolicy`] as received.
+/// How instances are checked, as received; everything may be left out.
 #[derive(Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
-struct HealthPolicySpec {
+pub(crate) struct HealthPolicySpec {
+    /// The check of every published port that has none of its own.
     check: Option<Check>,
+    /// Published ports with a check of their own, or with none. Each port once.
+    #[cfg_attr(feature = "openapi", schema(max_items = 256))]
     services: Vec<ServiceCheck>,
+    /// Who takes new connections while every instance is unhealthy.
     when_all_unhealthy: WhenAllUnhealthy,
+    /// What becomes of an unhealthy instance's established connections.
     on_failure: OnFailure,
+    /// What an instance counts as before its first result.
     initial: InitialHealth,
+    /// So long a recovered instance takes to get back to its weight; 0 for at once.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 3_600_000))]
     slow_start_ms: u32,
 }
 
@@ -136,6 +147,7 @@ impl HealthPolicy {
 
 /// What one published port has in place of the group's check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ServiceCheck {
     /// The published port.
@@ -193,6 +205,7 @@ macro_rules! words {
 
 /// Who takes new connections while every instance of a group is unhealthy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WhenAllUnhealthy {
     /// All running instances, as if nothing was checked: a check that is wrong about all of them
@@ -207,6 +220,7 @@ words!(WhenAllUnhealthy { FailOpen = "fail_open", FailClosed = "fail_closed" });
 
 /// What becomes of the connections that an instance has when it becomes unhealthy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// They stay with it, as while it drains: a check that fails for a moment cuts nothing.
@@ -220,6 +234,7 @@ words!(OnFailure { Keep = "keep", Cut = "cut" });
 
 /// What an instance counts as before its first result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum InitialHealth {
     /// It takes new connections at once.

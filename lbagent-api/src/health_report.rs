@@ -12,6 +12,7 @@ use crate::health::WhenAllUnhealthy;
 
 /// `data` of `GET /v1/x/health`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HealthData {
     /// The one member.
     pub health: HealthReport,
@@ -19,6 +20,7 @@ pub struct HealthData {
 
 /// How checked instances are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HealthReport {
     /// When this was told.
     #[serde(with = "time::serde::rfc3339")]
@@ -33,6 +35,7 @@ pub struct HealthReport {
 
 /// What all checks together did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HealthCounters {
     /// Checks configured now.
     pub configured: u64,
@@ -55,6 +58,7 @@ pub struct HealthCounters {
 
 /// A service group with checks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GroupHealth {
     /// Identity.
     pub uuid: Uuid,
@@ -68,12 +72,14 @@ pub struct GroupHealth {
 
 /// One address of an instance, with its checks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InstanceHealth {
     /// The instance.
     pub uuid: Uuid,
     /// The instance.
     pub name: String,
     /// The address that is checked, to which packets go.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub ip: IpAddr,
     /// What all its checks together say.
     pub state: HealthState,
@@ -88,6 +94,7 @@ pub struct InstanceHealth {
 
 /// Whether an instance takes new connections, as far as its checks decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum HealthState {
     /// It does.
@@ -111,6 +118,7 @@ impl HealthState {
 
 /// One check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CheckHealth {
     /// `tcp`, `http`, `https` or `udp`.
     pub kind: String,

@@ -1,10 +1,13 @@
 //! Instances: what the data plane calls backends.
 
+mod state;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+pub use state::InstanceState;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -19,6 +22,11 @@ pub const MAX_NETWORK_INTERFACES: usize = 4;
 /// matter to a machine are accepted, so that official clients work, and told back by
 /// [`InstanceSpec::members_without_effect`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(example = json!({
+    "name": "web-1", "service_group": {"name": "web"}, "autostart": true,
+    "network_interfaces": [{"ip": "10.66.0.11"}]
+})))]
 #[serde(deny_unknown_fields, default)]
 pub struct InstanceSpec {
     /// Unique name; made up when absent.
@@ -35,6 +43,7 @@ pub struct InstanceSpec {
     pub service_group: Option<InstanceServiceGroupSpec>,
     /// Addresses; the first of each family gets traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 4))]
     pub network_interfaces: Option<Vec<NetworkInterfaceSpec>>,
     /// Whether it gets traffic at once; no when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -213,10 +222,12 @@ pub fn parse_cidr(text: &str) -> Result<(IpAddr, u8), ContractError> {
 
 /// The service group of a new instance: named (`uuid` or `name`), or described and made with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct InstanceServiceGroupSpec {
     /// Join this group.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<uuid::Uuid>))]
     pub uuid: Option<String>,
     /// Join this group.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -229,9 +240,11 @@ pub struct InstanceServiceGroupSpec {
     pub domains: Option<Vec<DomainSpec>>,
     /// Limit of a new group.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65_535))]
     pub soft_limit: Option<i64>,
     /// Limit of a new group.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65_535))]
     pub hard_limit: Option<i64>,
 }
 
@@ -259,6 +272,7 @@ impl InstanceServiceGroupSpec {
 
 /// A network interface as received.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkInterfaceSpec {
     /// Name of the interface.
@@ -281,49 +295,9 @@ pub struct NetworkInterfaceSpec {
     pub relay: Option<Value>,
 }
 
-/// Whether an instance gets traffic, in the contract's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum InstanceState {
-    /// Nothing.
-    Stopped,
-    /// Not reported by lbagent.
-    Starting,
-    /// New and established connections.
-    Running,
-    /// Established connections only.
-    Draining,
-    /// Not reported by lbagent.
-    Stopping,
-    /// Not reported by lbagent.
-    Standby,
-    /// Not reported by lbagent.
-    Template,
-    /// Not reported by lbagent.
-    Checkpoint,
-    /// It is gone.
-    Deleted,
-}
-
-impl InstanceState {
-    /// The word that travels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Stopped => "stopped",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Draining => "draining",
-            Self::Stopping => "stopping",
-            Self::Standby => "standby",
-            Self::Template => "template",
-            Self::Checkpoint => "checkpoint",
-            Self::Deleted => "deleted",
-        }
-    }
-}
-
 /// An instance in an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Instance {
     /// Identity.
     pub uuid: Uuid,
@@ -359,6 +333,7 @@ pub struct Instance {
 
 /// The service group of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InstanceServiceGroup {
     /// Identity.
     pub uuid: Uuid,
@@ -371,6 +346,7 @@ pub struct InstanceServiceGroup {
 
 /// A network interface in an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NetworkInterface {
     /// Identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -20,6 +20,7 @@ pub mod error_code;
 pub mod events;
 pub mod health;
 pub mod health_report;
+pub mod healthz;
 pub mod instance;
 pub mod lifecycle;
 pub mod listing;
@@ -30,6 +31,8 @@ pub mod patch;
 pub mod policy;
 pub mod port_spec;
 pub mod request;
+#[cfg(feature = "openapi")]
+pub mod schema;
 pub mod service_group;
 pub mod state;
 pub mod status;

@@ -13,10 +13,13 @@ pub const MAX_DRAIN_MS: u64 = 3_600_000;
 /// `PUT /v1/instances/stop` (one or an array, each naming an instance) and
 /// `PUT /v1/instances/{uuid}/stop` (without a name).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(example = json!({"name": "web-1", "drain_timeout_ms": 30_000})))]
 #[serde(deny_unknown_fields, default)]
 pub struct StopSpec {
     /// By identity.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<uuid::Uuid>))]
     pub uuid: Option<String>,
     /// By name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -26,6 +29,7 @@ pub struct StopSpec {
     pub force: Option<bool>,
     /// So long established connections stay: 0 for not at all, -1 for the maximum.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = -1, maximum = 3_600_000))]
     pub drain_timeout_ms: Option<i64>,
     /// Only if the instance is in this state.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,16 +74,19 @@ impl StopSpec {
 
 /// `PUT /v1/instances/suspend` and `PUT /v1/instances/{uuid}/suspend`, like [`StopSpec`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SuspendSpec {
     /// By identity.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<uuid::Uuid>))]
     pub uuid: Option<String>,
     /// By name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// So long established connections stay: 0 for not at all, -1 for the maximum.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = -1, maximum = 3_600_000))]
     pub drain_timeout_ms: Option<i64>,
 }
 
@@ -101,10 +108,12 @@ pub const MAX_WAIT_S: u64 = 3_600;
 /// `GET` or `PUT /v1/instances/wait` (one or an array, each naming an instance) and
 /// `/v1/instances/{uuid}/wait` (without a name); `state` and the timeouts may travel in the query.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct WaitSpec {
     /// By identity.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<uuid::Uuid>))]
     pub uuid: Option<String>,
     /// By name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,6 +159,7 @@ impl WaitSpec {
 
 /// Answer to a wait, for one instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Waited {
     /// Identity.
     pub uuid: Uuid,
@@ -161,10 +171,13 @@ pub struct Waited {
 
 /// `PUT /v1/instances/start` and `PUT /v1/instances/{uuid}/start`, like [`StopSpec`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(example = json!({"name": "web-1"})))]
 #[serde(deny_unknown_fields, default)]
 pub struct StartSpec {
     /// By identity.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<uuid::Uuid>))]
     pub uuid: Option<String>,
     /// By name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -191,10 +204,12 @@ impl StartSpec {
 /// `DELETE /v1/instances` (one or an array, each naming an instance) and
 /// `DELETE /v1/instances/{uuid}` (without a name).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct DeleteInstanceSpec {
     /// By identity.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<uuid::Uuid>))]
     pub uuid: Option<String>,
     /// By name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -220,6 +235,7 @@ impl DeleteInstanceSpec {
 
 /// Answer to a start or a stop, for one instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StateChange {
     /// Identity.
     pub uuid: Uuid,

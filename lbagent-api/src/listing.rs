@@ -45,10 +45,12 @@ pub struct Filters {
 
 /// The body of `GET /v1/services/list`: one object, or an array of selectors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct GroupFilterSpec {
     /// By identity.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<uuid::Uuid>))]
     pub uuid: Option<String>,
     /// By name.
     #[serde(skip_serializing_if = "Option::is_none")]

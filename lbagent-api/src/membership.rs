@@ -11,6 +11,8 @@ use crate::request::{ContractError, Selector, SelectorSpec};
 
 /// Body of a `PUT`: `{"service_group": {"name": "web"}}`, or `null` for no group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(example = json!({"service_group": {"name": "web"}, "drain_timeout_ms": 30_000})))]
 #[serde(deny_unknown_fields)]
 pub struct MembershipSpec {
     /// The group to serve from now on; none if `null`. It may not be left out.
@@ -19,6 +21,7 @@ pub struct MembershipSpec {
     /// So long it serves established connections of the group that it leaves, before it leaves: 0
     /// for not at all, -1 for the maximum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = -1, maximum = 3_600_000))]
     pub drain_timeout_ms: Option<i64>,
 }
 
@@ -41,6 +44,7 @@ impl MembershipSpec {
 
 /// `data` of every answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MembershipData {
     /// What the instance serves.
     pub membership: Membership,
@@ -48,6 +52,7 @@ pub struct MembershipData {
 
 /// What an instance serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Membership {
     /// The group, if any.
     pub service_group: Option<Reference>,
@@ -60,6 +65,7 @@ pub struct Membership {
 
 /// How an instance leaves its group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Leaving {
     /// When.
     #[serde(with = "time::serde::rfc3339")]

@@ -13,6 +13,7 @@ use crate::instance::InstanceState;
 
 /// Counters of one instance, since the data plane knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InstanceMetrics {
     /// Identity.
     pub uuid: Uuid,

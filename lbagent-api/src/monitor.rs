@@ -75,6 +75,7 @@ pub fn parse_sample(text: &str) -> Result<u32, ContractError> {
 
 /// One line of the stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MonitorLine {
     /// The first line: what is watched.
@@ -95,6 +96,7 @@ pub enum MonitorLine {
 
 /// What became of a packet. Addresses and ports are those that it arrived with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FlowEvent {
     /// When.
     #[serde(with = "time::serde::rfc3339")]
@@ -108,12 +110,14 @@ pub struct FlowEvent {
     pub protocol: Option<String>,
     /// Source address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub source: Option<IpAddr>,
     /// Source port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_port: Option<u16>,
     /// Destination address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub destination: Option<IpAddr>,
     /// Destination port.
     #[serde(default, skip_serializing_if = "Option::is_none")]

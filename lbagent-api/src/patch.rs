@@ -11,10 +11,16 @@ use crate::service_group::{Autokill, DomainSpec, Protocol, Service, ServiceSpec,
 /// One operation as received: `PATCH /v1/services` takes one or an array, each naming its group;
 /// `PATCH /v1/services/{uuid}` takes them without a name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(example = json!({
+    "name": "web", "id": "1", "prop": "services", "op": "add",
+    "value": [{"port": 53, "protocol": "udp"}]
+})))]
 #[serde(deny_unknown_fields)]
 pub struct PatchSpec {
     /// The group, by identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<uuid::Uuid>))]
     pub uuid: Option<String>,
     /// The group, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,6 +39,7 @@ pub struct PatchSpec {
 
 /// A property that can be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Property {
     /// Published ports: a list of [`ServiceSpec`].
@@ -62,6 +69,7 @@ impl Property {
 
 /// What to do with a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Operation {
     /// Replaces the property.
@@ -213,6 +221,7 @@ impl PatchSpec {
 
 /// Result of an operation that was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Patched {
     /// The group.
     pub uuid: Uuid,

@@ -132,10 +132,13 @@ impl Selector {
 
 /// A selector as received.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(example = json!({"name": "web"})))]
 #[serde(deny_unknown_fields)]
 pub struct SelectorSpec {
     /// By identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<uuid::Uuid>))]
     pub uuid: Option<String>,
     /// By name.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -15,22 +15,29 @@ use crate::request::{ContractError, SelectorSpec};
 
 /// `POST /v1/services`: one of these, or an array.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(example = json!({"name": "web", "services": [{"port": 5432, "protocol": "tcp"}]})))]
 #[serde(deny_unknown_fields)]
 pub struct ServiceGroupSpec {
     /// Unique name; made up when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::schema::Name>))]
     pub name: Option<String>,
     /// Published ports, at least one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 1000))]
     pub services: Option<Vec<ServiceSpec>>,
     /// Domain names; derived from the name when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 1000))]
     pub domains: Option<Vec<DomainSpec>>,
     /// Concurrency of an instance at which another is wanted; 1 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65_535))]
     pub soft_limit: Option<i64>,
     /// Concurrency of an instance that is not exceeded; 65535 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65_535))]
     pub hard_limit: Option<i64>,
     /// When an empty group is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,12 +49,16 @@ pub struct ServiceGroupSpec {
 
 /// A published port as received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(example = json!({"port": 5432, "destination_port": 15432, "protocol": "tcp"})))]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
     /// Port on the VIP.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65_535))]
     pub port: i64,
     /// Port that the instances listen on; the same when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65_535))]
     pub destination_port: Option<i64>,
     /// What terminates the connection; none for raw ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,6 +73,8 @@ pub struct ServiceSpec {
 
 /// A domain name as received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(example = json!({"name": "web.example.com."})))]
 #[serde(deny_unknown_fields)]
 pub struct DomainSpec {
     /// With a trailing dot fully qualified, else below the metro domain.
@@ -73,6 +86,7 @@ pub struct DomainSpec {
 
 /// When an empty group is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Autokill {
     /// So many milliseconds after it became empty; 0 for never.
@@ -82,6 +96,7 @@ pub struct Autokill {
 
 /// A service group in an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceGroup {
     /// Identity.
     pub uuid: Uuid,
@@ -117,6 +132,7 @@ pub struct ServiceGroup {
 
 /// A published port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Service {
     /// Port on the VIP.
     pub port: u16,
@@ -127,6 +143,7 @@ pub struct Service {
     pub protocol: Protocol,
     /// The one VIP that it is published on; all when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub ip: Option<IpAddr>,
     /// What terminates the connection, in this order and without repeats; empty for raw ports.
     #[serde(default)]
@@ -135,6 +152,7 @@ pub struct Service {
 
 /// A domain name in an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Domain {
     /// Fully qualified, without the trailing dot.
     pub fqdn: String,
@@ -146,6 +164,7 @@ pub struct Domain {
 
 /// The certificate of a domain in an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DomainCertificate {
     /// Identity.
     pub uuid: Uuid,
@@ -157,6 +176,7 @@ pub struct DomainCertificate {
 
 /// A connection handler. Official clients know no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Handler {
     /// Ends TLS.
@@ -181,6 +201,7 @@ impl fmt::Display for Handler {
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.

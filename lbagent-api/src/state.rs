@@ -64,6 +64,7 @@ impl ExportQuery {
 
 /// `data` of `GET /v1/x/state`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StateData {
     /// The document.
     pub state: StateDocument,
@@ -71,6 +72,7 @@ pub struct StateData {
 
 /// `data` of `PUT /v1/x/state`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ImportData {
     /// What was done.
     pub imported: Imported,
@@ -78,6 +80,7 @@ pub struct ImportData {
 
 /// Outcome of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Imported {
     /// Generation that the import made.
     pub generation: u64,
@@ -92,6 +95,7 @@ pub struct Imported {
 
 /// The desired state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StateDocument {
     /// [`FORMAT`].
@@ -101,6 +105,7 @@ pub struct StateDocument {
     pub generation: u64,
     /// VIP addresses.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub vips: Vec<IpAddr>,
     /// Key of the flow hash: with it a replay, or a gateway that begins with this document, chooses
     /// as the exporting one did.
@@ -129,6 +134,7 @@ pub struct StateDocument {
     pub instances: Vec<StateInstance>,
     /// How the exporting host reaches the instances' addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, StatePath>>))]
     pub paths: Option<BTreeMap<IpAddr, StatePath>>,
 }
 
@@ -138,6 +144,7 @@ const fn default_udp_idle_s() -> u32 {
 
 /// What happens to packets for a port of a VIP that nobody published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum UnpublishedPorts {
     /// The kernel gets them.
@@ -149,6 +156,7 @@ pub enum UnpublishedPorts {
 
 /// A service group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StateServiceGroup {
     /// Identity.
@@ -200,9 +208,11 @@ pub struct Domain {
     pub certificate: Option<SelectorSpec>,
 }
 
+/// A domain name: fully qualified text, or with the certificate that was asked for.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged)]
-enum WrittenDomain {
+pub(crate) enum WrittenDomain {
     Name(String),
     Whole {
         fqdn: String,
@@ -253,6 +263,7 @@ const fn most() -> u16 {
 
 /// An instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StateInstance {
     /// Identity; orders the Maglev tables.
@@ -288,6 +299,7 @@ pub struct StateInstance {
 
 /// Whether an instance gets traffic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum StateInstanceState {
     /// New and established connections.
@@ -312,6 +324,7 @@ pub enum StateInstanceState {
 
 /// What an instance is once it has drained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum AfterDrain {
     /// Stopped, in its group.
@@ -333,11 +346,13 @@ impl AfterDrain {
 
 /// How a host reaches an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StatePath {
     /// Interface out.
     pub ifindex: u32,
     /// The host's own address on that way.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub source: IpAddr,
     /// Prefix length of the link that both share; the full length when they share none.
     pub onlink_prefix: u8,

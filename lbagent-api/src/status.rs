@@ -1,7 +1,10 @@
 //! Observation, lbagent's own extensions: `GET /v1/x/status`, `/v1/x/table`, `/v1/x/counters`.
 
+mod counters;
+
 use std::net::IpAddr;
 
+pub use counters::{Counters, CountersData, HeldFragments, OutcomeCounter, Verdict};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -12,6 +15,7 @@ use crate::service_group::{Protocol, Service};
 
 /// `data` of `GET /v1/x/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StatusData {
     /// The one member.
     pub status: AgentStatus,
@@ -19,6 +23,7 @@ pub struct StatusData {
 
 /// How the agent is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AgentStatus {
     /// The process.
     pub agent: AgentInfo,
@@ -30,6 +35,7 @@ pub struct AgentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataplane: Option<DataplaneInfo>,
     /// VIP addresses of the configuration.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub vips: Vec<IpAddr>,
     /// Interfaces of the configuration.
     pub interfaces: Vec<InterfaceStatus>,
@@ -42,6 +48,7 @@ pub struct AgentStatus {
 
 /// The agent's process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AgentInfo {
     /// Version of the agent.
     pub version: String,
@@ -59,6 +66,7 @@ pub struct AgentInfo {
 
 /// The BPF programs of this agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DataplaneInfo {
     /// File that the programs were read from, or `built in`.
     pub origin: String,
@@ -71,6 +79,7 @@ pub struct DataplaneInfo {
 
 /// A pair of BPF programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ProgramsInfo {
     /// Version of the lbagent that they belong to.
     pub version: String,
@@ -91,6 +100,7 @@ pub struct ProgramsInfo {
 
 /// An interface that the data plane is attached to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InterfaceStatus {
     /// Name of the interface.
     pub name: String,
@@ -109,6 +119,7 @@ pub struct InterfaceStatus {
 
 /// What an interface is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum InterfaceRole {
     /// Clients come in: XDP `lb_ingress`.
@@ -119,6 +130,7 @@ pub enum InterfaceRole {
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum AttachMode {
     /// XDP in the driver.
@@ -133,6 +145,7 @@ pub enum AttachMode {
 
 /// Fill of one map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MapStatus {
     /// Name of the map.
     pub name: String,
@@ -144,6 +157,7 @@ pub struct MapStatus {
 
 /// One thing worth telling about one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Condition {
     /// How bad it is.
     pub severity: Severity,
@@ -169,6 +183,7 @@ pub struct Condition {
 
 /// How bad a condition is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// As asked for, and worth knowing: an instance is draining.
@@ -181,7 +196,9 @@ pub enum Severity {
 
 /// What a condition is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", schema(as = ConditionObject))]
 pub enum ObjectKind {
     /// The agent itself.
     Agent,
@@ -199,6 +216,7 @@ pub enum ObjectKind {
 
 /// `data` of `GET /v1/x/table`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TableData {
     /// The one member.
     pub table: Table,
@@ -206,6 +224,7 @@ pub struct TableData {
 
 /// VIPs and backends as the data plane has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Table {
     /// When the counters were read; two tables give a rate.
     #[serde(with = "time::serde::rfc3339")]
@@ -218,6 +237,7 @@ pub struct Table {
 
 /// A service group with what it publishes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TableGroup {
     /// Identity.
     pub uuid: Uuid,
@@ -235,8 +255,10 @@ pub struct TableGroup {
 
 /// One published port of one VIP address.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TableVip {
     /// VIP address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub ip: IpAddr,
     /// Published port.
     pub port: u16,
@@ -257,12 +279,14 @@ pub struct TableVip {
 
 /// One address of one instance, behind one VIP.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TableBackend {
     /// The instance.
     pub uuid: Uuid,
     /// The instance.
     pub name: String,
     /// Address that packets go to.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub ip: IpAddr,
     /// Whether it gets traffic.
     pub state: InstanceState,
@@ -279,6 +303,7 @@ pub struct TableBackend {
 
 /// How frames to a backend leave the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TableNextHop {
     /// The interface that sends them.
     pub interface: String,
@@ -299,6 +324,7 @@ const fn is_zero(number: &u16) -> bool {
 
 /// Traffic since the VIP or the backend was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Traffic {
     /// New flows.
     pub flows: u64,
@@ -310,78 +336,4 @@ pub struct Traffic {
     pub in_bytes: u64,
     /// Bytes towards clients.
     pub out_bytes: u64,
-}
-
-/// `data` of `GET /v1/x/counters`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CountersData {
-    /// The one member.
-    pub counters: Counters,
-}
-
-/// Packets by the reason that they ended with; the sum is the packets seen.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Counters {
-    /// When they were read.
-    #[serde(with = "time::serde::rfc3339")]
-    pub taken_at: OffsetDateTime,
-    /// All outcomes, those with no packet included.
-    pub outcomes: Vec<OutcomeCounter>,
-    /// What became of the packets with outcome `hold_fragment`.
-    #[serde(default)]
-    pub fragments: HeldFragments,
-}
-
-/// Fragments that came before the first one of their datagram, since the agent's start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldFragments {
-    /// Wait for it now.
-    pub waiting: u64,
-    /// Sent on after it; counted again, by another outcome.
-    pub released: u64,
-    /// Forgotten, because it did not come in time.
-    pub expired: u64,
-    /// Forgotten, because newer ones needed the room.
-    pub displaced: u64,
-    /// Lost when they were to be sent on: their interface is gone, or takes no frames.
-    pub failed: u64,
-}
-
-/// Packets that ended with one reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutcomeCounter {
-    /// The outcome's label, such as `drop_no_backend`.
-    pub outcome: String,
-    /// What became of them.
-    pub verdict: Verdict,
-    /// Packets (a GSO super-packet counts once).
-    pub packets: u64,
-    /// Bytes from the Ethernet header on.
-    pub bytes: u64,
-}
-
-/// What becomes of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// Sent on towards a backend or a client.
-    Forwarded,
-    /// Handed to the kernel.
-    Passed,
-    /// Answered by the data plane itself.
-    Answered,
-    /// Discarded.
-    Dropped,
-}
-
-impl Verdict {
-    /// The word that travels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Forwarded => "forwarded",
-            Self::Passed => "passed",
-            Self::Answered => "answered",
-            Self::Dropped => "dropped",
-        }
-    }
 }

@@ -1,105 +1,21 @@
 //! Why a flow goes where it goes, an extension of lbagent's own: `GET /v1/x/trace`.
 
+mod query;
+
 use std::net::{IpAddr, SocketAddr};
 
+pub use query::{TraceQuery, parse_address, parse_protocol};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::instance::InstanceState;
-use crate::request::ContractError;
 use crate::service_group::Protocol;
 use crate::status::Verdict;
 
-/// Which flow is asked about: the query string.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TraceQuery {
-    /// Transport.
-    pub protocol: Protocol,
-    /// The client.
-    pub source: SocketAddr,
-    /// The VIP.
-    pub destination: SocketAddr,
-    /// Whether the packet starts the flow. Otherwise a TCP packet is one of a connection, and of a
-    /// UDP packet the data plane tells.
-    pub is_new: bool,
-    /// Client-facing interface that the packet arrives by; one of them when not named.
-    pub interface: Option<String>,
-}
-
-impl TraceQuery {
-    /// Reads the pairs of a query string, already percent-decoded.
-    pub fn parse<'a>(
-        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
-    ) -> Result<Self, ContractError> {
-        let (mut protocol, mut source, mut destination) = (None, None, None);
-        let (mut is_new, mut interface) = (false, None);
-        for (key, value) in pairs {
-            match key {
-                "protocol" => protocol = Some(parse_protocol(value)?),
-                "source" => source = Some(parse_address(key, value)?),
-                "destination" => destination = Some(parse_address(key, value)?),
-                "new" => {
-                    is_new = value.parse().map_err(|_| {
-                        ContractError::invalid(format!(
-                            "Invalid value '{value}' of 'new': expected true or false"
-                        ))
-                    })?;
-                }
-                "interface" => interface = Some(value.to_owned()),
-                _ => {
-                    return Err(ContractError::new(
-                        crate::ErrorCode::UnknownMember,
-                        format!("Unknown parameter '{key}'"),
-                    ));
-                }
-            }
-        }
-        let missing = |name: &str| ContractError::invalid(format!("Missing parameter '{name}'"));
-        Self {
-            protocol: protocol.ok_or_else(|| missing("protocol"))?,
-            source: source.ok_or_else(|| missing("source"))?,
-            destination: destination.ok_or_else(|| missing("destination"))?,
-            is_new,
-            interface,
-        }
-        .check()
-    }
-
-    /// Refuses what no packet can be.
-    pub fn check(self) -> Result<Self, ContractError> {
-        if self.source.is_ipv4() == self.destination.is_ipv4() {
-            return Ok(self);
-        }
-        Err(ContractError::invalid(format!(
-            "No packet goes from {} to {}: one is IPv4, the other IPv6",
-            self.source, self.destination
-        )))
-    }
-}
-
-/// Reads `tcp` or `udp`.
-pub fn parse_protocol(text: &str) -> Result<Protocol, ContractError> {
-    match text.to_ascii_lowercase().as_str() {
-        "tcp" => Ok(Protocol::Tcp),
-        "udp" => Ok(Protocol::Udp),
-        _ => Err(ContractError::invalid(format!(
-            "Invalid protocol '{text}': expected tcp or udp"
-        ))),
-    }
-}
-
-/// Reads `192.0.2.10:443` or `[2001:db8::10]:443`.
-pub fn parse_address(what: &str, text: &str) -> Result<SocketAddr, ContractError> {
-    text.parse().map_err(|_| {
-        ContractError::invalid(format!(
-            "Invalid {what} '{text}': expected ADDRESS:PORT, an IPv6 address in brackets"
-        ))
-    })
-}
-
 /// `data` of `GET /v1/x/trace`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TraceData {
     /// The one member.
     pub trace: Trace,
@@ -108,6 +24,7 @@ pub struct TraceData {
 /// What the data plane looks up for a packet, in its order, and what comes of it. What it does not
 /// come to is absent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Trace {
     /// When the maps were read.
     #[serde(with = "time::serde::rfc3339")]
@@ -115,8 +32,10 @@ pub struct Trace {
     /// Transport.
     pub protocol: Protocol,
     /// The client.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub source: SocketAddr,
     /// Where its packets go.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub destination: SocketAddr,
     /// Whether the packet starts the flow.
     pub is_new: bool,
@@ -166,6 +85,7 @@ pub struct Trace {
 
 /// What a destination is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Published {
     /// A published port whose packets go to instances.
@@ -180,6 +100,7 @@ pub enum Published {
 
 /// An object by both of its names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TraceName {
     /// UUID.
     pub uuid: Uuid,
@@ -189,6 +110,7 @@ pub struct TraceName {
 
 /// What source rules say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TraceSourceRule {
     /// Whether the source is admitted.
     pub is_admitted: bool,
@@ -199,6 +121,7 @@ pub struct TraceSourceRule {
 
 /// An entry of a Maglev table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TraceSlot {
     /// Index within the table.
     pub index: u32,
@@ -218,12 +141,14 @@ pub struct TraceSlot {
 
 /// A backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TraceInstance {
     /// The instance.
     pub uuid: Uuid,
     /// Its name; the UUID once more when nobody asks for it any more.
     pub name: String,
     /// Its address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub ip: IpAddr,
     /// Whether it gets traffic.
     pub state: InstanceState,
@@ -235,6 +160,7 @@ pub struct TraceInstance {
 
 /// A stored flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TraceStored {
     /// Its owner; absent when the backend is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -247,6 +173,7 @@ pub struct TraceStored {
 
 /// Who gets the packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TraceChoice {
     /// The instance; absent when there is none that may have the flow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -259,6 +186,7 @@ pub struct TraceChoice {
 
 /// Why a backend is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ChoiceReason {
     /// The slot's owner has not changed.
@@ -293,6 +221,7 @@ impl ChoiceReason {
 
 /// A packet as it leaves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TraceForwarding {
     /// `nat`, `dsr-l2`, `dsr-ipip` or `dsr-gue`.
     pub mode: String,
@@ -308,6 +237,7 @@ pub struct TraceForwarding {
 
 /// Which source the backend sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SourceChoice {
     /// The client's own, and nothing is stored for the way back.
@@ -325,6 +255,7 @@ pub enum SourceChoice {
 
 /// The way out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TraceNextHop {
     /// Whether the agent resolved it; otherwise the kernel's routing table is asked for each packet,
     /// and the outcome is that of a packet with a route and a known neighbour.
@@ -343,51 +274,4 @@ pub struct TraceNextHop {
     pub mtu: Option<u16>,
     /// Whether the kernel forwards the packet, because the interface takes none from XDP.
     pub is_via_kernel: bool,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(query: &[(&str, &str)]) -> Result<TraceQuery, String> {
-        TraceQuery::parse(query.iter().copied()).map_err(|error| error.message)
-    }
-
-    #[test]
-    fn a_flow_is_read() {
-        let query = [
-            ("protocol", "UDP"),
-            ("source", "[2001:db8::7]:40000"),
-            ("destination", "[2001:db8:a::10]:53"),
-            ("new", "true"),
-        ];
-        let parsed = parse(&query).unwrap();
-        assert_eq!(parsed.protocol, Protocol::Udp);
-        assert_eq!(parsed.source.port(), 40_000);
-        assert!(parsed.is_new && parsed.destination.is_ipv6());
-    }
-
-    #[test]
-    fn mistakes_say_what_is_expected() {
-        #[track_caller]
-        fn check(key: &str, value: &str, words: &str) {
-            let mut query = vec![
-                ("protocol", "tcp"),
-                ("source", "203.0.113.7:40000"),
-                ("destination", "192.0.2.10:443"),
-            ];
-            query.retain(|(known, _)| *known != key);
-            query.push((key, value));
-            let message = parse(&query).unwrap_err();
-            assert!(message.contains(words), "{message}");
-        }
-        check("protocol", "sctp", "expected tcp or udp");
-        check("source", "203.0.113.7", "expected ADDRESS:PORT");
-        check("source", "[2001:db8::7]:1", "one is IPv4, the other IPv6");
-        check("destination", "2001:db8::1:443", "in brackets");
-        check("new", "perhaps", "true or false");
-        check("colour", "red", "Unknown parameter 'colour'");
-        let message = parse(&[("protocol", "tcp")]).unwrap_err();
-        assert!(message.contains("Missing parameter 'source'"), "{message}");
-    }
 }

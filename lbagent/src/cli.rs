@@ -58,6 +58,9 @@ pub enum Command {
     /// On a backend host: take the gateway's outer header (IPIP, GUE) off packets for VIPs, and tell
     /// clients an MSS that leaves room for it. Pinned, so the process need not stay
     Decap(DecapArgs),
+    /// Print the description of the API (OpenAPI 3.1), which a running agent serves at
+    /// /v1/openapi.json
+    Openapi,
 }
 
 /// How to run.

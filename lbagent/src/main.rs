@@ -9,7 +9,7 @@ use lbagent::config::{Config, ConfigError};
 use lbagent::dataplane::decap::DecapError;
 use lbagent::dataplane::{DetachError, DetachOptions, LoadError, RollbackError, detach, rollback};
 use lbagent::desired::NewToken;
-use lbagent::{agent, decap, replay};
+use lbagent::{agent, api, decap, replay};
 use lbagent_api::access::TokenSpec;
 use tracing_subscriber::EnvFilter;
 
@@ -42,6 +42,10 @@ fn main() -> ExitCode {
         Command::Rollback(args) => roll_back(&args),
         Command::Replay(args) => replay(args),
         Command::Decap(args) => decapsulate(&args),
+        Command::Openapi => {
+            print!("{}", api::document());
+            Ok(())
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@ mod capabilities;
 mod ci;
 mod demo;
 mod lint;
+mod openapi;
 mod pins;
 mod process;
 mod rivals;
@@ -43,8 +44,11 @@ enum Command {
     Vm(vm::Options),
     /// Measure
     Bench(bench::Options),
-    /// Check formatting, lints of host and BPF code, licences, and the rules of CONTRIBUTING.md
+    /// Check formatting, lints of host and BPF code, licences, the rules of CONTRIBUTING.md, and
+    /// that docs/openapi.json is up to date
     Lint,
+    /// Write docs/openapi.json, the description of the API, as the code has it
+    Openapi,
     /// What CI runs: lint, test, vm
     Ci,
 }
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Command::Vm(options) => vm::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Lint => lint::run(),
+        Command::Openapi => openapi::write(),
         Command::Ci => ci::run(),
     };
     match result {

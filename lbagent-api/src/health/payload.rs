@@ -12,10 +12,11 @@ use crate::request::ContractError;
 #[serde(try_from = "PayloadSpec", into = "PayloadSpec")]
 pub struct Payload(Vec<u8>);
 
-/// A [`Payload`] as it travels.
+/// 1 to 1024 bytes: as text, or in hexadecimal with two digits for each byte.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-enum PayloadSpec {
+pub(crate) enum PayloadSpec {
     Text(String),
     Hex(String),
 }

@@ -6,52 +6,64 @@ use super::check::{Check, HttpProbe, Probe, StatusRange, TlsProbe};
 use super::payload::Payload;
 use crate::request::ContractError;
 
-/// A [`Check`] as it travels: members that its kind does not know are refused.
+/// A check, made from the gateway to an instance's address. Members that its kind does not know are
+/// refused.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckSpec {
-    /// `tcp`, `http`, `https` or `udp`.
+    /// `tcp`, `http`, `https` or `udp`; it may not be left out.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(required = true, pattern = "^(tcp|http|https|udp)$")
+    )]
     pub kind: String,
-    /// See [`Check::port`].
+    /// Port of the instance; that which the service leads to when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65_535))]
     pub port: Option<i64>,
-    /// See [`Check::interval_ms`].
+    /// Time between the beginnings of two checks, 5000 when absent; each varies by up to a tenth.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 100, maximum = 3_600_000))]
     pub interval_ms: Option<i64>,
-    /// See [`Check::timeout_ms`].
+    /// A check that takes longer has failed, 2000 or the interval when absent. Not above the interval.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 10, maximum = 60_000))]
     pub timeout_ms: Option<i64>,
-    /// See [`Check::rise`].
+    /// So many successes in a row make an unhealthy instance healthy; 2 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
     pub rise: Option<i64>,
-    /// See [`Check::fall`].
+    /// So many failures in a row make a healthy instance unhealthy; 3 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
     pub fall: Option<i64>,
-    /// See [`Probe::Tcp`] and [`Probe::Udp`].
+    /// `tcp`: sent once connected. `udp`: the datagram, which may not be left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub send: Option<Payload>,
-    /// See [`Probe::Tcp`] and [`Probe::Udp`].
+    /// `tcp`, `udp`: must be in the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expect: Option<Payload>,
-    /// See [`HttpProbe::method`].
+    /// `http`, `https`: `GET` when absent, `HEAD` or `OPTIONS`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// See [`HttpProbe::path`].
+    /// `http`, `https`: path and query; `/` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// See [`HttpProbe::host`].
+    /// `http`, `https`: the `Host` header; address and port of the instance when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// See [`HttpProbe::statuses`].
+    /// `http`, `https`: statuses that are right; `200-399` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 16))]
     pub statuses: Option<Vec<StatusRange>>,
-    /// See [`HttpProbe::body`].
+    /// `http`, `https`: must be in the first 64 KiB of the body.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<Payload>,
-    /// See [`TlsProbe::verify`].
+    /// `https`: whether the certificate must be valid for the server name; no when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify: Option<bool>,
-    /// See [`TlsProbe::server_name`].
+    /// `https`: name for SNI and for verification; the host's when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
 }

@@ -8,6 +8,7 @@ use crate::access::{Quotas, Role};
 
 /// An account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StateAccount {
     /// Identity.
@@ -23,6 +24,7 @@ pub struct StateAccount {
 
 /// A token, without what its holder shows: nobody gets in with what is here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StateToken {
     /// Identity.

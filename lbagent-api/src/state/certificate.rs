@@ -8,6 +8,7 @@ use crate::certificate::Secret;
 
 /// A certificate. What its chain says is not repeated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StateCertificate {
     /// Identity.

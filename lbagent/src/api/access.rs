@@ -8,13 +8,33 @@ use lbagent_api::access::{
 use lbagent_api::request::{parse_body, validate_name};
 use lbagent_api::{ContractError, Envelope, ErrorCode, Item, ItemError, Selector};
 use time::OffsetDateTime;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Shared;
 use super::auth::{As, Operator};
+use super::openapi::{Refusal, bodies};
 use super::request::{Body, Named, Word};
 use super::respond::{Answer, answer, change};
 use crate::desired::{self, AccountError, Caller, DesiredState, NewToken, TokenError};
 
+/// The paths of accounts, tokens and quotas.
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list_accounts, create_account))
+        .routes(routes!(get_account, delete_account))
+        .routes(routes!(put_quotas))
+        .routes(routes!(list_tokens, create_token))
+        .routes(routes!(revoke_token))
+        .routes(routes!(quotas))
+        .routes(routes!(quotas_by_uuid))
+}
+
+/// List accounts
+#[utoipa::path(
+    get, path = "/v1/x/accounts", operation_id = "list_accounts",
+    responses((status = 200, description = "All accounts.", body = bodies::Accounts))
+)]
 pub(super) async fn list_accounts(State(context): State<Shared>, _: Operator) -> Answer {
     let state = context.desired.current();
     let accounts = state.access.all_accounts();
@@ -22,6 +42,11 @@ pub(super) async fn list_accounts(State(context): State<Shared>, _: Operator) ->
     answer(Envelope::success(AccountsData { accounts }))
 }
 
+/// Show an account
+#[utoipa::path(
+    get, path = "/v1/x/accounts/{uuid}", operation_id = "get_account",
+    responses((status = 200, description = "The account.", body = bodies::Accounts))
+)]
 pub(super) async fn get_account(
     State(context): State<Shared>,
     _: Operator,
@@ -31,6 +56,14 @@ pub(super) async fn get_account(
     one(&context, account.ok_or(AccountError::NotFound(selector)))
 }
 
+/// Create an account
+#[utoipa::path(
+    post, path = "/v1/x/accounts", operation_id = "create_account", request_body = AccountSpec,
+    responses(
+        (status = 200, description = "The account.", body = bodies::Accounts),
+        (status = 409, description = "What else there is does not allow this.", body = Refusal)
+    )
+)]
 pub(super) async fn create_account(
     State(context): State<Shared>,
     _: Operator,
@@ -47,6 +80,12 @@ pub(super) async fn create_account(
     one(&context, written.outcome)
 }
 
+/// Set the quotas of an account
+#[utoipa::path(
+    put, path = "/v1/x/accounts/{uuid}/quotas", operation_id = "put_account_quotas",
+    request_body = QuotasSpec,
+    responses((status = 200, description = "The account.", body = bodies::Accounts))
+)]
 pub(super) async fn put_quotas(
     State(context): State<Shared>,
     _: Operator,
@@ -61,6 +100,14 @@ pub(super) async fn put_quotas(
     one(&context, written.outcome)
 }
 
+/// Delete an account
+#[utoipa::path(
+    delete, path = "/v1/x/accounts/{uuid}", operation_id = "delete_account",
+    responses(
+        (status = 200, description = "What it was.", body = bodies::Accounts),
+        (status = 409, description = "What else there is does not allow this.", body = Refusal)
+    )
+)]
 pub(super) async fn delete_account(
     State(context): State<Shared>,
     _: Operator,
@@ -93,6 +140,13 @@ fn shown(state: &DesiredState, account: desired::Account) -> Account {
     }
 }
 
+/// List tokens
+///
+/// Without the secrets, which nobody has but their holders.
+#[utoipa::path(
+    get, path = "/v1/x/tokens", operation_id = "list_tokens",
+    responses((status = 200, description = "All tokens.", body = bodies::Tokens))
+)]
 pub(super) async fn list_tokens(State(context): State<Shared>, _: Operator) -> Answer {
     let state = context.desired.current();
     let mut tokens: Vec<Token> = state
@@ -105,6 +159,16 @@ pub(super) async fn list_tokens(State(context): State<Shared>, _: Operator) -> A
     answer(Envelope::success(TokensData { tokens }))
 }
 
+/// Create a token
+#[utoipa::path(
+    post, path = "/v1/x/tokens", operation_id = "create_token", request_body = TokenSpec,
+    responses(
+        (
+            status = 200, description = "The token, and the secret that is shown this once.",
+            body = bodies::NewToken
+        )
+    )
+)]
 pub(super) async fn create_token(State(context): State<Shared>, _: Operator, body: Body) -> Answer {
     let new = NewToken::try_from(parse_body::<TokenSpec>(&body.0)?)?;
     let now = OffsetDateTime::now_utc();
@@ -114,6 +178,11 @@ pub(super) async fn create_token(State(context): State<Shared>, _: Operator, bod
     answer(Envelope::success(NewTokenData { token, secret }))
 }
 
+/// Revoke a token
+#[utoipa::path(
+    delete, path = "/v1/x/tokens/{uuid}", operation_id = "revoke_token",
+    responses((status = 200, description = "What it was.", body = bodies::Tokens))
+)]
 pub(super) async fn revoke_token(
     State(context): State<Shared>,
     _: Operator,
@@ -151,13 +220,23 @@ fn token_shown(state: &DesiredState, token: &desired::Token) -> Token {
     }
 }
 
-/// The quotas of the caller's own account.
+/// Show the quotas of the caller's account
+#[utoipa::path(
+    get, path = "/v1/users/quotas", operation_id = "get_quotas",
+    responses((status = 200, description = "One item.", body = bodies::UserQuotas))
+)]
 pub(super) async fn quotas(State(context): State<Shared>, As(caller): As) -> Answer {
     let item = user_quotas(&context.desired.current(), caller);
     quotas_of(item.ok_or_else(|| no_user(&Selector::Uuid(caller.account))))
 }
 
-/// The same by UUID, which can be no other account's.
+/// Show the quotas of an account by UUID
+///
+/// Which can be no other than the caller's.
+#[utoipa::path(
+    get, path = "/v1/users/{uuid}/quotas", operation_id = "get_user_quotas",
+    responses((status = 200, description = "One item.", body = bodies::UserQuotas))
+)]
 pub(super) async fn quotas_by_uuid(
     State(context): State<Shared>,
     As(caller): As,

@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use axum::Router;
 use axum::extract::State;
-use axum::routing::get;
 use lbagent_api::certificate::{self as contract, CertificateSpec, Certificates, RotationSpec};
 use lbagent_api::envelope::{Item, Reference, Warning};
 use lbagent_api::listing::ListQuery;
 use lbagent_api::request::parse_one_or_many;
-use lbagent_api::{ContractError, Envelope, ErrorCode, ItemError, Selector, paths};
+use lbagent_api::{ContractError, Envelope, ErrorCode, ItemError, Selector};
 use serde::Serialize;
 use time::OffsetDateTime;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::auth::As;
 use super::error::ApiError;
+use super::openapi::{bodies, params};
 use super::request::{Body, Listing, Named, bounds, page};
 use super::respond::{Answer, answer, change};
 use super::service_groups::missing_selector;
@@ -25,12 +26,10 @@ use crate::desired::certificate::{self, CertificateError, NewCertificate, Rotati
 use crate::desired::{Caller, Certificate, DesiredState, ServiceGroup};
 
 /// The paths below `/v1/certificates`.
-pub(super) fn routes() -> Router<Shared> {
-    let all = get(list).post(create).put(rotate).delete(delete);
-    let one = get(get_one).put(rotate_one).delete(delete_one);
-    Router::new()
-        .route(paths::CERTIFICATES, all)
-        .route(&format!("{}/{{uuid}}", paths::CERTIFICATES), one)
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create, rotate, delete))
+        .routes(routes!(get_one, rotate_one, delete_one))
 }
 
 /// A certificate in an answer: whole, or by its names.
@@ -41,6 +40,17 @@ enum Shown {
     Names(Reference),
 }
 
+/// Store certificates
+#[utoipa::path(
+    post, path = "/v1/certificates", operation_id = "create_certificates",
+    request_body = bodies::NewCertificates,
+    responses(
+        (
+            status = 200, description = "What became of each object.",
+            body = bodies::CertificatesMade
+        )
+    )
+)]
 pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
     let specs: Vec<CertificateSpec> = parse_one_or_many(&body.0)?;
     if specs.is_empty() {
@@ -70,6 +80,17 @@ pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: 
     changed(&context, caller, written.outcome, warnings, failed)
 }
 
+/// Replace chain and key of certificates
+#[utoipa::path(
+    put, path = "/v1/certificates", operation_id = "rotate_certificates",
+    request_body = bodies::Rotations,
+    responses(
+        (
+            status = 200, description = "What became of each object.",
+            body = bodies::CertificatesMade
+        )
+    )
+)]
 pub(super) async fn rotate(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
     let mut specs = Vec::new();
     for spec in parse_one_or_many::<RotationSpec>(&body.0)? {
@@ -81,6 +102,17 @@ pub(super) async fn rotate(State(context): State<Shared>, As(caller): As, body: 
     rotate_these(context, caller, specs).await
 }
 
+/// Replace chain and key of a certificate
+#[utoipa::path(
+    put, path = "/v1/certificates/{uuid}", operation_id = "rotate_certificate",
+    request_body = RotationSpec,
+    responses(
+        (
+            status = 200, description = "What became of each object.",
+            body = bodies::CertificatesMade
+        )
+    )
+)]
 pub(super) async fn rotate_one(
     State(context): State<Shared>,
     As(caller): As,
@@ -168,6 +200,16 @@ fn date_warning(certificate: &Certificate, now: OffsetDateTime) -> Option<Warnin
     Some(Warning { message })
 }
 
+/// List certificates
+#[utoipa::path(
+    get, path = "/v1/certificates", operation_id = "list_certificates", params(params::List),
+    responses(
+        (
+            status = 200, description = "The certificates asked for, or all.",
+            body = bodies::CertificateList
+        )
+    )
+)]
 pub(super) async fn list(
     State(context): State<Shared>,
     As(caller): As,
@@ -178,6 +220,12 @@ pub(super) async fn list(
     answer(found(&context.desired.current(), caller, &query)?)
 }
 
+/// Show a certificate
+#[utoipa::path(
+    get, path = "/v1/certificates/{uuid}", operation_id = "get_certificate",
+    params(params::Details),
+    responses((status = 200, description = "The certificate.", body = bodies::CertificateList))
+)]
 pub(super) async fn get_one(
     State(context): State<Shared>,
     As(caller): As,
@@ -195,6 +243,17 @@ pub(super) async fn get_one(
     answer(found(&context.desired.current(), caller, &query)?)
 }
 
+/// Delete certificates
+#[utoipa::path(
+    delete, path = "/v1/certificates", operation_id = "delete_certificates", params(params::Which),
+    request_body = Option<bodies::Selectors>,
+    responses(
+        (
+            status = 200, description = "What became of each object.",
+            body = bodies::CertificateNames
+        )
+    )
+)]
 pub(super) async fn delete(
     State(context): State<Shared>,
     As(caller): As,
@@ -208,6 +267,16 @@ pub(super) async fn delete(
     delete_these(context, caller, query.selectors).await
 }
 
+/// Delete a certificate
+#[utoipa::path(
+    delete, path = "/v1/certificates/{uuid}", operation_id = "delete_certificate",
+    responses(
+        (
+            status = 200, description = "What became of each object.",
+            body = bodies::CertificateNames
+        )
+    )
+)]
 pub(super) async fn delete_one(
     State(context): State<Shared>,
     As(caller): As,

@@ -14,6 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use lbagent_api::{ContractError, Selector, paths};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::Shared;
 use super::error::ApiError;
@@ -44,6 +45,11 @@ pub(super) async fn conditional(
         (_, None) => Ok(next.run(request).await),
     };
     handled.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// Whether requests to a path, as the description has it, can be conditional.
+pub(super) fn is_conditional(path: &str) -> bool {
+    object(&path.replace("{uuid}", &Uuid::nil().to_string())).is_some()
 }
 
 /// The object that a path names.

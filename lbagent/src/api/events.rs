@@ -6,26 +6,27 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::routing::get;
 use futures_util::stream;
+use lbagent_api::ContractError;
 use lbagent_api::events::{
     Applied, AuditData, AuditEvent, AuditObject, AuditQuery, EventsQuery, Gap, ObjectKind,
     parse_generation,
 };
-use lbagent_api::{ContractError, paths};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Shared;
 use super::auth::As;
 use super::error::{ApiError, AuthError};
+use super::openapi::{Refusal, params};
 use super::request::Pairs;
 use super::respond::Answer;
 use crate::desired::{Caller, ChangeWatch, Desired, ObjectChange, Role};
@@ -38,10 +39,10 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const AUDIT_HEARTBEAT: Duration = Duration::from_secs(30);
 
 /// The paths of the streams.
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route(paths::EVENTS, get(events))
-        .route(paths::AUDIT, get(audit))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(events))
+        .routes(routes!(audit))
 }
 
 /// What a stream turns into events.
@@ -165,6 +166,20 @@ fn with_ids(events: Vec<(Event, u64)>) -> Vec<Event> {
     events.into_iter().zip(next).map(told).collect()
 }
 
+/// Follow changes
+///
+/// Server-sent events: `created`, `changed` and `deleted` (`Change`), `gap` (`Gap`), and for
+/// operators `applied` (`Applied`). `Last-Event-ID` resumes a stream.
+#[utoipa::path(
+    get, path = "/v1/x/events", operation_id = "follow_events", params(params::Events),
+    responses(
+        (
+            status = 200, description = "A stream.", body = String,
+            content_type = "text/event-stream"
+        ),
+        (status = 429, description = "Too many streams are open.", body = Refusal)
+    )
+)]
 pub(super) async fn events(
     State(context): State<Shared>,
     As(caller): As,
@@ -217,6 +232,19 @@ fn may_see(caller: Caller, it: &ObjectChange) -> bool {
     !is_access || caller.role == Role::Operator
 }
 
+/// Follow the states of instances
+///
+/// Server-sent events, each an `AuditEvent`.
+#[utoipa::path(
+    get, path = "/v1/audit", operation_id = "follow_audit", params(params::Audit),
+    responses(
+        (
+            status = 200, description = "A stream.", body = String,
+            content_type = "text/event-stream"
+        ),
+        (status = 429, description = "Too many streams are open.", body = Refusal)
+    )
+)]
 pub(super) async fn audit(
     State(context): State<Shared>,
     As(caller): As,

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use axum::extract::State;
 use lbagent_api::Envelope;
 use lbagent_api::envelope::Warning;
+use lbagent_api::healthz::{CheckResult, Checks, NodeHealth};
 use lbagent_api::request::parse_body;
 use lbagent_api::state::{ExportQuery, ImportData, Imported, StateData, StateDocument, StatePath};
 use lbagent_api::status::{AgentInfo, CountersData, StatusData, TableData};
-use serde_json::json;
 use time::OffsetDateTime;
 
 use super::Shared;
 use super::auth::Operator;
 use super::error::ApiError;
+use super::openapi::{bodies, params};
 use super::request::{Body, Pairs};
 use super::respond::{Answer, answer, change};
 use crate::desired::document::PrivateKeys;
@@ -22,6 +23,11 @@ use crate::desired::{DesiredState, document};
 use crate::reconcile::{Observation, ObserveError};
 use crate::{observe, plan, status};
 
+/// Show how the agent and every object are
+#[utoipa::path(
+    get, path = "/v1/x/status", operation_id = "get_status",
+    responses((status = 200, description = "Desired against applied.", body = bodies::Status))
+)]
 pub(super) async fn status(State(context): State<Shared>, _: Operator) -> Answer {
     // A data plane that cannot be read must not hide the rest.
     let desired = context.desired.current();
@@ -55,6 +61,11 @@ pub(super) async fn observe(
         .await
 }
 
+/// Show VIPs and backends as the data plane has them
+#[utoipa::path(
+    get, path = "/v1/x/table", operation_id = "get_table",
+    responses((status = 200, description = "The table.", body = bodies::Table))
+)]
 pub(super) async fn table(State(context): State<Shared>, _: Operator) -> Answer {
     let desired = context.desired.current();
     let observation = observe(&context, &desired)
@@ -70,6 +81,11 @@ pub(super) async fn table(State(context): State<Shared>, _: Operator) -> Answer 
     answer(Envelope::success(TableData { table }))
 }
 
+/// Count packets by reason
+#[utoipa::path(
+    get, path = "/v1/x/counters", operation_id = "get_counters",
+    responses((status = 200, description = "All outcomes.", body = bodies::Counters))
+)]
 pub(super) async fn counters(State(context): State<Shared>, _: Operator) -> Answer {
     let counters = context.reconciler.counters(Vec::new(), Vec::new()).await;
     let counters = counters.map_err(ApiError::Observe)?;
@@ -77,6 +93,11 @@ pub(super) async fn counters(State(context): State<Shared>, _: Operator) -> Answ
     answer(Envelope::success(CountersData { counters }))
 }
 
+/// Export the desired state
+#[utoipa::path(
+    get, path = "/v1/x/state", operation_id = "export_state", params(params::Export),
+    responses((status = 200, description = "The state as one document.", body = bodies::State))
+)]
 pub(super) async fn export(State(context): State<Shared>, _: Operator, pairs: Pairs) -> Answer {
     let query = ExportQuery::parse(pairs.iter())?;
     let (desired, keys) = match query.private_keys {
@@ -121,6 +142,13 @@ async fn with_private_keys(context: &Shared) -> Result<(Arc<DesiredState>, Priva
     read.map_err(ApiError::Desired)
 }
 
+/// Replace the desired state
+///
+/// All or nothing. What comes from the agent's configuration is not changed.
+#[utoipa::path(
+    put, path = "/v1/x/state", operation_id = "import_state", request_body = StateDocument,
+    responses((status = 200, description = "What was done.", body = bodies::Import))
+)]
 pub(super) async fn import(State(context): State<Shared>, _: Operator, body: Body) -> Answer {
     let wanted: StateDocument = parse_body(&body.0)?;
     let vips = context.gateway.vips.clone();
@@ -148,21 +176,37 @@ pub(super) async fn import(State(context): State<Shared>, _: Operator, body: Bod
     })
 }
 
+/// Tell whether the agent is healthy
+#[utoipa::path(
+    get, path = "/v1/healthz", operation_id = "get_healthz",
+    responses(
+        (
+            status = 200, description = "Whether what is desired is applied.",
+            body = bodies::NodeHealth
+        )
+    )
+)]
 pub(super) async fn healthz(State(context): State<Shared>) -> Answer {
     let result = context.reconciler.latest();
-    let word = |healthy: bool| if healthy { "healthy" } else { "degraded" };
+    let word = |is_healthy: bool| match is_healthy {
+        true => CheckResult::Healthy,
+        false => CheckResult::Degraded,
+    };
     let attached = context
         .interfaces
         .borrow()
         .iter()
         .all(|interface| interface.mode.is_some());
-    let reconciled = match result.pass {
-        0 => "unknown",
+    let dataplane = match result.pass {
+        0 => CheckResult::Unknown,
         _ => word(result.error.is_none()),
     };
-    let node = json!({
-        "checks": { "dataplane": reconciled, "interfaces": word(attached) },
-        "versions": { "lbagent": env!("CARGO_PKG_VERSION") },
-    });
-    answer(Envelope::success(node))
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    answer(Envelope::success(NodeHealth {
+        checks: Checks {
+            dataplane,
+            interfaces: word(attached),
+        },
+        versions: [("lbagent".to_owned(), version)].into(),
+    }))
 }

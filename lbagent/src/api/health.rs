@@ -10,11 +10,18 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::auth::As;
+use super::openapi::bodies;
 use super::request::{Body, Word};
 use super::respond::{Answer, answer};
 use crate::desired::{Role, SetPolicyError};
 
-/// All groups that the caller may see; an operator, those of all accounts.
+/// Show what the health checks have found
+///
+/// Of all groups that the caller may see; an operator, those of all accounts.
+#[utoipa::path(
+    get, path = "/v1/x/health", operation_id = "get_health",
+    responses((status = 200, description = "Groups with checks.", body = bodies::Health))
+)]
 pub(super) async fn list(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
     body.empty()?;
     if caller.role == Role::Operator {
@@ -32,7 +39,11 @@ pub(super) async fn list(State(context): State<Shared>, As(caller): As, body: Bo
     part(context.health.report(|group| visible.contains(&group)))
 }
 
-/// One group.
+/// Show what the health checks of a service group have found
+#[utoipa::path(
+    get, path = "/v1/x/service-groups/{uuid}/health", operation_id = "get_group_health",
+    responses((status = 200, description = "The group, if it has checks.", body = bodies::Health))
+)]
 pub(super) async fn get_one(
     State(context): State<Shared>,
     As(caller): As,

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 
 use super::auth::As;
 use super::lifecycle::{changed, state_word};
+use super::openapi::{bodies, params};
 use super::request::{Body, Listing, Named, Pairs, bounds, page};
 use super::respond::{Answer, answer, change};
 use super::service_groups::{domains, missing_selector, terminated_ports};
@@ -29,6 +30,14 @@ pub(super) enum Shown {
     Names(Reference),
 }
 
+/// Create instances
+#[utoipa::path(
+    post, path = "/v1/instances", operation_id = "create_instances",
+    request_body = bodies::NewInstances,
+    responses(
+        (status = 200, description = "What became of each object.", body = bodies::InstancesMade)
+    )
+)]
 pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
     let specs: Vec<InstanceSpec> = parse_one_or_many(&body.0)?;
     if specs.is_empty() {
@@ -105,6 +114,17 @@ pub(super) fn unreachable_now(context: &Shared, instance: &desired::Instance) ->
         .collect()
 }
 
+/// List instances
+#[utoipa::path(
+    get, path = "/v1/instances", operation_id = "list_instances",
+    params(params::List, params::Tags),
+    responses(
+        (
+            status = 200, description = "The instances asked for, or all.",
+            body = bodies::InstanceList
+        )
+    )
+)]
 pub(super) async fn list(
     State(context): State<Shared>,
     As(caller): As,
@@ -116,6 +136,11 @@ pub(super) async fn list(
     answer(found(&context, caller, &query)?)
 }
 
+/// Show an instance
+#[utoipa::path(
+    get, path = "/v1/instances/{uuid}", operation_id = "get_instance", params(params::Details),
+    responses((status = 200, description = "The instance.", body = bodies::InstanceList))
+)]
 pub(super) async fn get_one(
     State(context): State<Shared>,
     As(caller): As,
@@ -133,6 +158,14 @@ pub(super) async fn get_one(
     answer(found(&context, caller, &query)?)
 }
 
+/// Delete instances
+#[utoipa::path(
+    delete, path = "/v1/instances", operation_id = "delete_instances", params(params::Which),
+    request_body = Option<bodies::Deletions>,
+    responses(
+        (status = 200, description = "What became of each object.", body = bodies::InstanceNames)
+    )
+)]
 pub(super) async fn delete(
     State(context): State<Shared>,
     As(caller): As,
@@ -149,6 +182,14 @@ pub(super) async fn delete(
     delete_these(context, caller, selectors).await
 }
 
+/// Delete an instance
+#[utoipa::path(
+    delete, path = "/v1/instances/{uuid}", operation_id = "delete_instance",
+    request_body = Option<DeleteInstanceSpec>,
+    responses(
+        (status = 200, description = "What became of each object.", body = bodies::InstanceNames)
+    )
+)]
 pub(super) async fn delete_one(
     State(context): State<Shared>,
     As(caller): As,

@@ -11,12 +11,20 @@ use lbagent_api::{ContractError, Envelope, ErrorCode, Selector};
 use time::OffsetDateTime;
 
 use super::auth::As;
+use super::openapi::bodies;
 use super::request::{Body, Named};
 use super::respond::{Answer, answer, change};
 use super::service_groups::missing_selector;
 use super::{Shared, error};
 use crate::desired::{Caller, ChangeInstanceError, InstanceState, StateChange, StopRequest};
 
+/// Stop instances
+#[utoipa::path(
+    put, path = "/v1/instances/stop", operation_id = "stop_instances", request_body = bodies::Stops,
+    responses(
+        (status = 200, description = "What became of each object.", body = bodies::StateChanges)
+    )
+)]
 pub(super) async fn stop(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
     let mut requests = Vec::new();
     for spec in parse_one_or_many::<StopSpec>(&body.0)? {
@@ -29,6 +37,14 @@ pub(super) async fn stop(State(context): State<Shared>, As(caller): As, body: Bo
     stop_these(context, caller, requests).await
 }
 
+/// Stop an instance
+#[utoipa::path(
+    put, path = "/v1/instances/{uuid}/stop", operation_id = "stop_instance",
+    request_body = Option<StopSpec>,
+    responses(
+        (status = 200, description = "What became of each object.", body = bodies::StateChanges)
+    )
+)]
 pub(super) async fn stop_one(
     State(context): State<Shared>,
     As(caller): As,
@@ -65,6 +81,14 @@ async fn stop_these(context: Shared, caller: Caller, requests: Vec<StopRequest>)
     })
 }
 
+/// Start instances
+#[utoipa::path(
+    put, path = "/v1/instances/start", operation_id = "start_instances",
+    request_body = bodies::Starts,
+    responses(
+        (status = 200, description = "What became of each object.", body = bodies::StateChanges)
+    )
+)]
 pub(super) async fn start(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
     let mut selectors = Vec::new();
     for spec in parse_one_or_many::<StartSpec>(&body.0)? {
@@ -76,6 +100,14 @@ pub(super) async fn start(State(context): State<Shared>, As(caller): As, body: B
     start_these(context, caller, selectors).await
 }
 
+/// Start an instance
+#[utoipa::path(
+    put, path = "/v1/instances/{uuid}/start", operation_id = "start_instance",
+    request_body = Option<StartSpec>,
+    responses(
+        (status = 200, description = "What became of each object.", body = bodies::StateChanges)
+    )
+)]
 pub(super) async fn start_one(
     State(context): State<Shared>,
     As(caller): As,
@@ -99,6 +131,14 @@ async fn start_these(context: Shared, caller: Caller, selectors: Vec<Selector>) 
     })
 }
 
+/// Suspend instances
+#[utoipa::path(
+    put, path = "/v1/instances/suspend", operation_id = "suspend_instances",
+    request_body = bodies::Suspends,
+    responses(
+        (status = 200, description = "What became of each object.", body = bodies::StateChanges)
+    )
+)]
 pub(super) async fn suspend(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
     let mut selectors = Vec::new();
     for spec in parse_one_or_many::<SuspendSpec>(&body.0)? {
@@ -111,6 +151,14 @@ pub(super) async fn suspend(State(context): State<Shared>, As(caller): As, body:
     suspend_these(context, caller, selectors).await
 }
 
+/// Suspend an instance
+#[utoipa::path(
+    put, path = "/v1/instances/{uuid}/suspend", operation_id = "suspend_instance",
+    request_body = Option<SuspendSpec>,
+    responses(
+        (status = 200, description = "What became of each object.", body = bodies::StateChanges)
+    )
+)]
 pub(super) async fn suspend_one(
     State(context): State<Shared>,
     As(caller): As,

@@ -2,31 +2,36 @@
 
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
-use axum::routing::get;
 use lbagent_api::envelope::{Reference, Warning};
 use lbagent_api::membership::{Leaving, Membership, MembershipData, MembershipSpec};
 use lbagent_api::request::parse_body;
-use lbagent_api::{Envelope, Selector, paths};
+use lbagent_api::{Envelope, Selector};
 use time::OffsetDateTime;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Shared;
 use super::auth::As;
 use super::instances::unreachable_now;
 use super::lifecycle::state_word;
+use super::openapi::{Refusal, bodies};
 use super::request::{Body, Word};
 use super::respond::{Answer, answer, change};
 use crate::desired::{
     AfterDrain, DesiredState, Instance, InstanceState, MembershipError, instance_remarks,
 };
 
-pub(super) fn routes() -> Router<Shared> {
-    let path = format!("{}/{{uuid}}/service-group", paths::X_INSTANCES);
-    Router::new().route(&path, get(read).put(put))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(read, put))
 }
 
+/// Show which service group an instance serves
+#[utoipa::path(
+    get, path = "/v1/x/instances/{uuid}/service-group", operation_id = "get_membership",
+    responses((status = 200, description = "What it serves.", body = bodies::Membership))
+)]
 async fn read(
     State(context): State<Shared>,
     As(caller): As,
@@ -41,6 +46,15 @@ async fn read(
     answer(Envelope::success(MembershipData { membership }))
 }
 
+/// Attach a running instance to a service group, or detach it
+#[utoipa::path(
+    put, path = "/v1/x/instances/{uuid}/service-group", operation_id = "put_membership",
+    request_body = MembershipSpec,
+    responses(
+        (status = 200, description = "What it serves now.", body = bodies::Membership),
+        (status = 409, description = "What else there is does not allow this.", body = Refusal)
+    )
+)]
 async fn put(
     State(context): State<Shared>,
     As(caller): As,

@@ -17,6 +17,7 @@ use super::auth::As;
 use super::error::ApiError;
 use super::extensions::observe;
 use super::lifecycle::state_word;
+use super::openapi::{Refusal, bodies, params};
 use super::request::{Body, Listing, Named};
 use super::respond::{Answer, answer};
 use crate::desired::{Caller, Instance};
@@ -24,6 +25,18 @@ use crate::desired::{Caller, Instance};
 /// Prometheus' text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// Show what instances got and gave
+#[utoipa::path(
+    get, path = "/v1/instances/metrics", operation_id = "get_instances_metrics",
+    params(params::Which),
+    responses(
+        (
+            status = 200, description = "Prometheus text, or JSON if `Accept` names it.",
+            content((bodies::Metrics = "application/json"), (String = "text/plain"))
+        ),
+        (status = 404, description = "No such instance, where text is asked for.", body = Refusal)
+    )
+)]
 pub(super) async fn several(
     State(context): State<Shared>,
     As(caller): As,
@@ -35,6 +48,17 @@ pub(super) async fn several(
     metrics(context, caller, &headers, query.selectors).await
 }
 
+/// Show what an instance got and gave
+#[utoipa::path(
+    get, path = "/v1/instances/{uuid}/metrics", operation_id = "get_instance_metrics",
+    responses(
+        (
+            status = 200, description = "Prometheus text, or JSON if `Accept` names it.",
+            content((bodies::Metrics = "application/json"), (String = "text/plain"))
+        ),
+        (status = 404, description = "No such instance, where text is asked for.", body = Refusal)
+    )
+)]
 pub(super) async fn one(
     State(context): State<Shared>,
     As(caller): As,

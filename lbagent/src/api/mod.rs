@@ -16,6 +16,7 @@ mod lifecycle;
 mod membership;
 mod metrics;
 mod monitor;
+mod openapi;
 mod patch;
 mod policy;
 mod request;
@@ -34,10 +35,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{delete, get, put};
-use lbagent_api::paths;
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, watch};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
 
 use crate::dataplane::{InterfaceStatus, ObjectStatus};
 use crate::desired::validate::Gateway;
@@ -49,6 +50,7 @@ use crate::plan::GatewaySettings;
 use crate::reconcile::ReconcilerHandle;
 
 pub use auth::{Peer, Refusals};
+pub use openapi::document;
 
 /// Longest wait for the data plane after a change.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -111,21 +113,6 @@ impl Context {
 
 type Shared = Arc<Context>;
 
-fn access_routes() -> Router<Shared> {
-    let accounts = get(access::list_accounts).post(access::create_account);
-    let account = get(access::get_account).delete(access::delete_account);
-    let tokens = get(access::list_tokens).post(access::create_token);
-    let below = |path: &str, rest: &str| format!("{path}/{{uuid}}{rest}");
-    Router::new()
-        .route(paths::ACCOUNTS, accounts)
-        .route(&below(paths::ACCOUNTS, ""), account)
-        .route(&below(paths::ACCOUNTS, "/quotas"), put(access::put_quotas))
-        .route(paths::TOKENS, tokens)
-        .route(&below(paths::TOKENS, ""), delete(access::revoke_token))
-        .route(paths::QUOTAS, get(access::quotas))
-        .route("/v1/users/{uuid}/quotas", get(access::quotas_by_uuid))
-}
-
 /// In whose words a listener answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
@@ -136,80 +123,69 @@ pub enum Dialect {
     Of2024,
 }
 
-/// A path below one that names an object.
-fn one(path: &str, rest: &str) -> String {
-    format!("{path}/{{uuid}}{rest}")
-}
-
-/// The routes of instances.
-fn instance_routes() -> Router<Shared> {
-    let instances = get(instances::list)
-        .post(instances::create)
-        .delete(instances::delete)
-        .patch(unsupported::endpoint);
-    let instance = get(instances::get_one)
-        .delete(instances::delete_one)
-        .patch(unsupported::endpoint);
-    Router::new()
-        .route(paths::INSTANCES, instances)
-        .route(paths::INSTANCES_STOP, put(lifecycle::stop))
-        .route(paths::INSTANCES_START, put(lifecycle::start))
-        .route(paths::INSTANCES_SUSPEND, put(lifecycle::suspend))
-        .route(paths::INSTANCES_WAIT, get(wait::several).put(wait::several))
-        .route(paths::INSTANCES_METRICS, get(metrics::several))
-        .route(&one(paths::INSTANCES, ""), instance)
-        .route(&one(paths::INSTANCES, "/stop"), put(lifecycle::stop_one))
-        .route(&one(paths::INSTANCES, "/start"), put(lifecycle::start_one))
-        .route(
-            &one(paths::INSTANCES, "/suspend"),
-            put(lifecycle::suspend_one),
-        )
-        .route(
-            &one(paths::INSTANCES, "/wait"),
-            get(wait::one).put(wait::one),
-        )
-        .route(&one(paths::INSTANCES, "/metrics"), get(metrics::one))
-}
-
-/// The routes of a listener.
-pub fn router(context: Shared, dialect: Dialect) -> Router {
-    let services = get(service_groups::list)
-        .post(service_groups::create)
-        .delete(service_groups::delete)
-        .patch(patch::groups);
-    let service = get(service_groups::get_one)
-        .delete(service_groups::delete_one)
-        .patch(patch::group);
-    let state = get(extensions::export)
-        .put(extensions::import)
-        .layer(DefaultBodyLimit::max(MAX_DOCUMENT));
-    let router = Router::new()
-        .route(paths::SERVICES, services)
-        .route(paths::SERVICES_LIST, get(service_groups::names))
-        .route(&one(paths::SERVICES, ""), service)
+/// All routes, each with its description.
+fn routes() -> OpenApiRouter<Shared> {
+    let state = routes!(extensions::export, extensions::import);
+    openapi::described()
+        .merge(service_group_routes())
         .merge(instance_routes())
         .merge(certificates::routes())
         .merge(events::routes())
         .merge(membership::routes())
         .merge(policy::routes())
-        .route(paths::STATUS, get(extensions::status))
-        .route(paths::TABLE, get(extensions::table))
-        .route(paths::COUNTERS, get(extensions::counters))
-        .route(paths::MONITOR, get(monitor::monitor))
-        .route(paths::TRACE, get(trace::trace))
-        .route(paths::HEALTH, get(health::list))
-        .route(
-            &one(paths::X_SERVICE_GROUPS, "/health"),
-            get(health::get_one),
-        )
-        .route(paths::STATE, state)
-        .merge(access_routes())
-        .route("/v1/healthz", get(extensions::healthz));
-    unsupported::PATHS
-        .iter()
-        .fold(router, |router, path| {
-            router.route(path, axum::routing::any(unsupported::endpoint))
-        })
+        .merge(access::routes())
+        .routes(routes!(extensions::status))
+        .routes(routes!(extensions::table))
+        .routes(routes!(extensions::counters))
+        .routes(routes!(monitor::monitor))
+        .routes(routes!(trace::trace))
+        .routes(routes!(health::list))
+        .routes(routes!(health::get_one))
+        .routes(state.layer(DefaultBodyLimit::max(MAX_DOCUMENT)))
+        .routes(routes!(extensions::healthz))
+        .merge(openapi::routes())
+        .merge(unsupported::routes())
+}
+
+fn service_group_routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(
+            service_groups::list,
+            service_groups::create,
+            service_groups::delete,
+            patch::groups
+        ))
+        .routes(routes!(service_groups::names))
+        .routes(routes!(
+            service_groups::get_one,
+            service_groups::delete_one,
+            patch::group
+        ))
+}
+
+fn instance_routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(
+            instances::list,
+            instances::create,
+            instances::delete
+        ))
+        .routes(routes!(instances::get_one, instances::delete_one))
+        .routes(routes!(lifecycle::stop))
+        .routes(routes!(lifecycle::start))
+        .routes(routes!(lifecycle::suspend))
+        .routes(routes!(wait::several))
+        .routes(routes!(metrics::several))
+        .routes(routes!(lifecycle::stop_one))
+        .routes(routes!(lifecycle::start_one))
+        .routes(routes!(lifecycle::suspend_one))
+        .routes(routes!(wait::one))
+        .routes(routes!(metrics::one))
+}
+
+/// The routes of a listener.
+pub fn router(context: Shared, dialect: Dialect) -> Router {
+    Router::from(routes())
         .fallback(unsupported::no_such_path)
         .method_not_allowed_fallback(unsupported::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))

@@ -14,6 +14,7 @@ use lbagent_api::monitor::MonitorQuery;
 use super::Shared;
 use super::auth::Operator;
 use super::error::ApiError;
+use super::openapi::{Refusal, params};
 use super::respond::Answer;
 
 /// The packets that the query string asks for.
@@ -33,6 +34,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
     }
 }
 
+/// Watch what becomes of packets
+///
+/// A stream of lines, each a `MonitorLine`, until the client closes it.
+#[utoipa::path(
+    get, path = "/v1/x/monitor", operation_id = "monitor", params(params::Monitor),
+    responses(
+        (
+            status = 200, description = "Lines of JSON.", body = String,
+            content_type = "application/x-ndjson"
+        ),
+        (status = 404, description = "No such object.", body = Refusal)
+    )
+)]
 pub(super) async fn monitor(
     State(context): State<Shared>,
     _: Operator,

@@ -8,12 +8,19 @@ use lbagent_api::{ContractError, Envelope, ErrorCode, Selector};
 use time::OffsetDateTime;
 
 use super::auth::As;
+use super::openapi::bodies;
 use super::request::{Body, Named};
 use super::respond::{Answer, answer, change};
 use super::service_groups::{missing_selector, terminated_ports};
 use super::{Shared, error};
 use crate::desired::{Caller, PatchOperation, validate};
 
+/// Change service groups
+#[utoipa::path(
+    patch, path = "/v1/services", operation_id = "patch_service_groups",
+    request_body = bodies::Patches,
+    responses((status = 200, description = "One item for each operation.", body = bodies::Patched))
+)]
 pub(super) async fn groups(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
     let specs: Vec<PatchSpec> = parse_one_or_many(&body.0)?;
     let mut named = Vec::with_capacity(specs.len());
@@ -24,6 +31,12 @@ pub(super) async fn groups(State(context): State<Shared>, As(caller): As, body: 
     patch(context, caller, named).await
 }
 
+/// Change a service group
+#[utoipa::path(
+    patch, path = "/v1/services/{uuid}", operation_id = "patch_service_group",
+    request_body = bodies::Patches,
+    responses((status = 200, description = "One item for each operation.", body = bodies::Patched))
+)]
 pub(super) async fn group(
     State(context): State<Shared>,
     As(caller): As,

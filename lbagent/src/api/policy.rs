@@ -1,34 +1,33 @@
 //! `/v1/x/service-groups/{uuid|name}/policy` and `/v1/x/instances/{uuid|name}/policy`.
 
-use axum::Router;
 use axum::extract::State;
-use axum::routing::get;
 use lbagent_api::envelope::Warning;
 use lbagent_api::policy::PolicyData;
 use lbagent_api::request::parse_body;
-use lbagent_api::{Envelope, Selector, paths};
+use lbagent_api::{Envelope, Selector};
 use serde::Serialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Shared;
 use super::auth::As;
 use super::error::ApiError;
+use super::openapi::{Refusal, bodies};
 use super::request::{Body, Word};
 use super::respond::{Answer, answer, change};
 use crate::desired::{self, GroupPolicy, InstancePolicy, SetPolicyError};
 
-pub(super) fn routes() -> Router<Shared> {
-    let path = |objects: &str| format!("{objects}/{{uuid}}/policy");
-    Router::new()
-        .route(
-            &path(paths::X_SERVICE_GROUPS),
-            get(get_group).put(put_group),
-        )
-        .route(
-            &path(paths::X_INSTANCES),
-            get(get_instance).put(put_instance),
-        )
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(get_group, put_group))
+        .routes(routes!(get_instance, put_instance))
 }
 
+/// Show the policy of a service group
+#[utoipa::path(
+    get, path = "/v1/x/service-groups/{uuid}/policy", operation_id = "get_group_policy",
+    responses((status = 200, description = "The policy.", body = bodies::GroupPolicyAnswer))
+)]
 async fn get_group(
     State(context): State<Shared>,
     As(caller): As,
@@ -42,6 +41,15 @@ async fn get_group(
     answer(enveloped(group.policy.clone(), Vec::new()))
 }
 
+/// Replace the policy of a service group
+#[utoipa::path(
+    put, path = "/v1/x/service-groups/{uuid}/policy", operation_id = "put_group_policy",
+    request_body = bodies::GroupPolicyBody,
+    responses(
+        (status = 200, description = "The policy.", body = bodies::GroupPolicyAnswer),
+        (status = 409, description = "What else there is does not allow this.", body = Refusal)
+    )
+)]
 async fn put_group(
     State(context): State<Shared>,
     As(caller): As,
@@ -59,6 +67,11 @@ async fn put_group(
     answer(enveloped(group.policy, warnings))
 }
 
+/// Show the policy of an instance
+#[utoipa::path(
+    get, path = "/v1/x/instances/{uuid}/policy", operation_id = "get_instance_policy",
+    responses((status = 200, description = "The policy.", body = bodies::InstancePolicyAnswer))
+)]
 async fn get_instance(
     State(context): State<Shared>,
     As(caller): As,
@@ -72,6 +85,15 @@ async fn get_instance(
     answer(enveloped(instance.policy.clone(), Vec::new()))
 }
 
+/// Replace the policy of an instance
+#[utoipa::path(
+    put, path = "/v1/x/instances/{uuid}/policy", operation_id = "put_instance_policy",
+    request_body = bodies::InstancePolicyBody,
+    responses(
+        (status = 200, description = "The policy.", body = bodies::InstancePolicyAnswer),
+        (status = 409, description = "What else there is does not allow this.", body = Refusal)
+    )
+)]
 async fn put_instance(
     State(context): State<Shared>,
     As(caller): As,

@@ -14,6 +14,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::auth::As;
+use super::openapi::{bodies, params};
 use super::request::{Body, Listing, Named, Pairs, bounds, page};
 use super::respond::{Answer, answer, change, dialect};
 use super::{Dialect, Shared, error};
@@ -29,6 +30,12 @@ pub(super) enum Shown {
     Created2024(dialect_2024::Created),
 }
 
+/// Create service groups
+#[utoipa::path(
+    post, path = "/v1/services", operation_id = "create_service_groups",
+    request_body = bodies::NewGroups,
+    responses((status = 200, description = "What became of each object.", body = bodies::Groups))
+)]
 pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: Body) -> Answer {
     let specs: Vec<ServiceGroupSpec> = parse_one_or_many(&body.0)?;
     if specs.is_empty() {
@@ -82,6 +89,13 @@ pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: 
     })
 }
 
+/// List service groups
+#[utoipa::path(
+    get, path = "/v1/services", operation_id = "list_service_groups", params(params::List),
+    responses(
+        (status = 200, description = "The groups asked for, or all.", body = bodies::GroupList)
+    )
+)]
 pub(super) async fn list(
     State(context): State<Shared>,
     As(caller): As,
@@ -93,6 +107,11 @@ pub(super) async fn list(
     answer(found(&state, caller, &query)?)
 }
 
+/// Show a service group
+#[utoipa::path(
+    get, path = "/v1/services/{uuid}", operation_id = "get_service_group", params(params::Details),
+    responses((status = 200, description = "The group.", body = bodies::GroupList))
+)]
 pub(super) async fn get_one(
     State(context): State<Shared>,
     As(caller): As,
@@ -111,7 +130,19 @@ pub(super) async fn get_one(
     answer(found(&state, caller, &query)?)
 }
 
+/// List the names of service groups
+///
 /// The listing of 2024: names only, of the groups that all filters hold for.
+#[utoipa::path(
+    get, path = "/v1/services/list", operation_id = "list_service_group_names",
+    params(params::List, params::GroupFilter),
+    responses(
+        (
+            status = 200, description = "The groups that all filters hold for.",
+            body = bodies::GroupNames
+        )
+    )
+)]
 pub(super) async fn names(
     State(context): State<Shared>,
     As(caller): As,
@@ -152,6 +183,14 @@ fn without_item_status(found: Found) -> Envelope<serde_json::Value> {
     }
 }
 
+/// Delete service groups
+#[utoipa::path(
+    delete, path = "/v1/services", operation_id = "delete_service_groups", params(params::Which),
+    request_body = Option<bodies::Selectors>,
+    responses(
+        (status = 200, description = "What became of each object.", body = bodies::GroupNames)
+    )
+)]
 pub(super) async fn delete(
     State(context): State<Shared>,
     As(caller): As,
@@ -165,6 +204,13 @@ pub(super) async fn delete(
     delete_these(context, caller, query.selectors).await
 }
 
+/// Delete a service group
+#[utoipa::path(
+    delete, path = "/v1/services/{uuid}", operation_id = "delete_service_group",
+    responses(
+        (status = 200, description = "What became of each object.", body = bodies::GroupNames)
+    )
+)]
 pub(super) async fn delete_one(
     State(context): State<Shared>,
     As(caller): As,

@@ -7,6 +7,7 @@ mod etag;
 mod events;
 mod extensions;
 mod lifecycle;
+mod openapi;
 mod patch;
 mod policy;
 

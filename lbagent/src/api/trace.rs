@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use super::Shared;
 use super::auth::Operator;
 use super::error::ApiError;
+use super::openapi::{bodies, params};
 use super::respond::{Answer, answer};
 use crate::dataplane::{Hook, InterfaceStatus};
 use crate::observe::{self, Arrival};
@@ -30,6 +31,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
     }
 }
 
+/// Explain why a flow goes where it goes
+#[utoipa::path(
+    get, path = "/v1/x/trace", operation_id = "trace", params(params::Trace),
+    responses(
+        (status = 200, description = "Every lookup, and what comes of it.", body = bodies::Trace)
+    )
+)]
 pub(super) async fn trace(
     State(context): State<Shared>,
     _: Operator,

@@ -17,6 +17,7 @@ use super::Shared;
 use super::auth::As;
 use super::error::ApiError;
 use super::lifecycle::{only_one, state_word};
+use super::openapi::{Refusal, bodies, params};
 use super::request::{Body, Named, Pairs};
 use super::respond::{Answer, answer};
 use super::service_groups::missing_selector;
@@ -35,6 +36,19 @@ struct Awaited {
     until: Instant,
 }
 
+/// Wait until instances are in a state
+#[utoipa::path(
+    method(get, put), path = "/v1/instances/wait", operation_id = "wait_for_instances",
+    params(params::Which, params::Wait), request_body = Option<bodies::WaitSpecs>,
+    responses(
+        (
+            status = 200,
+            description = "Which instances are in the state, and which are not in time (12).",
+            body = bodies::Waits
+        ),
+        (status = 429, description = "Too many requests wait already.", body = Refusal)
+    )
+)]
 pub(super) async fn several(
     State(context): State<Shared>,
     As(caller): As,
@@ -55,6 +69,19 @@ pub(super) async fn several(
     wait(context, caller, awaited).await
 }
 
+/// Wait until an instance is in a state
+#[utoipa::path(
+    method(get, put), path = "/v1/instances/{uuid}/wait", operation_id = "wait_for_instance",
+    params(params::Wait), request_body = Option<WaitSpec>,
+    responses(
+        (
+            status = 200,
+            description = "Which instances are in the state, and which are not in time (12).",
+            body = bodies::Waits
+        ),
+        (status = 429, description = "Too many requests wait already.", body = Refusal)
+    )
+)]
 pub(super) async fn one(
     State(context): State<Shared>,
     As(caller): As,

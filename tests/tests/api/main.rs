@@ -16,6 +16,7 @@ mod lbctl_profiles;
 mod lbctl_watch;
 mod membership;
 mod offline;
+mod openapi;
 mod policy;
 mod python_sdk;
 mod raw_http;

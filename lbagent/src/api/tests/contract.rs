@@ -431,7 +431,7 @@ async fn a_panic_is_answered() {
         panic!("this test breaks an endpoint on purpose");
     }
     let router: Router = Router::new()
-        .route("/", get(broken))
+        .fallback(broken)
         .layer(axum::middleware::from_fn(respond::catch_panics));
     let response = router.oneshot(Request::new(Body::empty())).await.unwrap();
     assert_eq!(response.status(), 500);
