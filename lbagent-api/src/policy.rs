@@ -48,6 +48,9 @@ pub struct GroupPolicy {
     /// How the instances are checked.
     #[serde(skip_serializing_if = "HealthPolicy::is_default")]
     pub health: HealthPolicy,
+    /// VIPs to publish on; all when empty. A service's own `ip` is one of these.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub vips: BTreeSet<IpAddr>,
 }
 
 impl GroupPolicy {

@@ -11,7 +11,8 @@ use crate::desired::certificate::CertificateError;
 use crate::desired::document::ReplaceError;
 use crate::desired::{
     ChangeInstanceError, CreateInstanceError, CreateServiceGroupError, DeleteServiceGroupError,
-    DesiredError, JoinError, MembershipError, PatchError, QuotaError, Role, SetPolicyError,
+    DesiredError, JoinError, MembershipError, PatchError, PolicyConflict, QuotaError, Role,
+    SetPolicyError,
 };
 use crate::monitor::WatchError;
 use crate::reconcile::ObserveError;
@@ -111,7 +112,12 @@ impl From<ContractError> for ApiError {
 impl From<SetPolicyError> for ApiError {
     fn from(error: SetPolicyError) -> Self {
         match error {
-            SetPolicyError::Conflict(conflict) => Self::Clash(conflict.to_string()),
+            SetPolicyError::Conflict(PolicyConflict::UnknownVip { .. }) => {
+                Self::Contract(ContractError::invalid(error.to_string()))
+            }
+            SetPolicyError::Conflict(_) | SetPolicyError::Clash(_) => {
+                Self::Clash(error.to_string())
+            }
             SetPolicyError::NoServiceGroup(_) | SetPolicyError::NoInstance(_) => {
                 Self::NoSuchObject(error.to_string())
             }

@@ -57,8 +57,9 @@ async fn put_group(
     body: Body,
 ) -> Answer {
     let PolicyData::<GroupPolicy> { policy } = parse_body(&body.0)?;
+    let vips = context.gateway.vips.clone();
     let (written, mut warnings) = change(&context, move |desired| {
-        desired.set_group_policy(caller, &selector, &policy)
+        desired.set_group_policy(caller, &selector, &policy, &vips)
     })
     .await?;
     let group = written.outcome?;

@@ -30,6 +30,7 @@ mod tests;
 mod usage;
 pub mod validate;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -162,6 +163,23 @@ const fn is_zero(value: &u64) -> bool {
 }
 
 impl ServiceGroup {
+    /// Its services as they are published: where the group chose VIPs, one for each of them.
+    pub fn placed(&self) -> Cow<'_, [Service]> {
+        if self.policy.vips.is_empty() {
+            return Cow::Borrowed(&self.services);
+        }
+        let on_vip = |service: &Service, vip: IpAddr| Service {
+            ip: Some(vip),
+            ..service.clone()
+        };
+        let placed = self.services.iter().flat_map(|service| {
+            let chosen = self.policy.vips.iter();
+            let vips = chosen.filter(|vip| service.ip.is_none_or(|own| own == **vip));
+            vips.map(|vip| on_vip(service, *vip))
+        });
+        Cow::Owned(placed.collect())
+    }
+
     /// When it is deleted unless an instance comes.
     pub fn ends_at(&self) -> Option<OffsetDateTime> {
         let time = std::time::Duration::from_millis(self.autokill_ms);

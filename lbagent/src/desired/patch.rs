@@ -171,7 +171,7 @@ fn patch(
     )?;
     let fqdns = group.domains.iter().map(|domain| domain.fqdn.as_str());
     let vips = &gateway.vips;
-    ports::check(draft, caller, fqdns, &group.services, vips, Some(former))?;
+    ports::check(draft, caller, fqdns, &group.placed(), vips, Some(former))?;
     certificate::choose(draft, caller, &mut group.domains, &former.domains)?;
     let reference = Reference {
         uuid: group.uuid,

@@ -1,12 +1,15 @@
 //! Setting the policies of service groups and instances, and the rules between the two. What one
 //! policy may hold by itself is checked where it is read, [`lbagent_api::policy`].
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use lbagent_api::Selector;
 
 use super::draft::Draft;
 use super::{
-    Caller, Desired, DesiredError, DesiredState, ForwardingMode, GroupPolicy, Instance,
-    InstancePolicy, QuicServerId, ServiceGroup, Transport, Written,
+    Caller, Clash, Desired, DesiredError, DesiredState, ForwardingMode, GroupPolicy, Instance,
+    InstancePolicy, QuicServerId, ServiceGroup, Transport, Written, ports, service_group,
 };
 
 /// Why a policy was not set.
@@ -21,11 +24,35 @@ pub enum SetPolicyError {
     /// The policy does not go with what else there is.
     #[error(transparent)]
     Conflict(#[from] PolicyConflict),
+    /// Another group has a port on a VIP that the policy chooses.
+    #[error(transparent)]
+    Clash(#[from] Clash),
 }
 
 /// What a group publishes, its policy and those of its instances exclude each other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyConflict {
+    /// A service has an `ip` that is none of the group's VIPs.
+    #[error(
+        "Service group '{group}' publishes port {port} on {vip}, which is none of its policy's \
+         'vips': add it to them, or publish the port elsewhere"
+    )]
+    OtherVip {
+        /// Name of the group.
+        group: String,
+        /// Published port.
+        port: u16,
+        /// The service's VIP.
+        vip: IpAddr,
+    },
+    /// The gateway has no such VIP.
+    #[error("Value '{vip}' of 'vips' for service group '{group}' is no VIP of this gateway")]
+    UnknownVip {
+        /// Name of the group.
+        group: String,
+        /// The address.
+        vip: IpAddr,
+    },
     /// Only `nat` rewrites ports.
     #[error(
         "Service group '{group}' publishes port {port}/{} as port {destination_port} of its instances, which the forwarding mode {mode} cannot do: publish it with destination port {port}, or use the forwarding mode nat",
@@ -73,14 +100,15 @@ pub enum PolicyConflict {
 }
 
 impl Desired {
-    /// Replaces a group's policy.
+    /// Replaces a group's policy. `vips` are the gateway's.
     pub fn set_group_policy(
         &self,
         caller: Caller,
         selector: &Selector,
         policy: &GroupPolicy,
+        vips: &BTreeSet<IpAddr>,
     ) -> Result<Written<Result<ServiceGroup, SetPolicyError>>, DesiredError> {
-        self.transact(|draft| set_group(draft, caller, selector, policy))
+        self.transact(|draft| set_group(draft, caller, selector, policy, vips))
     }
 
     /// Replaces an instance's policy.
@@ -99,6 +127,7 @@ fn set_group(
     caller: Caller,
     selector: &Selector,
     policy: &GroupPolicy,
+    vips: &BTreeSet<IpAddr>,
 ) -> Result<ServiceGroup, SetPolicyError> {
     let not_found = || SetPolicyError::NoServiceGroup(selector.clone());
     let former = draft.find_group(caller, selector).ok_or_else(not_found)?;
@@ -110,8 +139,13 @@ fn set_group(
     for member in draft.state().members(group.uuid) {
         check_server_id_length(&group, member)?;
     }
+    if group.policy.vips != former.policy.vips {
+        check_vips(&group, vips)?;
+        let domains = std::iter::empty();
+        ports::check(draft, caller, domains, &group.placed(), vips, Some(&former))?;
+    }
     if group != former {
-        draft.put_group(group.clone());
+        service_group::replace(draft, &former, group.clone());
     }
     Ok(group)
 }
@@ -148,6 +182,16 @@ fn set_instance(
 
 /// Whether a group's policy goes with what it publishes. Whatever changes either has to ask.
 pub(super) fn check_group(group: &ServiceGroup) -> Result<(), PolicyConflict> {
+    let chosen = &group.policy.vips;
+    for service in &group.services {
+        if let Some(vip) = service
+            .ip
+            .filter(|vip| !chosen.is_empty() && !chosen.contains(vip))
+        {
+            let (group, port) = (group.name.clone(), service.port);
+            return Err(PolicyConflict::OtherVip { group, port, vip });
+        }
+    }
     let mode = group.policy.forwarding_mode;
     let rewritten = group
         .services
@@ -162,6 +206,20 @@ pub(super) fn check_group(group: &ServiceGroup) -> Result<(), PolicyConflict> {
             protocol: service.protocol,
             destination_port: service.destination_port,
             mode,
+        }),
+    }
+}
+
+/// Whether the gateway has the VIPs that a group chose.
+pub(super) fn check_vips(
+    group: &ServiceGroup,
+    vips: &BTreeSet<IpAddr>,
+) -> Result<(), PolicyConflict> {
+    match group.policy.vips.difference(vips).next() {
+        None => Ok(()),
+        Some(vip) => Err(PolicyConflict::UnknownVip {
+            group: group.name.clone(),
+            vip: *vip,
         }),
     }
 }

@@ -76,9 +76,12 @@ fn read<P: serde::de::DeserializeOwned>(policy: Value) -> P {
 
 impl Fixture {
     fn set_group(&self, policy: Value) -> Result<ServiceGroup, SetPolicyError> {
-        let written = self
-            .desired
-            .set_group_policy(US, &named("web"), &read(policy));
+        let written = self.desired.set_group_policy(
+            US,
+            &named("web"),
+            &read(policy),
+            &testing::gateway(&[]).vips,
+        );
         written.unwrap().outcome
     }
 

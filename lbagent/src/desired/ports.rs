@@ -104,14 +104,17 @@ pub(super) fn holder(
             Claim::Owner(uuid) => Some(Holder::Group(uuid)),
             Claim::Shared { .. } if !service.is_raw() => None,
             Claim::Shared { groups } => {
-                let services = former.map_or(&[][..], |former| &former.services);
-                let ours = services.iter().any(|ours| keys::service(ours) == key);
+                let has = |former: &ServiceGroup| {
+                    let placed = former.placed();
+                    placed.iter().any(|ours| keys::service(ours) == key)
+                };
+                let ours = former.is_some_and(has);
                 (groups > u32::from(ours)).then_some(Holder::Terminated)
             }
         })
 }
 
-/// Whether a group can have domains and ports. `former` is the group as it is, which has its own
+/// Whether a group can have domains and ports, the latter as they are placed. `former` is the group as it is, which has its own
 /// ones already.
 pub(super) fn check<'a>(
     draft: &mut Draft,

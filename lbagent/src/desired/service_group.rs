@@ -224,7 +224,8 @@ pub(super) fn claims(group: &ServiceGroup) -> BTreeSet<Claimed> {
         let uuid = domain.certificate.as_ref()?.uuid.as_ref()?.parse().ok()?;
         Some(Claimed::Shared(keys::certificate_use(uuid)))
     });
-    let ports = group.services.iter().map(|service| {
+    let placed = group.placed();
+    let ports = placed.iter().map(|service| {
         let key = keys::service(service);
         if service.is_raw() {
             Claimed::Alone(key)

@@ -93,7 +93,7 @@ pub fn targets<'a>(
     if !health.has_checks() || instance.state != InstanceState::Running {
         return targets;
     }
-    for service in &group.services {
+    for service in group.placed().iter() {
         let Some(check) = check_of(health, service) else {
             continue;
         };

@@ -31,7 +31,7 @@ pub fn links<'a>(
     };
     let mut links = vec![Link::Tag(group_tag(group))];
     // Terminated ports are shared by many groups and have no entries.
-    for service in found.services.iter().filter(|service| service.is_raw()) {
+    for service in found.placed().iter().filter(|service| service.is_raw()) {
         let vips = vips_of(service, gateway);
         links.extend(vips.into_iter().map(|vip| Link::Vip(vip_key(vip, service))));
         let addresses = members.clone();

@@ -28,7 +28,7 @@ pub(super) fn publish(desired: &DesiredState, gateway: &GatewaySettings) -> Publ
     for group in oldest_first {
         let mut keys = BTreeMap::new();
         published.conditions.extend(terminated(group));
-        for service in group.services.iter().filter(|service| service.is_raw()) {
+        for service in group.placed().iter().filter(|service| service.is_raw()) {
             for vip in vips_of(service, gateway) {
                 let key = vip_key(vip, service);
                 let reason = match taken.get(&key) {

@@ -225,6 +225,7 @@ fn changed_group(
         sources,
         quic: quic.filter(|_| !no_quic),
         health: health.changed(&former.health)?,
+        vips: former.vips.clone(),
     }))
 }
 
@@ -285,6 +286,7 @@ fn group_rows(policy: &GroupPolicy) -> Vec<Row> {
         sources: SourcePolicy { allow, deny },
         quic,
         health,
+        vips,
     } = policy;
     let quic = quic.map(|layout| {
         format!(
@@ -298,6 +300,10 @@ fn group_rows(policy: &GroupPolicy) -> Vec<Row> {
         ("deny", list(deny)),
         ("quic", list(&quic)),
     ];
+    if !vips.is_empty() {
+        let vips: Vec<String> = vips.iter().map(ToString::to_string).collect();
+        rows.push(("vips", vips.join(", ")));
+    }
     if !health.is_default() {
         rows.extend(health::rows(health));
     }

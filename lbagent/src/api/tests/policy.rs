@@ -189,3 +189,76 @@ async fn what_breaks_a_rule_changes_nothing() {
         .refuses("DELETE /v1/x/instances/a/policy", "", 405, "DELETE")
         .await;
 }
+
+#[tokio::test]
+async fn a_group_chooses_its_vips() {
+    let server = Server::start();
+    let raw = json!([{"port": 443, "protocol": "tcp"}]);
+    publish(&server, raw.clone()).await;
+    let published = async || {
+        let (_, answer) = server.call("GET /v1/x/table", "").await;
+        let vips = answer["data"]["table"]["groups"][0]["vips"].clone();
+        let ip = |row: &Value| row["ip"].as_str().unwrap().to_owned();
+        vips.as_array().unwrap().iter().map(ip).collect::<Vec<_>>()
+    };
+    assert_eq!(published().await, ["192.0.2.1", "192.0.2.2"]);
+    let choose = |vips: Value| json!({"policy": {"vips": vips}});
+    let one = json!(["192.0.2.1"]);
+    let (policy, _) = server.policy("PUT", GROUP, choose(one.clone())).await;
+    assert_eq!(policy["vips"], one);
+    assert_eq!(published().await, ["192.0.2.1"]);
+    // The other VIP's port is free for others, and only there.
+    let other = json!({"name": "other", "services": raw});
+    server
+        .fails(
+            "POST /v1/services",
+            other.clone(),
+            23,
+            "by service group 'web'",
+        )
+        .await;
+    let there = json!([{"port": 443, "protocol": "tcp", "handlers": [], "ip": "192.0.2.2"}]);
+    let other = json!({"name": "other", "services": there});
+    server.item("POST /v1/services", other).await;
+    let before = server.desired.current();
+    for (vips, status, message) in [
+        (json!([]), 409, "published by service group 'other' already"),
+        (
+            json!(["192.0.2.1", "192.0.2.2"]),
+            409,
+            "service group 'other'",
+        ),
+        (json!(["192.0.2.9"]), 400, "Value '192.0.2.9' of 'vips'"),
+        (json!(["x"]), 400, ""),
+    ] {
+        let body = choose(vips.clone()).to_string();
+        let (found, answer) = server.call(&format!("PUT {GROUP}"), body).await;
+        assert_eq!(found, status, "{vips}: {answer}");
+        assert!(
+            answer["message"].as_str().unwrap().contains(message),
+            "{answer}"
+        );
+        assert_eq!(server.desired.current(), before);
+    }
+    // A service keeps to the group's choice.
+    let elsewhere = json!([{"port": 80, "protocol": "tcp", "ip": "192.0.2.2"}]);
+    let add = json!({"name": "web", "prop": "services", "op": "add", "value": elsewhere});
+    server
+        .fails("PATCH /v1/services", add, 24, "none of its policy's 'vips'")
+        .await;
+    // Given up, it is free; what is gone leaves no claims.
+    server
+        .item("DELETE /v1/services", json!({"name": "other"}))
+        .await;
+    server.policy("PUT", GROUP, choose(json!([]))).await;
+    assert_eq!(published().await, ["192.0.2.1", "192.0.2.2"]);
+    server.policy("PUT", GROUP, choose(one)).await;
+    server
+        .item("DELETE /v1/instances", json!({"name": "a"}))
+        .await;
+    server
+        .item("DELETE /v1/services", json!({"name": "web"}))
+        .await;
+    let left = server.desired.current();
+    assert!(!left.claims.keys().any(|key| key.starts_with("/ports/")));
+}

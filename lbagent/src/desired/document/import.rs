@@ -69,6 +69,7 @@ pub fn import(document: &StateDocument, vips: &BTreeSet<IpAddr>) -> Result<Wante
         let group = import_group(group, vips)
             .map_err(|error| about(format!("Service group '{}'", group.name), error))?;
         policy::check_group(&group).map_err(conflict)?;
+        policy::check_vips(&group, vips).map_err(conflict)?;
         add_group(&mut state, group, vips)?;
     }
     let mut addresses = BTreeMap::new();
@@ -164,7 +165,7 @@ fn add_group(
             return twice(format!("Domain '{}'", domain.fqdn));
         }
     }
-    for service in &group.services {
+    for service in group.placed().iter() {
         if ports::holder(|key| claims.get(key).copied(), service, vips, None).is_some() {
             let (port, protocol) = (service.port, service.protocol.name());
             return Err(ContractError::invalid(format!(

@@ -432,7 +432,7 @@ fn trespass(desired: &Desired, caller: Caller, uuid: Uuid) -> Vec<String> {
     };
     let policy = |outcome: Result<(), SetPolicyError>| outcome.unwrap_err().to_string();
     let set_group = desired
-        .set_group_policy(caller, &it, &GroupPolicy::default())
+        .set_group_policy(caller, &it, &GroupPolicy::default(), &gateway().vips)
         .unwrap();
     let set_instance = desired.set_instance_policy(caller, &it, &InstancePolicy::default());
     let state = desired.current();

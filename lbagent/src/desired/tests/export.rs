@@ -124,8 +124,9 @@ fn take(desired: &Desired, step: &Step) {
             let mut policy = GroupPolicy::default();
             if *dsr {
                 policy.forwarding_mode = ForwardingMode::DsrIpip;
+                policy.vips.extend(gateway().vips.first());
             }
-            drop(desired.set_group_policy(US, &named('g', *g), &policy));
+            drop(desired.set_group_policy(US, &named('g', *g), &policy, &gateway().vips));
         }
         Step::Weight(i, weight) => {
             let policy = InstancePolicy {

@@ -242,7 +242,9 @@ fn what_does_not_go_together_is_refused() {
     let taken = "QUIC server id 01 belongs to instance 'b' of service group 'other' already";
     fixture.check_refused("a", Some("other"), NO_DRAIN, taken);
     let quic = serde_json::from_value(json!({"quic": {"server_id_length": 1}})).unwrap();
-    let set = fixture.desired.set_group_policy(US, &named("other"), &quic);
+    let set = fixture
+        .desired
+        .set_group_policy(US, &named("other"), &quic, &gateway().vips);
     assert!(set.unwrap().outcome.is_ok());
     let set = fixture
         .desired

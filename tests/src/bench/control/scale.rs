@@ -178,7 +178,7 @@ const CHANGES: [(&str, Change); 9] = [
             ..GroupPolicy::default()
         };
         desired
-            .set_group_policy(US, &Selector::Uuid(round.group), &policy)?
+            .set_group_policy(US, &Selector::Uuid(round.group), &policy, &[VIP].into())?
             .outcome?;
         Ok(())
     }),
