@@ -88,6 +88,14 @@ fn run(command: &mut Command) -> Result<(), String> {
     }
 }
 
+/// Gives a script a certificate for `sdk.example.com`, with its key.
+pub(super) fn give_certificate(command: &mut Command) {
+    let names = vec!["sdk.example.com".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    command.env("TEST_CHAIN", made.cert.pem());
+    command.env("TEST_PKEY", made.signing_key.serialize_pem());
+}
+
 /// Checks that a client's script ran to its end.
 #[track_caller]
 pub(super) fn check_done(command: &mut Command) {

@@ -27,5 +27,6 @@ fn the_official_javascript_client_works() {
     std::fs::copy(clients::script("sdk.mjs"), &script).unwrap();
     let gateway = Gateway::start(Shape::Routed, 1).unwrap();
     let mut command = gateway.topology.gateway.command(node.program);
+    clients::give_certificate(&mut command);
     clients::check_done(command.arg(script).arg("http://127.0.0.1:7480"));
 }

@@ -18,10 +18,6 @@ fn the_official_python_client_works() {
     let gateway = Gateway::start(Shape::Routed, 1).unwrap();
     let mut command = gateway.topology.gateway.command(python);
     let script = clients::script("sdk.py");
-    let names = vec!["sdk.example.com".to_owned()];
-    let certificate = rcgen::generate_simple_self_signed(names).unwrap();
-    command
-        .env("TEST_CHAIN", certificate.cert.pem())
-        .env("TEST_PKEY", certificate.signing_key.serialize_pem());
+    clients::give_certificate(&mut command);
     clients::check_done(command.arg(script).arg("http://127.0.0.1:7480"));
 }

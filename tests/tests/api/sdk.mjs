@@ -26,6 +26,44 @@ async function services() {
   await assert.rejects(async () => ukc.services.get({ name: "nope" }), /No service group with name 'nope'/);
 }
 
+async function editing() {
+  const web = () => ukc.services.get({ name: "web" });
+  const before = await web();
+  const updated = await web().update({ hard_limit: 10, autokill: { time_ms: 60000 } });
+  assert.deepEqual([updated.uuid, updated.name], [before.uuid, "web"]);
+  let read = await web();
+  assert.deepEqual([read.hard_limit, read.autokill.time_ms], [10, 60000]);
+  await web()
+    .edit()
+    .set({ soft_limit: 3 })
+    .add({ services: [{ ...RAW, port: 5433 }], domains: [{ name: "sdk.example.com." }] })
+    .apply();
+  // For `null` this client sends `del` without a value, which the contract has for lists alone: its
+  // successor in Python sends the `set` that clears a property.
+  await assert.rejects(async () => web().update({ autokill: null }), /works on lists only/);
+  await web().update([{ prop: "autokill", op: "set" }]);
+  read = await ukc.services.get({ uuid: before.uuid });
+  assert.ok(!read.autokill?.time_ms);
+  assert.deepEqual(read.services.map((service) => service.port).sort(), [5432, 5433]);
+  assert.ok(read.domains.some((domain) => domain.fqdn === "sdk.example.com"));
+  assert.deepEqual([read.soft_limit, read.hard_limit, read.created_at], [3, 10, before.created_at]);
+  // One operation of an edit is wrong, so none of them is done.
+  await assert.rejects(
+    async () => web().edit().del({ services: [{ port: 5433 }] }).set({ soft_limit: 11 }).apply(),
+    /limit/,
+  );
+  assert.equal((await web()).services.length, 2);
+  await web()
+    .edit()
+    .del({ services: [{ port: 5433 }], domains: [{ name: "sdk.example.com." }] })
+    .set({ soft_limit: 1, hard_limit: 65535 })
+    .apply();
+  read = await web();
+  assert.deepEqual(read.services.map((service) => service.port), [5432]);
+  assert.deepEqual([read.soft_limit, read.hard_limit], [1, 65535]);
+  await assert.rejects(async () => ukc.services.get({ name: "nope" }).update({ hard_limit: 1 }), /nope/);
+}
+
 async function paging() {
   for (let number = 0; number < 5; number++)
     await ukc.services.create({ name: `page-${number}`, services: [{ ...RAW, port: 6000 + number }] });
@@ -57,11 +95,42 @@ async function instances() {
   assert.deepEqual([stopped.state, stopped.previous_state], ["stopped", "running"]);
   const started = await ukc.instances.get({ uuid: created.uuid }).start();
   assert.equal(started.state, "running");
-  await ukc.instances.get({ name: "one" }).delete();
+  const one = () => ukc.instances.get({ name: "one" });
+  let isOver = false;
+  const waiting = one()
+    .wait({ state: "stopped", timeoutSeconds: 20 })
+    .then((waited) => {
+      isOver = true;
+      return waited;
+    });
+  await assert.rejects(async () => one().wait({ state: "stopped", timeoutSeconds: 1 }), /[Tt]imed out/);
+  assert.ok(!isOver);
+  await one().stop();
+  assert.equal((await waiting).state, "stopped");
+  const metrics = await one().metrics();
+  assert.deepEqual([metrics.uuid, metrics.name], [created.uuid, "one"]);
+  await one().delete();
   await assert.rejects(async () => ukc.instances.get({ name: "one" }), /No instance with name 'one'/);
 }
 
-for (const step of [services, paging, instances]) {
+async function certificates() {
+  const pem = { chain: process.env.TEST_CHAIN, pkey: process.env.TEST_PKEY };
+  const made = await ukc.certificates.create({ common_name: "sdk.example.com", ...pem });
+  assert.deepEqual([made.state, made.service_groups], ["valid", []]);
+  assert.ok(!JSON.stringify(made).includes("PRIVATE"));
+  const handle = () => ukc.certificates.get({ name: made.name });
+  assert.equal((await handle()).serial_number, made.serial_number);
+  assert.deepEqual((await collect(ukc.certificates.list())).map((one) => one.uuid), [made.uuid]);
+  assert.equal((await handle().update(pem)).uuid, made.uuid);
+  await assert.rejects(
+    async () => ukc.certificates.create({ common_name: "a.example.net", ...pem }),
+    /a\.example\.net/,
+  );
+  await handle().delete();
+  await assert.rejects(async () => ukc.certificates.get({ uuid: made.uuid }), /No certificate/);
+}
+
+for (const step of [services, editing, paging, instances, certificates]) {
   await step();
   console.log(step.name, "done");
 }

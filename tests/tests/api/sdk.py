@@ -4,11 +4,12 @@ import asyncio
 import os
 import sys
 
-from unikraft_cloud import UnikraftCloud
+from unikraft_cloud import REMOVE, UnikraftCloud
 from unikraft_cloud.core.errors import (
     AlreadyExistsError,
     NotFoundError,
     UnikraftCloudError,
+    WaitTimeoutError,
 )
 
 SERVICES = [{"port": 5432, "destination_port": 7000, "protocol": "tcp", "handlers": []}]
@@ -42,6 +43,35 @@ async def services(ukc):
     assert "443" in str(refused), refused
 
 
+async def editing(ukc):
+    web = ukc.services.get(name="web")
+    before = await web
+    updated = await web.update(hard_limit=10, autokill={"time_ms": 60000})
+    assert (updated.uuid, updated.name) == (before.uuid, "web"), updated
+    read = await ukc.services.get(name="web")
+    assert (read.hard_limit, read.autokill.time_ms) == (10, 60000), read
+    more = {**SERVICES[0], "port": 5433}
+    edit = web.edit().set(soft_limit=3, autokill=REMOVE).add(services=[more])
+    await edit.add(domains=[{"name": "sdk.example.com."}]).apply()
+    read = await ukc.services.get(uuid=before.uuid)
+    assert sorted(service.port for service in read.services) == [5432, 5433], read
+    assert "sdk.example.com" in [domain.fqdn for domain in read.domains], read
+    assert (read.soft_limit, read.hard_limit, read.created_at) == (3, 10, before.created_at), read
+    assert not read.autokill or not read.autokill.time_ms, read
+    # One operation of an edit is wrong, so none of them is done.
+    wrong = web.edit().delete(services=[{"port": 5433}]).set(soft_limit=11)
+    refused = await expect(UnikraftCloudError, wrong.apply())
+    assert "limit" in str(refused), refused
+    assert len((await ukc.services.get(name="web")).services) == 2
+    edit = web.edit().delete(services=[{"port": 5433}], domains=[{"name": "sdk.example.com."}])
+    await edit.set(soft_limit=1, hard_limit=REMOVE).apply()
+    read = await ukc.services.get(name="web")
+    assert [service.port for service in read.services] == [5432], read
+    assert (read.soft_limit, read.hard_limit) == (1, 65535), read
+    missing = ukc.services.get(name="nope").update(hard_limit=1)
+    await expect(NotFoundError, missing)
+
+
 async def paging(ukc):
     for number in range(5):
         port = {**SERVICES[0], "port": 6000 + number}
@@ -69,8 +99,21 @@ async def instances(ukc):
     assert (stopped.state, stopped.previous_state) == ("stopped", "running"), stopped
     started = await ukc.instances.get(uuid=created.uuid).start()
     assert started.state == "running", started
+    one = ukc.instances.get(name="one")
+    waiting = asyncio.create_task(wait(one, state="stopped", timeout_seconds=20))
+    late = await expect(WaitTimeoutError, one.wait(state="stopped", timeout_seconds=1))
+    assert late.state == "running", late
+    assert not waiting.done()
+    await one.stop()
+    assert (await waiting).state == "stopped"
+    metrics = await one.metrics()
+    assert (metrics.uuid, metrics.name) == (created.uuid, "one"), metrics
     await ukc.instances.get(name="one").delete()
     await expect(NotFoundError, ukc.instances.get(name="one"))
+
+
+async def wait(handle, **what):
+    return await handle.wait(**what)
 
 
 async def certificates(ukc):
@@ -112,7 +155,7 @@ async def quotas(ukc):
 
 async def main():
     async with UnikraftCloud(token="tok", base_url=sys.argv[1], trust_env=False) as ukc:
-        for step in (services, paging, instances, quotas, certificates):
+        for step in (services, editing, paging, instances, quotas, certificates):
             await step(ukc)
             print(step.__name__, "done")
         await ukc.services.get(name="web").delete()
