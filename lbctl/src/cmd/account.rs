@@ -122,7 +122,11 @@ pub fn run(command: &Command, client: &Client, format: Format) -> Result<(), Ctl
             }
         }
     };
-    output::print(format, &data.accounts, || table(&data.accounts, format))
+    let shown = || table(&data.accounts, format);
+    match &data.accounts[..] {
+        [account] if !matches!(command, Command::Ls) => output::print(format, account, shown),
+        accounts => output::print(format, &accounts, shown),
+    }
 }
 
 fn table(accounts: &[Account], format: Format) -> String {

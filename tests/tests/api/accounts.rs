@@ -153,9 +153,9 @@ fn certificate(name: &str) -> Value {
 fn an_object_of_another_account_answers_as_one_that_does_not_exist() {
     require_root!();
     let gateway = Strict::start(|_, _| {});
-    let accounts = gateway.ctl(&["account", "create", "a"]);
+    let account = gateway.ctl(&["account", "create", "a"]);
     gateway.ctl(&["account", "create", "b"]);
-    let a_uuid = accounts["accounts"][0]["uuid"].as_str().unwrap().to_owned();
+    let a_uuid = account["uuid"].as_str().unwrap().to_owned();
     let (a, _) = gateway.token(&["--for", "a"]);
     let (b, _) = gateway.token(&["--for", "b"]);
     let group = gateway.done(&a, "POST", "/v1/services", service("secret", 5432));
