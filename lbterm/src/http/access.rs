@@ -164,7 +164,7 @@ struct Line {
     answer: Option<&'static str>,
     bytes: u64,
     duration_us: u64,
-    /// The answer broke off.
+    /// The answer broke off, or the client went before it.
     broken: bool,
 }
 
@@ -223,7 +223,8 @@ impl Record {
                 answer: None,
                 bytes: 0,
                 duration_us: 0,
-                broken: false,
+                // Unless it is finished.
+                broken: true,
             },
         })
     }
@@ -252,8 +253,14 @@ impl Record {
     pub fn finish(mut self: Box<Self>, bytes: u64) {
         self.line.bytes = bytes;
         self.line.broken = self.is_broken;
-        self.line.duration_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.log.send(self.line);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let elapsed = self.began.elapsed().as_micros();
+        self.line.duration_us = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        self.log.send(self.line.clone());
     }
 }
 

@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::hop;
 use super::relay::Relay;
 
 /// How long a client's body waits for an instance's `100 Continue`, which many never send (RFC
@@ -110,7 +111,12 @@ impl Body for RequestBody {
             ready!(gate.poll_open(context));
             uploading.gate = None;
         }
-        let frame = ready!(Pin::new(&mut uploading.incoming).poll_frame(context));
+        let mut frame = ready!(Pin::new(&mut uploading.incoming).poll_frame(context));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            hop::strip_trailers(trailers);
+        }
         let upload = &uploading.upload;
         upload.last_frame.set(Instant::now());
         match &frame {

@@ -27,6 +27,22 @@ pub fn strip_request(headers: &mut HeaderMap) -> Hop {
     strip(headers, true)
 }
 
+/// Removes from a request's trailers what means something in its head only: whoever merges them into
+/// it would believe the client (RFC 9110, section 6.5.1).
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    let means_more = |name: &HeaderName| {
+        is_hop_by_hop(name) || is_end_to_end(name) || name == header::CONTENT_TYPE
+    };
+    let doomed: SmallVec<[HeaderName; 4]> = trailers
+        .keys()
+        .filter(|name| means_more(name))
+        .cloned()
+        .collect();
+    for name in doomed {
+        trailers.remove(name);
+    }
+}
+
 fn strip(headers: &mut HeaderMap, is_request: bool) -> Hop {
     // Most messages have none of these: nothing is allocated for up to four.
     let mut doomed: SmallVec<[HeaderName; 4]> = SmallVec::new();
@@ -229,6 +245,22 @@ mod tests {
         ]);
         strip_response(&mut headers);
         assert_eq!(headers, map(&[("x-forwarded-host", "a")]));
+    }
+
+    #[test]
+    fn trailers_cannot_pose_as_a_head() {
+        let mut trailers = map(&[
+            ("x-forwarded-for", "1.2.3.4"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x_forwarded_proto", "https"),
+            ("host", "b"),
+            ("content-length", "3"),
+            ("transfer-encoding", "chunked"),
+            ("authorization", "x"),
+            ("grpc-status", "0"),
+        ]);
+        strip_trailers(&mut trailers);
+        assert_eq!(trailers, map(&[("grpc-status", "0")]));
     }
 
     #[test]

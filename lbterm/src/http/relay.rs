@@ -95,7 +95,8 @@ impl Drop for Ending {
         if let Some(upload) = &self.upload {
             counters.add(GroupCounter::BytesIn, upload.bytes());
         }
-        if let Some(record) = self.record.take() {
+        if let Some(mut record) = self.record.take() {
+            record.is_broken |= !self.is_over;
             record.finish(self.bytes);
         }
     }

@@ -89,8 +89,8 @@ fn what_was_for_the_neighbour_ends_at_the_gateway() {
 #[test]
 fn trailers_go_both_ways_where_they_are_announced() {
     let (answer, request) = exchange(
-        "POST / HTTP/1.1|Host: a.example|TE: trailers|Trailer: X-Sum|Transfer-Encoding: chunked||\
-         2|hi|0|X-Sum: 7||",
+        "POST / HTTP/1.1|Host: a.example|TE: trailers|Trailer: X-Sum, X-Forwarded-For|Transfer-Encoding: chunked||\
+         2|hi|0|X-Sum: 7|X-Forwarded-For: 1.1.1.1||",
         "HTTP/1.1 200 OK|Transfer-Encoding: chunked|Trailer: X-T||2|ok|0|X-T: 9||",
     );
     assert_eq!(request.trailers.to_lowercase(), "x-sum: 7\r\n");

@@ -1,6 +1,7 @@
 //! HTTP through a real worker on loopback sockets: raw bytes where bytes matter, kept libraries as
 //! clients and instances elsewhere.
 
+mod access;
 mod balancing;
 mod client;
 mod exchange;
