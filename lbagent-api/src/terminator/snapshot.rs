@@ -16,7 +16,8 @@ pub struct Snapshot {
     pub groups: Vec<Group>,
     /// Certificates whose keys the agent has.
     pub certificates: Vec<TerminatorCertificate>,
-    /// For clients that name no server; clients without a name are refused where absent.
+    /// For clients that name no server, which are refused where it is absent, and for groups' host
+    /// names without a certificate.
     pub default_certificate: Option<Uuid>,
     /// Keys of session tickets, the newest first: it makes tickets, the others still open them.
     pub ticket_keys: Vec<TicketKey>,
@@ -107,8 +108,12 @@ pub struct Group {
 pub struct GroupDomain {
     /// In lower case without a trailing dot; a wildcard as `*.example.com`.
     pub name: String,
-    /// The certificate that it is bound to; otherwise the one that fits the name best.
+    /// Its certificate. Without one, it is shown the default: what else there may be for such a name
+    /// can be another account's.
     pub certificate: Option<Uuid>,
+    /// Further certificates that are as good, for clients that cannot use the first kind of key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<Uuid>,
 }
 
 /// A published port.

@@ -12,6 +12,7 @@ fn group(id: u128, names: &[&str], service: Service) -> Group {
     let domain = |name: &&str| GroupDomain {
         name: (*name).to_owned(),
         certificate: None,
+        alternatives: Vec::new(),
     };
     Group {
         uuid: Uuid::from_u128(id),

@@ -1,6 +1,7 @@
-//! Which certificate a client gets: that which the domain is bound to, else one with exactly the
-//! name, else one with the wildcard above it, else the default; among those, ECDSA before RSA if the
-//! client takes it.
+//! Which certificate a client gets. For a group's host name: its own, else the default. For any other
+//! name: one with exactly this name, else one with the wildcard above it, so that a client of HTTP can
+//! be told that nobody is there. Without a name: the default. Where there are several, ECDSA comes
+//! before RSA if the client takes it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,8 +27,8 @@ pub struct Certificates {
     read: HashMap<Uuid, Arc<Read>>,
     /// By the certificates' own names.
     by_name: HostTable<Vec<Arc<Read>>>,
-    /// Domains of groups that use TLS, with the certificate that each is bound to.
-    domains: HostTable<Option<Arc<Read>>>,
+    /// By host name of groups that use TLS: what they have, maybe nothing.
+    domains: HostTable<Vec<Arc<Read>>>,
     default: Option<Arc<Read>>,
 }
 
@@ -96,25 +97,26 @@ impl Certificates {
         for name in &wanted.names {
             let same_name = self.by_name.entry(&canonical_host(name)).or_default();
             same_name.push(Arc::clone(&certificate));
-            // Stable: among those of a kind, the snapshot's order counts.
-            same_name.sort_by_key(|certificate| preference(&certificate.key));
+            sort(same_name);
         }
         self.read.insert(wanted.uuid, certificate);
     }
 
-    /// Notes a group's domains. One that is bound to a certificate which the snapshot lacks, because
-    /// it is still being issued, gets what fits best.
+    /// Notes a group's domains. A certificate that the snapshot lacks is still being issued.
     fn bind(&mut self, group: &Group) {
         let is_tls = |kind| matches!(kind, ServiceKind::Tls | ServiceKind::Https);
         if !group.services.iter().any(|service| is_tls(service.kind)) {
             return;
         }
         for domain in &group.domains {
-            let bound = domain.certificate.and_then(|uuid| self.read.get(&uuid));
-            let bound = bound.map(Arc::clone);
+            let wanted = domain.certificate.iter().chain(&domain.alternatives);
+            let mut own: Vec<_> = wanted
+                .filter_map(|uuid| self.read.get(uuid).map(Arc::clone))
+                .collect();
+            sort(&mut own);
             self.domains
                 .entry(&canonical_host(&domain.name))
-                .or_insert(bound);
+                .or_insert(own);
         }
     }
 
@@ -143,23 +145,12 @@ impl Certificates {
     /// All that could be shown, the best first.
     fn candidates(&self, server_name: Option<&str>) -> impl Iterator<Item = &Arc<CertifiedKey>> {
         let name = server_name.map(canonical_host);
-        let (domain, named) = match &name {
-            Some(name) => (
-                self.domains.lookup(name),
-                self.by_name.lookup_one_label(name),
-            ),
-            None => (None, None),
-        };
-        let bound = domain.and_then(Option::as_ref);
-        // For names that nobody has there is an alert, which says more than a wrong certificate.
-        let default = self
-            .default
-            .iter()
-            .filter(move |_| name.is_none() || domain.is_some());
-        let all = bound
-            .into_iter()
-            .chain(named.into_iter().flatten())
-            .chain(default);
+        let own = name.as_ref().and_then(|name| self.domains.lookup(name));
+        // For a name that nobody has, an alert says more than a certificate of another one.
+        let takes_default = name.is_none() || own.is_some();
+        let named = own.or_else(|| self.by_name.lookup_one_label(name.as_ref()?));
+        let default = self.default.iter().filter(move |_| takes_default);
+        let all = named.into_iter().flatten().chain(default);
         all.map(|certificate| &certificate.key)
     }
 }
@@ -169,6 +160,11 @@ impl ResolvesServerCert for Certificates {
         self.select(hello.server_name(), hello.signature_schemes())
             .map(Arc::clone)
     }
+}
+
+/// Puts the preferred first; among those of a kind, the order stays.
+fn sort(certificates: &mut [Arc<Read>]) {
+    certificates.sort_by_key(|certificate| preference(&certificate.key));
 }
 
 /// Kinds of keys in the order in which they are preferred: the less work first.

@@ -146,6 +146,7 @@ pub fn domain(name: &str) -> GroupDomain {
     GroupDomain {
         name: name.to_owned(),
         certificate: None,
+        alternatives: Vec::new(),
     }
 }
 

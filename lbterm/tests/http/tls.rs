@@ -25,8 +25,10 @@ pub fn encrypt(snapshot: &mut Snapshot) -> Trust {
     for service in snapshot.groups.iter_mut().flat_map(|g| &mut g.services) {
         service.kind = ServiceKind::Https;
     }
+    let uuid = Uuid::new_v4();
+    snapshot.default_certificate = Some(uuid);
     snapshot.certificates = vec![TerminatorCertificate {
-        uuid: Uuid::new_v4(),
+        uuid,
         name: "test".to_owned(),
         names,
         chain: cert.pem(),

@@ -9,15 +9,36 @@ use lbagent_api::terminator::{
 };
 use uuid::Uuid;
 
-/// A snapshot with these groups and certificates, and one key for tickets.
+/// A snapshot with these groups and certificates, and one key for tickets. As the agent does, it gives
+/// each domain that has none the certificates with its name, else those with the wildcard above it.
 pub fn snapshot(
     generation: u64,
     groups: &[Group],
     certificates: &[&TerminatorCertificate],
 ) -> Snapshot {
+    let mut groups = groups.to_vec();
+    for domain in groups.iter_mut().flat_map(|group| &mut group.domains) {
+        let name = domain.name.to_lowercase();
+        let wildcard = name
+            .split_once('.')
+            .map(|(_, parent)| format!("*.{parent}"));
+        let with = |name: &str| {
+            let names = |it: &&&TerminatorCertificate| it.names.iter().any(|its| its == name);
+            let found = certificates.iter().filter(names).map(|it| it.uuid);
+            found.collect::<Vec<_>>()
+        };
+        let mut found = with(&name);
+        if let Some(wildcard) = wildcard.filter(|_| found.is_empty()) {
+            found = with(&wildcard);
+        }
+        if domain.certificate.is_none() && !found.is_empty() {
+            domain.certificate = Some(found.remove(0));
+            domain.alternatives = found;
+        }
+    }
     Snapshot {
         generation,
-        groups: groups.to_vec(),
+        groups,
         certificates: certificates.iter().map(|it| (*it).clone()).collect(),
         ticket_keys: vec![ticket_key(1)],
         ..Snapshot::default()
@@ -67,5 +88,6 @@ pub fn domain(name: &str) -> GroupDomain {
     GroupDomain {
         name: name.to_owned(),
         certificate: None,
+        alternatives: Vec::new(),
     }
 }
