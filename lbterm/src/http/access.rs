@@ -89,7 +89,7 @@ impl AccessLog {
 
     fn send(&self, line: Line) {
         if let Some(items) = self.items.get()
-            && items.try_send(Item::Line(line)).is_err()
+            && items.try_send(Item::Line(Box::new(line))).is_err()
         {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -97,12 +97,8 @@ impl AccessLog {
 }
 
 /// What the thread that writes gets.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are lines, and the queue that holds them is allocated once"
-)]
 enum Item {
-    Line(Line),
+    Line(Box<Line>),
     /// To be answered when everything before it is written.
     Flush(SyncSender<()>),
 }
