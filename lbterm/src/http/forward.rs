@@ -47,55 +47,71 @@ pub struct Exchange {
 /// What the client gets instead of an instance's answer.
 pub type Refused = (Answer, Option<Box<Record>>);
 
+/// A request on its way. It has one place in memory until it is sent: what is moved from future to
+/// future makes each of them larger.
+pub struct Sending {
+    exchange: Exchange,
+    request: Option<Request<RequestBody>>,
+    upload: Option<Rc<Upload>>,
+    replay: Replay,
+}
+
+impl Sending {
+    /// A request as its group's instances get it.
+    pub fn new(mut exchange: Exchange, request: Request<Incoming>) -> Box<Self> {
+        let (mut parts, incoming) = request.into_parts();
+        let (mut body, upload) = RequestBody::new(incoming, exchange.began);
+        prepare(&mut parts, &mut exchange);
+        let admitted = &exchange.admitted;
+        finish_head(&mut parts, &mut body, &admitted.target, &admitted.host);
+        let request = Request::from_parts(parts, body);
+        let replay = Replay::of(&request, upload.is_none());
+        Box::new(Self {
+            exchange,
+            request: Some(request),
+            upload,
+            replay,
+        })
+    }
+}
+
 /// Carries a request to an instance of its group, and its answer back.
 ///
 /// # Errors
 ///
 /// The answer that the client gets instead.
-pub async fn forward(
-    exchange: Exchange,
-    request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Refused> {
-    let Exchange {
-        connection,
-        admitted,
-        began,
-        in_flight,
-        mut record,
-    } = exchange;
-    let (mut parts, incoming) = request.into_parts();
-    let (mut body, upload) = RequestBody::new(incoming, began);
-    prepare(&mut parts, &connection, &admitted, &mut record);
-    let target = &admitted.target;
-    finish_head(&mut parts, &mut body, target, &admitted.host);
-    let request = Request::from_parts(parts, body);
-    match exchange_with_any(&connection, target, request, upload.as_ref()).await {
-        Ok((response, source, lease)) => {
-            let mut ending = Ending::new(lease, record, in_flight);
-            let (mut parts, incoming) = response.into_parts();
-            if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-                // Nobody has asked for that (RFC 9110, section 15.2.2).
-                ending.fail();
-                return Err((Answer::UpstreamFault, ending.record.take()));
-            }
-            clean_answer(&mut parts);
-            ending.answer(parts.status);
-            ending.upload = upload;
-            let body = relay(&connection, incoming, source, ending).await;
-            Ok(Response::from_parts(parts, body))
-        }
-        Err(answer) => Err((answer, record)),
+pub async fn forward(mut sending: Box<Sending>) -> Result<Response<ResponseBody>, Refused> {
+    let result = exchange_with_any(&mut sending).await;
+    let Sending {
+        exchange, upload, ..
+    } = *sending;
+    let (response, source, lease) = match result {
+        Ok(answered) => answered,
+        Err(answer) => return Err((answer, exchange.record)),
+    };
+    let mut ending = Ending::new(lease, exchange.record, exchange.in_flight);
+    let (mut parts, incoming) = response.into_parts();
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody has asked for that (RFC 9110, section 15.2.2).
+        ending.fail();
+        return Err((Answer::UpstreamFault, ending.record.take()));
     }
+    clean_answer(&mut parts);
+    ending.answer(parts.status);
+    ending.upload = upload;
+    let body = relay(&exchange.connection, incoming, source, ending).await;
+    Ok(Response::from_parts(parts, body))
 }
 
 /// What every request has when it leaves the gateway, whatever the instance speaks: no fields that
 /// were for the gateway alone, and those that say where it came from.
-pub fn prepare(
-    parts: &mut request::Parts,
-    connection: &Connection,
-    admitted: &Admitted,
-    record: &mut Option<Box<Record>>,
-) -> Hop {
+pub fn prepare(parts: &mut request::Parts, exchange: &mut Exchange) -> Hop {
+    let Exchange {
+        connection,
+        admitted,
+        record,
+        ..
+    } = exchange;
     let headers = &mut parts.headers;
     let hop = hop::strip_request(headers);
     connection.forwarded.add(headers, admitted.host.clone());
@@ -210,25 +226,20 @@ fn hold_back(parts: &mut request::Parts, body: &mut RequestBody) {
 /// Sends the request to the instance with the least to do, and to another one where that is safe:
 /// nothing was sent, or it may be sent again.
 async fn exchange_with_any(
-    connection: &Connection,
-    target: &Arc<Target>,
-    mut request: Request<RequestBody>,
-    upload: Option<&Rc<Upload>>,
+    sending: &mut Sending,
 ) -> Result<(Response<Incoming>, Upstream, Lease), Answer> {
-    let replay = Replay::of(&request, upload.is_none());
     let mut tried: SmallVec<[Uuid; MAX_TRIES]> = SmallVec::new();
     loop {
-        let lease = select(target, &tried)?;
-        match exchange_with(connection, target, &lease, request, upload, &replay).await {
+        let lease = select(&sending.exchange.admitted.target, &tried)?;
+        match exchange_with(sending, &lease).await {
             Ok((response, source)) => return Ok((response, source, lease)),
             Err(Missed::Answer(answer)) => return Err(answer),
-            Err(Missed::Again(again)) => {
+            Err(Missed::Again) => {
                 tried.push(lease.instance().uuid);
                 if tried.len() == MAX_TRIES {
-                    return Err(unreachable(target));
+                    return Err(unreachable(&sending.exchange.admitted.target));
                 }
-                connection.count(Counter::Retried);
-                request = *again;
+                sending.exchange.connection.count(Counter::Retried);
             }
         }
     }
@@ -264,25 +275,27 @@ enum Missed {
     /// The client is told.
     Answer(Answer),
     /// Another instance may be asked.
-    Again(Box<Request<RequestBody>>),
+    Again,
 }
 
 async fn exchange_with(
-    connection: &Connection,
-    target: &Arc<Target>,
+    sending: &mut Sending,
     lease: &Lease,
-    mut request: Request<RequestBody>,
-    upload: Option<&Rc<Upload>>,
-    replay: &Replay,
 ) -> Result<(Response<Incoming>, Upstream), Missed> {
+    let Exchange {
+        connection,
+        admitted: Admitted { target, .. },
+        ..
+    } = &sending.exchange;
     let pool = &connection.worker.http.pool;
     let patience = Duration::from_millis(target.policy.response_timeout_ms.into());
+    let (request, upload) = (&mut sending.request, sending.upload.as_ref());
     let mut is_fresh = false;
     loop {
         let acquired = upstream::acquire(pool, lease.instance(), target, is_fresh).await;
         let Ok(mut source) = acquired else {
             lease.failed(Instant::now());
-            return Err(Missed::Again(Box::new(request)));
+            return Err(Missed::Again);
         };
         let failure = match source.exchange(request, upload, patience).await {
             Ok(response) => return Ok((response, source)),
@@ -291,31 +304,22 @@ async fn exchange_with(
         // An instance may close a connection at the moment at which it is used again: that is no
         // fault, and a connection of its own shows what is.
         let is_stale = source.is_reused();
-        let again = match failure {
+        match failure {
             Failure::Client => return Err(Missed::Answer(Answer::BodyInvalid)),
-            Failure::Unsent(unsent) => Some(unsent),
-            Failure::Closed => replay.again().map(Box::new),
-            Failure::Malformed => None,
-            Failure::Late => {
-                lease.failed(Instant::now());
-                return Err(Missed::Answer(Answer::UpstreamLate));
-            }
-        };
-        match again {
-            Some(again) if is_stale => {
-                connection.count(Counter::Retried);
-                request = *again;
-                is_fresh = true;
-            }
-            Some(again) => {
-                lease.failed(Instant::now());
-                return Err(Missed::Again(again));
-            }
-            None => {
-                lease.failed(Instant::now());
-                return Err(Missed::Answer(Answer::UpstreamFault));
-            }
+            Failure::Unsent | Failure::Malformed | Failure::Late => {}
+            Failure::Closed => *request = sending.replay.again(),
         }
+        if request.is_some() && is_stale {
+            connection.count(Counter::Retried);
+            is_fresh = true;
+            continue;
+        }
+        lease.failed(Instant::now());
+        return Err(match failure {
+            _ if request.is_some() => Missed::Again,
+            Failure::Late => Missed::Answer(Answer::UpstreamLate),
+            _ => Missed::Answer(Answer::UpstreamFault),
+        });
     }
 }
 

@@ -16,7 +16,7 @@ use lbagent_api::terminator::ServiceKind;
 use super::access::{Beginning, Record};
 use super::answer::{Answer, AnswerForm};
 use super::body::ResponseBody;
-use super::forward::{self, Exchange};
+use super::forward::{self, Exchange, Refused, Sending};
 use super::forwarded::Forwarded;
 use super::pulse::Pulse;
 use super::{authority, redirect, upgrade};
@@ -124,19 +124,20 @@ impl Connection {
         }
     }
 
-    async fn answer(
+    /// Does what needs no waiting, and returns what does.
+    fn begin(
         self: Rc<Self>,
         request: Request<Incoming>,
-        number: u64,
         in_flight: InFlight,
-    ) -> Response<ResponseBody> {
+        number: u64,
+    ) -> Begun {
         let began = Instant::now();
         let form = AnswerForm::of(request.version(), request.headers());
         let (parts, incoming) = request.into_parts();
         let mut record = self.begin_record(&parts, began);
         let admitted = match self.admit(&parts, number) {
             Ok(admitted) => admitted,
-            Err(answer) => return self.refuse(answer, &form, record),
+            Err(answer) => return ready(self.refuse(answer, &form, record)),
         };
         let group = &admitted.target.group;
         group.counters.count(GroupCounter::Requests);
@@ -147,7 +148,7 @@ impl Connection {
                 record.answered(response.status().as_u16(), "redirect");
                 record.finish(0);
             }
-            return response.map(|_: ()| ResponseBody::Own(None));
+            return ready(response.map(|()| ResponseBody::Own(None)));
         }
         let exchange = Exchange {
             connection: Rc::clone(&self),
@@ -157,12 +158,25 @@ impl Connection {
             record,
         };
         let request = Request::from_parts(parts, incoming);
-        let result = if upgrade::is_wanted(&request) {
-            Box::pin(upgrade::upgrade(exchange, request)).await
-        } else {
-            forward::forward(exchange, request).await
-        };
-        result.unwrap_or_else(|(answer, record)| self.refuse(answer, &form, record))
+        if upgrade::is_wanted(&request) {
+            return Box::pin(async move {
+                let result = upgrade::upgrade(exchange, request).await;
+                Ok(self.or_refuse(result, &form))
+            });
+        }
+        let sending = Sending::new(exchange, request);
+        Box::pin(async move {
+            let result = forward::forward(sending).await;
+            Ok(self.or_refuse(result, &form))
+        })
+    }
+
+    fn or_refuse(
+        &self,
+        result: Result<Response<ResponseBody>, Refused>,
+        form: &AnswerForm,
+    ) -> Response<ResponseBody> {
+        result.unwrap_or_else(|(answer, record)| self.refuse(answer, form, record))
     }
 
     fn begin_record(&self, request: &request::Parts, began: Instant) -> Option<Box<Record>> {
@@ -223,19 +237,26 @@ impl Drop for InFlight {
     }
 }
 
+/// An answer to come.
+type Begun = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>>>>;
+
+fn ready(response: Response<ResponseBody>) -> Begun {
+    Box::pin(std::future::ready(Ok(response)))
+}
+
 /// What hyper calls with each request of a connection.
 pub struct Requests(pub Rc<Connection>);
 
 impl hyper::service::Service<Request<Incoming>> for Requests {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+    type Future = Begun;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let connection = Rc::clone(&self.0);
         let number = connection.requests.get();
         connection.requests.set(number + 1);
         let in_flight = InFlight::new(&connection);
-        Box::pin(async move { Ok(connection.answer(request, number, in_flight).await) })
+        connection.begin(request, in_flight, number)
     }
 }

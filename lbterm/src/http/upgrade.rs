@@ -58,19 +58,19 @@ pub fn is_wanted(request: &Request<Incoming>) -> bool {
 ///
 /// The answer that the client gets instead.
 pub async fn upgrade(
-    exchange: Exchange,
+    mut exchange: Exchange,
     mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Refused> {
     let client = hyper::upgrade::on(&mut request);
+    let (mut parts, _) = request.into_parts();
+    let hop = forward::prepare(&mut parts, &mut exchange);
     let Exchange {
         connection,
         admitted,
         in_flight,
-        mut record,
+        record,
         ..
     } = exchange;
-    let (mut parts, _) = request.into_parts();
-    let hop = forward::prepare(&mut parts, &connection, &admitted, &mut record);
     let asked = ask(&mut parts, hop.upgrade);
     forward::origin_form(&mut parts, &admitted.host);
     let target = &admitted.target;

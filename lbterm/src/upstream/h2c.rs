@@ -113,16 +113,19 @@ impl H2c {
 
     pub(super) async fn exchange(
         &mut self,
-        request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
         upload: Option<&Rc<Upload>>,
         patience: Duration,
     ) -> Result<Response<Incoming>, Failure> {
-        let mut answer = pin!(self.sender.try_send_request(request));
+        let Some(sent) = request.take() else {
+            return Err(Failure::Closed);
+        };
+        let mut answer = pin!(self.sender.try_send_request(sent));
         let began = tokio::time::Instant::now();
         let mut timer = Box::pin(tokio::time::sleep_until(began + patience));
         poll_fn(move |context| {
             if let Poll::Ready(result) = answer.as_mut().poll(context) {
-                return Poll::Ready(result.map_err(|error| failure(error, upload)));
+                return Poll::Ready(result.map_err(|error| failure(error, request, upload)));
             }
             poll_timer(&mut timer, began, upload, patience, context)
         })

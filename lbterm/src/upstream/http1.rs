@@ -97,11 +97,14 @@ impl Http1 {
 
     pub(super) async fn exchange(
         &mut self,
-        request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
         upload: Option<&Rc<Upload>>,
         patience: Duration,
     ) -> Result<Response<Incoming>, Failure> {
-        let mut answer = pin!(self.sender.try_send_request(request));
+        let Some(sent) = request.take() else {
+            return Err(Failure::Closed);
+        };
+        let mut answer = pin!(self.sender.try_send_request(sent));
         let (connection, timer) = (&mut self.connection, &mut self.timer);
         let mut began = None;
         let mut is_over = false;
@@ -112,7 +115,7 @@ impl Http1 {
             // Only driving the connection brings an answer, so nobody has to be woken for it.
             let mut silent = Context::from_waker(Waker::noop());
             if let Poll::Ready(result) = answer.as_mut().poll(&mut silent) {
-                return Poll::Ready(result.map_err(|error| failure(error, upload)));
+                return Poll::Ready(result.map_err(|error| failure(error, request, upload)));
             }
             if is_over {
                 // hyper answers before it ends; without an answer there will be none.

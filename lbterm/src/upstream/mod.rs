@@ -27,8 +27,8 @@ pub use pool::Pool;
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum Failure {
-    /// The connection was over before anything of the request was sent: here it is again.
-    Unsent(Box<Request<RequestBody>>),
+    /// The connection was over before anything of the request was sent: it is where it was.
+    Unsent,
     /// The connection ended before the head of an answer.
     Closed,
     /// What came is not the head of an answer.
@@ -57,7 +57,7 @@ impl Upstream {
         }
     }
 
-    /// Sends a request and waits for the head of its answer, from the last byte of the request's
+    /// Takes a request, sends it and waits for the head of its answer, from the last byte of the request's
     /// body on for as long as `patience`.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl Upstream {
     /// [`Failure`]. The connection is of no use after it.
     pub async fn exchange(
         &mut self,
-        request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
         upload: Option<&Rc<Upload>>,
         patience: Duration,
     ) -> Result<Response<Incoming>, Failure> {
@@ -134,18 +134,20 @@ async fn connect_h2c(
     Ok(Upstream::H2c(pool.keep(address, connection)))
 }
 
-/// What a failed exchange means.
+/// What a failed exchange means. A request that was not sent is put back.
 fn failure(
-    error: hyper::client::conn::TrySendError<Request<RequestBody>>,
+    mut error: hyper::client::conn::TrySendError<Request<RequestBody>>,
+    request: &mut Option<Request<RequestBody>>,
     upload: Option<&Rc<Upload>>,
 ) -> Failure {
-    let mut error = error;
+    *request = error.take_message();
     if upload.is_some_and(|upload| upload.has_failed()) {
-        return Failure::Client;
-    }
-    match error.take_message() {
-        Some(request) => Failure::Unsent(Box::new(request)),
-        None if error.error().is_parse() => Failure::Malformed,
-        None => Failure::Closed,
+        Failure::Client
+    } else if request.is_some() {
+        Failure::Unsent
+    } else if error.error().is_parse() {
+        Failure::Malformed
+    } else {
+        Failure::Closed
     }
 }

@@ -1,6 +1,7 @@
 //! Instances and clients that do not end what they began.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::time::Duration;
 
 use super::client::Client;
@@ -119,7 +120,9 @@ fn an_answer_is_not_lost_to_a_client_that_sends_on() {
         read_block(&mut stream);
         let answer =
             b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig";
-        let _ = stream.get_mut().write_all(answer);
+        stream.get_mut().write_all(answer).unwrap();
+        stream.get_mut().shutdown(Shutdown::Write).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
     });
     let gateway = Gateway::new(&[refusing]);
     for head in [
