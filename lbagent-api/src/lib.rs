@@ -15,6 +15,7 @@
 pub mod access;
 pub mod certificate;
 pub mod dialect_2024;
+pub mod domain;
 pub mod envelope;
 pub mod error_code;
 pub mod events;

@@ -50,6 +50,7 @@ pub struct GroupPolicy {
     pub health: HealthPolicy,
     /// VIPs to publish on; all when empty. A service's own `ip` is one of these.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub vips: BTreeSet<IpAddr>,
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::certificate::CertificateState;
+pub use crate::domain::{Domain, DomainCertificate};
 use crate::envelope::Reference;
 use crate::error_code::ErrorCode;
 use crate::request::{ContractError, SelectorSpec};
@@ -148,30 +148,6 @@ pub struct Service {
     /// What terminates the connection, in this order and without repeats; empty for raw ports.
     #[serde(default)]
     pub handlers: Vec<Handler>,
-}
-
-/// A domain name in an answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Domain {
-    /// Fully qualified, without the trailing dot.
-    pub fqdn: String,
-    /// The certificate that it is served with: the one that was asked for, or the best one of the
-    /// account that is for this name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<DomainCertificate>,
-}
-
-/// The certificate of a domain in an answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct DomainCertificate {
-    /// Identity.
-    pub uuid: Uuid,
-    /// Unique name.
-    pub name: String,
-    /// Whether it can be used.
-    pub state: CertificateState,
 }
 
 /// A connection handler. Official clients know no others.

@@ -9,6 +9,7 @@
 
 mod access;
 mod certificate;
+mod query;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,50 +18,16 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::error_code::ErrorCode;
 use crate::policy::{GroupPolicy, InstancePolicy};
-use crate::request::{ContractError, SelectorSpec};
+use crate::request::SelectorSpec;
 use crate::service_group::{Autokill, Service};
 
 pub use access::{StateAccount, StateToken};
 pub use certificate::StateCertificate;
+pub use query::ExportQuery;
 
 /// Version of the document's format.
 pub const FORMAT: u32 = 1;
-
-/// What a client of `GET /v1/x/state` asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ExportQuery {
-    /// Whether certificates come with their private keys (`private_keys=true`).
-    pub private_keys: bool,
-}
-
-impl ExportQuery {
-    /// Reads the pairs of a query string, already percent-decoded.
-    pub fn parse<'a>(
-        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
-    ) -> Result<Self, ContractError> {
-        let mut query = Self::default();
-        for (key, value) in pairs {
-            query.private_keys = match (key, value) {
-                ("private_keys", "true") => true,
-                ("private_keys", "false") => false,
-                ("private_keys", _) => {
-                    return Err(ContractError::invalid(format!(
-                        "Invalid value '{value}' of 'private_keys': expected true or false"
-                    )));
-                }
-                _ => {
-                    return Err(ContractError::new(
-                        ErrorCode::UnknownMember,
-                        format!("Unknown query parameter '{key}'"),
-                    ));
-                }
-            };
-        }
-        Ok(query)
-    }
-}
 
 /// `data` of `GET /v1/x/state`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
