@@ -38,6 +38,7 @@ pub mod service_group;
 pub mod state;
 pub mod status;
 pub mod terminator;
+pub mod terminators;
 pub mod trace;
 
 pub use envelope::{Envelope, Item, ItemError, ResponseStatus};
@@ -68,6 +69,9 @@ pub mod paths {
     pub const STATUS: &str = "/v1/x/status";
     /// Extension: VIPs and backends as the data plane has them, [`crate::status::Table`].
     pub const TABLE: &str = "/v1/x/table";
+    /// Extension: who takes connections to ports with handlers, [`crate::terminators`]; `/{id}/drain`
+    /// and `/{id}/upgrade` below it act on one, `/ca` is the development gateway's authority.
+    pub const TERMINATORS: &str = "/v1/x/terminators";
     /// Extension: packets by reason, [`crate::status::Counters`].
     pub const COUNTERS: &str = "/v1/x/counters";
     /// Extension: why a flow goes where it goes, [`crate::trace::Trace`].

@@ -1,8 +1,8 @@
 //! `GET /v1/instances/metrics` and `/v1/instances/{uuid}/metrics`: what the data plane counted, as
 //! JSON or, for whoever does not ask for JSON, as Prometheus text.
 //!
-//! What is only known where connections end has no member here: how many are open (`nconns`), how
-//! many requests are under way (`nreqs`) or wait (`nqueued`), and what a machine uses.
+//! What nobody here knows has no member: how many connections are open (`nconns`), how many requests
+//! wait (`nqueued`), and what a machine uses.
 
 use std::fmt::Write;
 
@@ -31,6 +31,10 @@ pub struct InstanceMetrics {
     pub tx_packets: u64,
     /// Connections and UDP flows that were given to it.
     pub ntotal: u64,
+    /// Requests, and connections of `tls` alone, that are under way through a terminator; absent where
+    /// none has told of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nreqs: Option<u64>,
 }
 
 impl InstanceState {
@@ -53,7 +57,7 @@ impl InstanceState {
 /// The metrics in Prometheus' text format, version 0.0.4.
 pub fn prometheus_text(instances: &[InstanceMetrics]) -> String {
     type Read = fn(&InstanceMetrics) -> Option<u64>;
-    let families: [(&str, &str, &str, Read); 6] = [
+    let families: [(&str, &str, &str, Read); 7] = [
         (
             "instance_state",
             "gauge",
@@ -65,6 +69,12 @@ pub fn prometheus_text(instances: &[InstanceMetrics]) -> String {
             "counter",
             "Connections and UDP flows given to the instance",
             |instance| Some(instance.ntotal),
+        ),
+        (
+            "instance_nreqs",
+            "gauge",
+            "Requests under way through the terminator",
+            |instance| instance.nreqs,
         ),
         (
             "instance_rx_bytes",
@@ -120,6 +130,7 @@ mod tests {
             tx_bytes: 3,
             tx_packets: 4,
             ntotal: 5,
+            nreqs: Some(6),
         };
         let text = prometheus_text(&[instance]);
         let uuid = Uuid::nil();
@@ -127,6 +138,7 @@ mod tests {
             format!("instance_state{{instance_uuid=\"{uuid}\"}} 3"),
             format!("instance_rx_bytes{{instance_uuid=\"{uuid}\"}} 1"),
             format!("instance_ntotal{{instance_uuid=\"{uuid}\"}} 5"),
+            format!("instance_nreqs{{instance_uuid=\"{uuid}\"}} 6"),
             "# TYPE instance_tx_packets counter".to_owned(),
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

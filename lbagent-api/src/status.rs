@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::instance::InstanceState;
 use crate::policy::GroupPolicy;
 use crate::service_group::{Protocol, Service};
+use crate::terminators::Terminator;
 
 /// `data` of `GET /v1/x/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,9 @@ pub struct AgentStatus {
     /// Fill of the maps that can run full.
     #[serde(default)]
     pub maps: Vec<MapStatus>,
+    /// Who takes connections to ports with handlers.
+    #[serde(default)]
+    pub terminators: Vec<Terminator>,
     /// What is not as it should be, or may soon not be; empty when all is well.
     pub conditions: Vec<Condition>,
 }
@@ -210,6 +214,8 @@ pub enum ObjectKind {
     ServiceGroup,
     /// An instance.
     Instance,
+    /// A certificate.
+    Certificate,
     /// A map.
     Map,
 }

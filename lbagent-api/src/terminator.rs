@@ -110,6 +110,7 @@ pub struct Listeners {
 
 /// Family of a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ListenerFamily {
     /// `AF_INET`.
@@ -130,6 +131,7 @@ pub struct Verdict {
 
 /// An object that a terminator cannot serve as the snapshot wants it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Fault {
     /// Which object.
     pub object: FaultyObject,
@@ -139,6 +141,7 @@ pub struct Fault {
 
 /// The object of a [`Fault`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", content = "uuid", rename_all = "snake_case")]
 pub enum FaultyObject {
     /// The snapshot as a whole.

@@ -28,6 +28,7 @@ mod quic;
 mod returns;
 mod settings;
 mod source;
+mod steer;
 mod vip;
 
 pub use addr::{Addr, Port, Protocol};
@@ -45,9 +46,10 @@ pub use quic::{MAX_SERVER_ID, QuicServerKey};
 pub use returns::{ReturnEntry, ReturnKey};
 pub use settings::Settings;
 pub use source::{SourceEntry, SourceKey};
+pub use steer::{Steered, TERMINATOR_V4, TERMINATOR_V6};
 pub use vip::{VipEntry, VipKey};
 
 /// Version of every layout in this crate. Raised by any change of a key, a value, a map's name
 /// or the meaning of a field, together with that map's row in `layouts.rs`. An agent makes maps of
 /// its own beside pinned ones of another version, and loads objects of its own version only.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

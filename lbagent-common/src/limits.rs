@@ -40,11 +40,16 @@ pub const ANSWERS: &str = "ANSWERS";
 pub const EVENTS: &str = "EVENTS";
 /// Each CPU's event under way ([`crate::EventDraft`], PERCPU_ARRAY of one).
 pub const EVENT_DRAFTS: &str = "EVENT_DRAFTS";
+/// Listening sockets that connections to terminated ports are steered to (SOCKMAP, by
+/// [`crate::TERMINATOR_V4`] and [`crate::TERMINATOR_V6`]).
+pub const TERMINATORS: &str = "TERMINATORS";
+/// Connections to terminated ports by [`crate::Steered`] (`u64`, PERCPU_ARRAY).
+pub const STEER_COUNTERS: &str = "STEER_COUNTERS";
 /// One [`crate::Settings`] (ARRAY).
 pub const SETTINGS: &str = "SETTINGS";
 
 /// Every map, in the order in which an operator would read them.
-pub const ALL_MAPS: [&str; 19] = [
+pub const ALL_MAPS: [&str; 21] = [
     SETTINGS,
     VIPS,
     SLOTS,
@@ -64,15 +69,21 @@ pub const ALL_MAPS: [&str; 19] = [
     ANSWERS,
     EVENTS,
     EVENT_DRAFTS,
+    TERMINATORS,
+    STEER_COUNTERS,
 ];
 
 /// XDP program on the client-facing interface.
 pub const PROGRAM_INGRESS: &str = "lb_ingress";
 /// TC program on the ingress of backend-facing interfaces.
 pub const PROGRAM_RETURN: &str = "lb_return";
+/// Socket lookup program of the network namespace.
+pub const PROGRAM_STEER: &str = "lb_steer";
 
 /// Default number of VIP entries and of VIP ids.
 pub const MAX_VIPS: u32 = 4096;
+/// Entries of `TERMINATORS`: one for each family.
+pub const MAX_TERMINATORS: u32 = 2;
 /// Default number of slots, over all tables: 8 bytes each.
 pub const MAX_SLOTS: u32 = 1 << 20;
 /// Default number of backend ids, 0 included.

@@ -34,8 +34,11 @@ pub struct Settings {
     pub sample_until: u32,
     /// Bits by [`crate::Outcome`] index: which of the sampled packets are told.
     pub sample_outcomes: u64,
+    /// What happens to a connection to a terminated port while no terminator is registered: one of the
+    /// `UNSTEERED_*` constants.
+    pub unsteered: u32,
     #[doc(hidden)]
-    pub pad_end: [u32; 2],
+    pub pad_end: u32,
 }
 
 impl Settings {
@@ -43,4 +46,8 @@ impl Settings {
     pub const UNPUBLISHED_PASS: u32 = 0;
     /// Drop and count.
     pub const UNPUBLISHED_DROP: u32 = 1;
+    /// The client gets a reset.
+    pub const UNSTEERED_RESET: u32 = 0;
+    /// Whatever is bound to the port on the host gets it.
+    pub const UNSTEERED_PASS: u32 = 1;
 }

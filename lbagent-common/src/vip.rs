@@ -103,4 +103,30 @@ impl VipEntry {
     pub const FLAG_TRACK_RETURN: u32 = 1;
     /// `SOURCES` has rules for [`policy_id`](Self::policy_id).
     pub const FLAG_SOURCES: u32 = 2;
+
+    /// A port of the terminator. It is no one group's: many may share it, told apart by host name.
+    pub const TERMINATED: Self = Self {
+        vip_id: 0,
+        table_offset: 0,
+        table_len: 0,
+        previous_offset: 0,
+        previous_len: 0,
+        destination_port: Port::new(0),
+        disposition: Self::DISPOSITION_TERMINATE,
+        forwarding_mode: 0,
+        flags: 0,
+        service_group: [0; 16],
+        policy_id: 0,
+        changed_at: 0,
+        group_tag: 0,
+        quic_server_id_len: 0,
+        quic_config_rotation: 0,
+        pad: [0; 6],
+    };
+
+    /// Whether packets go up to the terminator.
+    #[inline(always)]
+    pub const fn is_terminated(&self) -> bool {
+        self.disposition == Self::DISPOSITION_TERMINATE
+    }
 }

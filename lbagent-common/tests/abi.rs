@@ -51,7 +51,7 @@ fn layouts_are_fixed() {
     layout!(Settings, size 64, align 8, hash_seed at 0, abi_version at 8, unpublished at 12,
         udp_idle_ticks at 16, source_port_first at 20, source_port_count at 22,
         next_hops_until at 24, conn_mask at 28, answers_per_tick at 32, sample_shift at 36,
-        conn_idle_ticks at 40, sample_until at 44, sample_outcomes at 48);
+        conn_idle_ticks at 40, sample_until at 44, sample_outcomes at 48, unsteered at 56);
     layout!(FlowEvent, size 72, align 8, time_ns at 0, source at 8, destination at 24,
         source_port at 40, destination_port at 42, outcome at 44, bytes at 48, ifindex at 52,
         vip_id at 56, backend_id at 60, protocol at 64);
@@ -112,6 +112,17 @@ fn outcomes_are_dense_and_named_once() {
         assert!(labels.insert(outcome.label()), "{} twice", outcome.label());
     }
     assert_eq!(Outcome::from_index(Outcome::COUNT), None);
+}
+
+#[test]
+fn ends_of_steering_are_dense_and_named_once() {
+    let labels: std::collections::BTreeSet<_> = Steered::ALL.map(Steered::label).into();
+    assert_eq!(labels.len(), Steered::ALL.len());
+    for (index, end) in Steered::ALL.into_iter().enumerate() {
+        assert_eq!(end as usize, index);
+    }
+    assert_eq!([TERMINATOR_V4, TERMINATOR_V6], [0, 1]);
+    assert_eq!(limits::MAX_TERMINATORS, 2);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Per-CPU counters of outcomes, VIPs and backends.
 
-use lbagent_common::{BackendId, Outcome, Settings};
+use lbagent_common::{BackendId, Outcome, Settings, Steered};
 
 use crate::{events, maps};
 
@@ -32,4 +32,10 @@ pub fn returned(vip_id: u32, backend: BackendId, bytes: u32) {
     };
     maps::count_vip(vip_id, add);
     maps::count_backend(backend, add);
+}
+
+/// Counts a connection to a terminated port.
+#[inline(always)]
+pub fn steered(end: Steered) {
+    maps::count_steered(end);
 }

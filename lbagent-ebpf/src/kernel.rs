@@ -1,5 +1,7 @@
 //! The kernel's helpers, typed. One of the places that may hold `unsafe`.
 
+use core::ptr;
+
 use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
     BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_FIB_LKUP_RET_FRAG_NEEDED,
@@ -11,9 +13,9 @@ use aya_ebpf::helpers::generated::{
     bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_vlan_pop,
     bpf_skb_vlan_push, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
 };
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::programs::{SkLookupContext, TcContext, XdpContext};
 use lbagent_common::checksum::Difference;
-use lbagent_common::{Addr, BackendEntry};
+use lbagent_common::{Addr, BackendEntry, Port, Protocol, VipKey};
 
 use crate::apart::Scalar;
 use crate::outcome::Egress;
@@ -342,4 +344,37 @@ pub fn pop_vlan(ctx: &TcContext) -> bool {
 pub fn push_vlan(ctx: &TcContext, ethertype: u16, tag: u16) -> bool {
     // SAFETY: as in `move_start`.
     (unsafe { bpf_skb_vlan_push(ctx.skb.skb, ethertype, tag) }) == 0
+}
+
+/// Where a TCP connection goes for which the kernel looks for a socket; `None` for other protocols.
+#[inline(always)]
+pub fn dialled(ctx: &SkLookupContext) -> Option<VipKey> {
+    let lookup = ctx.lookup;
+    // SAFETY: the kernel hands the program a context of this type, alive while it runs; members of
+    // the other family read as zeros. Volatile, each member at a place of its own: the verifier
+    // refuses loads that the compiler would join.
+    let (protocol, family, v4, v6, port) = unsafe {
+        let words = &raw const (*lookup).local_ip6;
+        (
+            ptr::read_volatile(&raw const (*lookup).protocol),
+            ptr::read_volatile(&raw const (*lookup).family),
+            ptr::read_volatile(&raw const (*lookup).local_ip4),
+            [
+                ptr::read_volatile(&raw const (*words)[0]),
+                ptr::read_volatile(&raw const (*words)[1]),
+                ptr::read_volatile(&raw const (*words)[2]),
+                ptr::read_volatile(&raw const (*words)[3]),
+            ],
+            ptr::read_volatile(&raw const (*lookup).local_port),
+        )
+    };
+    if protocol != u32::from(Protocol::TCP.0) {
+        return None;
+    }
+    let addr = if family == u32::from(AF_INET) {
+        Addr::from_wire_v4(v4)
+    } else {
+        Addr::from_wire(v6)
+    };
+    Some(VipKey::new(addr, Port::new(port as u16), Protocol::TCP))
 }

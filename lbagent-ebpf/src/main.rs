@@ -3,6 +3,8 @@
 //! * `lb_ingress` (XDP, client-facing interfaces): clients' packets to VIPs go to backends.
 //! * `lb_return` (TC ingress, backend-facing interfaces): backends' replies go back to clients,
 //!   and packets to VIPs that start on the backend side are balanced too.
+//! * `lb_steer` (socket lookup, network namespace): connections to terminated ports go to the
+//!   terminator's listening socket.
 //!
 //! Read `pipeline.rs` next.
 
@@ -31,12 +33,13 @@ mod policy;
 mod quic;
 mod restore;
 mod sources;
+mod steer;
 mod vip;
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
-use aya_ebpf::macros::{classifier, xdp};
-use aya_ebpf::programs::{TcContext, XdpContext};
-use lbagent_common::Outcome;
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, sk_action, xdp_action};
+use aya_ebpf::macros::{classifier, sk_lookup, xdp};
+use aya_ebpf::programs::{SkLookupContext, TcContext, XdpContext};
+use lbagent_common::{Outcome, Steered};
 
 use crate::outcome::{Egress, Stop};
 use crate::packet::{Context, Tags};
@@ -123,6 +126,21 @@ pub fn lb_return(ctx: TcContext) -> i32 {
     }
     counters::outcome(outcome, bytes);
     events::ended(settings, outcome, action as u32) as i32
+}
+
+/// A connection for which the kernel looks for a listening socket.
+#[sk_lookup]
+pub fn lb_steer(ctx: SkLookupContext) -> u32 {
+    let Some(end) = steer::steer(&ctx) else {
+        return sk_action::SK_PASS;
+    };
+    counters::steered(end);
+    match end {
+        // Without a socket the kernel looks for one as if there were no program.
+        Steered::ToTerminator | Steered::MissedPassed | Steered::Refused => sk_action::SK_PASS,
+        // Found nothing, says the kernel then, and answers with a reset.
+        Steered::MissedReset => sk_action::SK_DROP,
+    }
 }
 
 /// The kernel reads the licence to decide which helpers the programs may call.

@@ -5,12 +5,13 @@ use core::ptr;
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockMap};
+use aya_ebpf::programs::SkLookupContext;
 use lbagent_common::{
     AnswerBudget, BackendEntry, BackendId, ConnBucket, ConnEntry, EventDraft, FlowEvent,
     FragmentEntry, FragmentKey, HeldFragment, NatFlowEntry, NatFlowKey, Outcome, PacketCounter,
-    QuicServerKey, ReturnEntry, ReturnKey, Settings, Slot, SourceEntry, SourceKey, TrafficCounter,
-    VipEntry, VipKey, limits,
+    QuicServerKey, ReturnEntry, ReturnKey, Settings, Slot, SourceEntry, SourceKey, Steered,
+    TrafficCounter, VipEntry, VipKey, limits,
 };
 
 use crate::icmp::Work;
@@ -64,6 +65,10 @@ static VIP_COUNTERS: PerCpuArray<TrafficCounter> =
 #[map]
 static BACKEND_COUNTERS: PerCpuArray<TrafficCounter> =
     PerCpuArray::with_max_entries(limits::MAX_BACKENDS, 0);
+#[map]
+static TERMINATORS: SockMap = SockMap::with_max_entries(limits::MAX_TERMINATORS, 0);
+#[map]
+static STEER_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Steered::COUNT, 0);
 /// Not pinned: what the ICMP stages note lives no longer than a packet.
 #[map]
 static ICMP_WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
@@ -353,4 +358,23 @@ pub fn put_event(event: &FlowEvent) -> bool {
     EVENTS
         .output::<FlowEvent>(event, u64::from(BPF_RB_NO_WAKEUP))
         .is_ok()
+}
+
+/// What [`assign_terminator`] says while no socket is registered: `-ENOENT`.
+pub const NO_TERMINATOR: i32 = -2;
+
+/// Gives a connection to the terminator's socket at an index. Where that is one of a reuseport group,
+/// the kernel chooses within the group.
+#[inline(always)]
+pub fn assign_terminator(ctx: &SkLookupContext, index: u32) -> Result<(), i32> {
+    TERMINATORS.redirect_sk_lookup(ctx, index, 0)
+}
+
+/// Counts a connection to a terminated port.
+#[inline(always)]
+pub fn count_steered(end: Steered) {
+    if let Some(counter) = STEER_COUNTERS.get_ptr_mut(end as u32) {
+        // SAFETY: as in `count_outcome`.
+        unsafe { *counter += 1 };
+    }
 }

@@ -6,6 +6,8 @@
 //! | empty groups | desired state, clock | desired state: groups whose `autokill` time is over go |
 //! | reconciler | desired state, verdicts, host's network, data plane | data plane, its result (watch channel) |
 //! | health, a thread | desired state, answers of instances | verdicts (watch channel) |
+//! | terminators, one a connection | a terminator's words, snapshots | which sockets connections are steered to; its view (watch channel) |
+//! | snapshots | desired state, verdicts | what terminators serve (watch channel) |
 //! | network | kernel's notifications | wakes the reconciler |
 //! | fragments | fragments that wait for the first one of their datagram | sends them on |
 //! | monitor | sampled packets of the data plane, while somebody watches | which packets are sampled |
@@ -39,9 +41,10 @@ use crate::desired::{Desired, DesiredError, Digest, TokenError};
 use crate::fragments;
 use crate::health::{self, HealthHandle};
 use crate::monitor::{Monitor, MonitorHandle};
-use crate::plan::GatewaySettings;
+use crate::plan::{GatewaySettings, Health, TerminatorView};
 use crate::reconcile::{FillError, Reconciler, ReconcilerHandle, Timing, fill};
 use crate::store::StoreError;
+use crate::terminator::{self, TerminatorHandle};
 use lock::Lock;
 
 pub use offline::Offline;
@@ -114,8 +117,8 @@ pub enum AgentError {
     /// The maps of an upgraded data plane could not be filled, so it was not attached.
     #[error(transparent)]
     Fill(#[from] FillError),
-    /// The API cannot listen.
-    #[error("the API cannot listen on {address}")]
+    /// The API, or the socket of terminators, cannot listen.
+    #[error("cannot listen on {address}")]
     Listen {
         /// Address or path.
         address: String,
@@ -229,15 +232,18 @@ async fn serve(
     let checks = (carried, stopped.clone());
     let (health, verdicts) = health::start(desired.subscribe(), gateway.clone(), checks)
         .map_err(cannot("start the health checks"))?;
+    let (view, terminators) = watch::channel(TerminatorView::default());
     let (reconciler, handle) = Reconciler::new(
         Box::new(dataplane),
         gateway.clone(),
         desired.subscribe(),
-        verdicts,
+        verdicts.clone(),
+        terminators,
         Timing::default(),
     )
     .map_err(cannot("start the data plane's thread"))?;
     let reconciling = tokio::spawn(reconciler.run());
+    let terminator = start_terminators(&config, &gateway, &desired, verdicts, (&handle, view))?;
     let waking = tokio::spawn(wake::on_changes(changes, handle.clone()));
     let draining = tokio::spawn(deadlines::end_drains(Arc::clone(&desired)));
     let emptying = tokio::spawn(deadlines::delete_empty_groups(Arc::clone(&desired)));
@@ -248,7 +254,7 @@ async fn serve(
         &config,
         gateway,
         desired,
-        (handle, monitor, fragments, health),
+        (handle, monitor, fragments, health, terminator),
         (interfaces, object),
         stopped,
     )?;
@@ -259,6 +265,31 @@ async fn serve(
         task.abort();
     }
     served
+}
+
+fn start_terminators(
+    config: &Config,
+    gateway: &GatewaySettings,
+    desired: &Arc<Desired>,
+    health: watch::Receiver<Health>,
+    (reconciler, view): (&ReconcilerHandle, watch::Sender<TerminatorView>),
+) -> Result<TerminatorHandle, AgentError> {
+    let inputs = terminator::Inputs {
+        config: &config.terminator,
+        state_dir: &config.state_dir,
+        metro_domain: &config.api.metro_domain,
+        gateway,
+        desired,
+        health,
+        reconciler,
+        view,
+    };
+    let socket = config.terminator.socket.as_ref();
+    let address = || socket.map_or_else(String::new, |path| path.display().to_string());
+    terminator::start(inputs).map_err(|source| AgentError::Listen {
+        address: address(),
+        source,
+    })
 }
 
 /// One line that says what runs here. How each program came to be attached is logged by the data
@@ -288,13 +319,14 @@ type Handles = (
     MonitorHandle,
     Arc<fragments::Counters>,
     HealthHandle,
+    TerminatorHandle,
 );
 
 fn api_context(
     config: &Config,
     gateway: GatewaySettings,
     desired: Arc<Desired>,
-    (reconciler, monitor, fragments, health): Handles,
+    (reconciler, monitor, fragments, health, terminator): Handles,
     (interfaces, object): (watch::Receiver<Vec<InterfaceStatus>>, Option<ObjectStatus>),
     stopped: watch::Receiver<bool>,
 ) -> Result<api::Context, AgentError> {
@@ -319,6 +351,7 @@ fn api_context(
         monitor,
         fragments,
         health,
+        terminator,
         interfaces,
         object,
         subscribers: Arc::new(Semaphore::new(api::MAX_SUBSCRIBERS)),

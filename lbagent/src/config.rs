@@ -6,6 +6,7 @@ mod api;
 mod reader;
 mod reserved;
 mod settings;
+mod terminator;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::dataplane::{Capacity, OpenOptions, VipMode, XdpMode};
-use crate::plan::{GatewaySettings, UnpublishedPorts};
+use crate::plan::{GatewaySettings, UnpublishedPorts, WithoutTerminator};
 
 pub use settings::Overrides;
 pub(crate) use validate::unusable_address;
@@ -48,6 +49,8 @@ pub struct Config {
     pub bpf_object: Option<PathBuf>,
     /// The REST server.
     pub api: ApiConfig,
+    /// Who takes connections to ports with handlers.
+    pub terminator: TerminatorConfig,
     /// Map capacities.
     pub limits: Capacity,
     /// Key of the flow hash; the store holds a random one when absent.
@@ -83,6 +86,21 @@ pub struct ApiConfig {
     pub reserved_names: BTreeSet<String>,
     /// Domain below which the operator's name servers know instances by their names.
     pub private_domain: Option<String>,
+}
+
+/// Who takes connections to ports with handlers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TerminatorConfig {
+    /// Unix socket where terminators come to.
+    pub socket: Option<PathBuf>,
+    /// May come there, beside root and the agent's own user.
+    pub user: Option<u32>,
+    /// What becomes of such connections while no terminator is registered.
+    pub missing: WithoutTerminator,
+    /// How long the predecessor of a terminator may take to finish what it has.
+    pub drain: Duration,
+    /// Whether this gateway signs a wildcard certificate for its metro domain itself.
+    pub development_ca: bool,
 }
 
 /// Files in PEM form.
@@ -146,6 +164,7 @@ impl Config {
             settle_after: self.settle_after,
             source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
             source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+            without_terminator: self.terminator.missing,
             answers_per_second: self.answers_per_second,
         }
     }

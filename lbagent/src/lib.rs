@@ -19,3 +19,4 @@ pub mod reconcile;
 pub mod replay;
 pub mod status;
 pub mod store;
+pub mod terminator;

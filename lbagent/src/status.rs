@@ -5,6 +5,8 @@ use lbagent_api::status::{
     ObjectKind, ProgramsInfo, Severity,
 };
 
+use lbagent_api::terminators::Terminator;
+
 use crate::dataplane::{self, AttachedMode, Hook};
 use crate::desired::{DesiredState, InstanceState};
 use crate::observe;
@@ -25,6 +27,8 @@ pub struct Inputs<'a> {
     pub interfaces: &'a [dataplane::InterfaceStatus],
     /// Which programs they are.
     pub object: Option<&'a dataplane::ObjectStatus>,
+    /// Who takes connections to ports with handlers.
+    pub terminators: Vec<Terminator>,
     /// What the data plane holds now, or why that is not known.
     pub observation: Result<&'a Observation, &'a ObserveError>,
 }
@@ -38,6 +42,7 @@ pub fn agent_status(inputs: &Inputs<'_>) -> AgentStatus {
         result,
         interfaces,
         object,
+        terminators,
         observation,
     } = inputs;
     let found = result.conditions.iter();
@@ -66,6 +71,7 @@ pub fn agent_status(inputs: &Inputs<'_>) -> AgentStatus {
         maps: observation
             .map(|observed| observe::maps(&observed.actual))
             .unwrap_or_default(),
+        terminators: terminators.clone(),
         conditions,
     }
 }

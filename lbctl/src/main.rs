@@ -112,6 +112,9 @@ enum Command {
     Status(cmd::status::Arguments),
     /// What the health checks have found: lbctl health [SERVICE]
     Health(cmd::health::Arguments),
+    /// Who takes connections to ports with handlers
+    #[command(subcommand)]
+    Terminator(cmd::terminator::Command),
     /// Packets by the reason that they ended with
     Counters(cmd::counters::Arguments),
     /// Why a flow goes where it goes: lbctl trace tcp 203.0.113.7:40000 192.0.2.10:443
@@ -209,6 +212,7 @@ fn dispatch(command: &Command, client: &Client, format: Format) -> Result<(), Ct
         Command::Show(arguments) => cmd::show::run(arguments, client, format),
         Command::Status(arguments) => cmd::status::run(arguments, client, format),
         Command::Health(arguments) => cmd::health::run(arguments, client, format),
+        Command::Terminator(command) => cmd::terminator::run(command, client, format),
         Command::Counters(arguments) => cmd::counters::run(arguments, client, format),
         Command::Trace(arguments) => cmd::trace::run(arguments, client, format),
         Command::Monitor(arguments) => cmd::monitor::run(arguments, client, format),

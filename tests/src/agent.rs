@@ -54,6 +54,9 @@ pub struct Config {
     /// Members of `[api]`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub api: BTreeMap<&'static str, toml::Value>,
+    /// Members of `[terminator]`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub terminator: BTreeMap<&'static str, toml::Value>,
     /// Members of `[flow]`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub flow: BTreeMap<&'static str, u32>,
@@ -82,6 +85,7 @@ impl Config {
             unpublished_ports: None,
             // Tests of the data plane have nobody to keep out.
             api: [("loopback_without_token", true.into())].into(),
+            terminator: BTreeMap::new(),
             flow: BTreeMap::new(),
             answers: BTreeMap::new(),
             limits: [

@@ -30,6 +30,7 @@ pub mod skip;
 pub mod slowness;
 pub mod store_load;
 pub mod syscalls;
+pub mod terminator;
 pub mod topology;
 pub mod transfer;
 pub mod tunnel;

@@ -14,8 +14,8 @@ use lbagent::desired::{
     InstanceState, Service, ServiceGroup, Transport,
 };
 use lbagent::plan::{
-    GatewaySettings, Health, IdCursor, Plan, PlanInput, UnpublishedPorts, backend_addresses, plan,
-    settle,
+    GatewaySettings, Health, IdCursor, Plan, PlanInput, Terminator, UnpublishedPorts,
+    WithoutTerminator, backend_addresses, plan, settle,
 };
 use lbagent_common::{BackendId, ConnEntry, Outcome, TrafficCounter};
 use rtnetlink::packet_route::neighbour::NeighbourState;
@@ -184,6 +184,7 @@ impl Rig {
                 settle_after: GatewaySettings::SETTLE_AFTER,
                 source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
                 source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+                without_terminator: WithoutTerminator::Reset,
                 answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
             },
             now: OffsetDateTime::UNIX_EPOCH,
@@ -385,6 +386,8 @@ impl Rig {
             desired: &self.desired,
             gateway: &self.gateway,
             health: &Health::new(),
+            terminator: Terminator::default(),
+            others_terminated: &BTreeSet::new(),
             actual: &actual,
             retired: &self.retired,
             cursor: self.cursor,

@@ -1,5 +1,7 @@
 //! Packets by the reason that they ended with.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -20,6 +22,10 @@ pub struct Counters {
     pub taken_at: OffsetDateTime,
     /// All outcomes, those with no packet included.
     pub outcomes: Vec<OutcomeCounter>,
+    /// Connections to ports with handlers by what became of them, as `to_terminator`: their packets
+    /// are among those of outcome `pass_terminate`.
+    #[serde(default)]
+    pub steering: BTreeMap<String, u64>,
     /// What became of the packets with outcome `hold_fragment`.
     #[serde(default)]
     pub fragments: HeldFragments,

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 /// How a terminator is. Counters count since it began.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Report {
     /// Snapshot in force.
     pub generation: Option<u64>,
@@ -21,6 +22,7 @@ pub struct Report {
 
 /// A group's traffic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GroupReport {
     /// Which group.
     pub uuid: Uuid,
@@ -32,6 +34,7 @@ pub struct GroupReport {
 
 /// An instance's traffic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InstanceReport {
     /// Which instance.
     pub uuid: Uuid,

@@ -16,6 +16,7 @@ use crate::desired::{
 };
 use crate::monitor::WatchError;
 use crate::reconcile::ObserveError;
+use crate::terminator::TerminatorError;
 
 /// A request that failed as a whole.
 #[derive(Debug)]
@@ -146,6 +147,22 @@ impl From<MembershipError> for ApiError {
             MembershipError::Join(JoinError::AddressTaken { .. })
             | MembershipError::Stopping { .. }
             | MembershipError::Conflict(_) => Self::Clash(error.to_string()),
+        }
+    }
+}
+
+impl From<TerminatorError> for ApiError {
+    fn from(error: TerminatorError) -> Self {
+        match error {
+            TerminatorError::NotFound { .. } | TerminatorError::NoAuthority => {
+                Self::NoSuchObject(error.to_string())
+            }
+            TerminatorError::Foreign(_)
+            | TerminatorError::Registered { .. }
+            | TerminatorError::NotOurs { .. }
+            | TerminatorError::NoSuccessor { .. }
+            | TerminatorError::Signal { .. } => Self::Clash(error.to_string()),
+            TerminatorError::Observe(error) => Self::Observe(error),
         }
     }
 }

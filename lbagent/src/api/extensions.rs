@@ -46,6 +46,7 @@ pub(super) async fn status(State(context): State<Shared>, _: Operator) -> Answer
         result: &context.reconciler.latest(),
         interfaces: &interfaces,
         object: context.object.as_ref(),
+        terminators: context.terminator.rows(),
         observation: observation.as_ref(),
     });
     answer(Envelope::success(StatusData { status }))

@@ -17,7 +17,7 @@ use super::lifecycle::{changed, state_word};
 use super::openapi::{bodies, params};
 use super::request::{Body, Listing, Named, Pairs, bounds, page};
 use super::respond::{Answer, answer, change};
-use super::service_groups::{domains, missing_selector, terminated_ports};
+use super::service_groups::{domains, missing_selector, unserved_ports};
 use super::{Shared, error};
 use crate::desired::{self, Caller, DesiredState, validate};
 use crate::plan::Object;
@@ -68,7 +68,7 @@ pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: 
     let state = context.desired.current();
     let created = written.outcome.iter().flatten();
     let groups = created.filter_map(|one| state.service_groups.get(&one.service_group?));
-    warnings.extend(groups.filter_map(terminated_ports));
+    warnings.extend(groups.filter_map(|group| unserved_ports(&context, group)));
     let mut outcomes = written.outcome.into_iter();
     let items = specs
         .iter()

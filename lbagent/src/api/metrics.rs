@@ -93,7 +93,11 @@ async fn metrics(
             sum.out_bytes += counter.out_bytes;
         }
     }
-    let show = |instance: &Instance| row(instance, counters.get(&instance.uuid));
+    let in_flight = context.terminator.in_flight();
+    let show = |instance: &Instance| InstanceMetrics {
+        nreqs: in_flight.get(&instance.uuid).copied(),
+        ..row(instance, counters.get(&instance.uuid))
+    };
     let items: Vec<Item<InstanceMetrics>> = if selectors.is_empty() {
         let instances = desired.instances_of(caller);
         instances.map(show).map(Item::Done).collect()
@@ -130,6 +134,7 @@ fn row(instance: &Instance, counter: Option<&TrafficCounter>) -> InstanceMetrics
         tx_bytes: counter.out_bytes,
         tx_packets: counter.out_packets,
         ntotal: counter.flows,
+        nreqs: None,
     }
 }
 

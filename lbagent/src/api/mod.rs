@@ -22,6 +22,7 @@ mod policy;
 mod request;
 mod respond;
 mod service_groups;
+mod terminators;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -48,6 +49,7 @@ use crate::health::HealthHandle;
 use crate::monitor::MonitorHandle;
 use crate::plan::GatewaySettings;
 use crate::reconcile::ReconcilerHandle;
+use crate::terminator::TerminatorHandle;
 
 pub use auth::{Peer, Refusals};
 pub use openapi::document;
@@ -88,6 +90,8 @@ pub struct Context {
     pub fragments: Arc<fragments::Counters>,
     /// What the health checks have found.
     pub health: HealthHandle,
+    /// Who takes connections to ports with handlers.
+    pub terminator: TerminatorHandle,
     /// How the programs are attached.
     pub interfaces: watch::Receiver<Vec<InterfaceStatus>>,
     /// Which object is attached.
@@ -134,6 +138,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .merge(membership::routes())
         .merge(policy::routes())
         .merge(access::routes())
+        .merge(terminators::routes())
         .routes(routes!(extensions::status))
         .routes(routes!(extensions::table))
         .routes(routes!(extensions::counters))

@@ -11,7 +11,7 @@ use super::auth::As;
 use super::openapi::bodies;
 use super::request::{Body, Named};
 use super::respond::{Answer, answer, change};
-use super::service_groups::{missing_selector, terminated_ports};
+use super::service_groups::{missing_selector, unserved_ports};
 use super::{Shared, error};
 use crate::desired::{Caller, PatchOperation, validate};
 
@@ -80,7 +80,7 @@ async fn patch(context: Shared, caller: Caller, named: Vec<(Selector, PatchSpec)
     let changed = changed
         .iter()
         .filter_map(|uuid| state.service_groups.get(uuid));
-    warnings.extend(changed.filter_map(terminated_ports));
+    warnings.extend(changed.filter_map(|group| unserved_ports(&context, group)));
     let items = named.into_iter().zip(written.outcome);
     let items = items.map(|((selector, spec), outcome)| match outcome {
         Ok(reference) => Item::Done(Patched {

@@ -60,7 +60,7 @@ pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: 
     })
     .await?;
     let made = written.outcome.iter().flatten();
-    warnings.extend(made.filter_map(terminated_ports));
+    warnings.extend(made.filter_map(|group| unserved_ports(&context, group)));
     let mut outcomes = written.outcome.into_iter();
     let state = context.desired.current();
     let items = specs
@@ -314,7 +314,13 @@ fn created(state: &DesiredState, group: &desired::ServiceGroup) -> Shown {
 }
 
 /// What a group publishes that nothing serves.
-pub(super) fn terminated_ports(group: &desired::ServiceGroup) -> Option<Warning> {
+pub(super) fn unserved_ports(
+    context: &super::Context,
+    group: &desired::ServiceGroup,
+) -> Option<Warning> {
+    if context.terminator.is_active() {
+        return None;
+    }
     let services = group.services.iter();
     let ports: Vec<String> = services
         .filter(|service| !service.is_raw())
@@ -323,7 +329,7 @@ pub(super) fn terminated_ports(group: &desired::ServiceGroup) -> Option<Warning>
     (!ports.is_empty()).then(|| Warning {
         message: format!(
             "Service group '{}' publishes with handlers: {}. No terminator serves that on this \
-             gateway; for a raw port give \"protocol\" and no handlers",
+             gateway yet; for a raw port give \"protocol\" and no handlers",
             group.name,
             ports.join(", ")
         ),

@@ -24,9 +24,10 @@ use super::*;
 use crate::dataplane::fake::FakeDataplane;
 use crate::dataplane::{AttachedMode, Capacity, Hook, Path};
 use crate::health::HealthHandle;
-use crate::plan::{Health, UnpublishedPorts};
+use crate::plan::{Health, TerminatorView, UnpublishedPorts, WithoutTerminator};
 use crate::reconcile::{Reconciler, Timing};
 use crate::store::RedbStore;
+use crate::terminator::TerminatorHandle;
 
 /// A running agent without a kernel.
 struct Server {
@@ -99,6 +100,7 @@ impl Server {
             settle_after: GatewaySettings::SETTLE_AFTER,
             source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
             source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+            without_terminator: WithoutTerminator::Reset,
             answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
         };
         let (reconciler, handle) = Reconciler::new(
@@ -106,6 +108,7 @@ impl Server {
             gateway.clone(),
             desired.subscribe(),
             watch::channel(Health::new()).1,
+            watch::channel(TerminatorView::default()).1,
             Timing::default(),
         )
         .unwrap();
@@ -127,6 +130,7 @@ impl Server {
             refusals: Refusals::default(),
             reserved_names: Arc::new(BTreeSet::from(["www".to_owned()])),
             private_domain: None,
+            terminator: TerminatorHandle::idle(handle.clone(), &desired, directory.path()),
             desired: desired.clone(),
             reconciler: handle,
             interfaces: interfaces.subscribe(),

@@ -16,7 +16,7 @@ use super::{ApiConfig, Problem, TlsFiles};
 /// Longest path of a Unix socket (`sun_path` less the closing zero).
 const MAX_SOCKET_PATH: usize = 107;
 /// Switches a listener off.
-const NONE: &str = "none";
+pub(super) const NONE: &str = "none";
 
 /// `[api]` as written down.
 #[derive(Default)]
@@ -63,7 +63,7 @@ impl Checker<'_> {
         let unix_socket = match settings.unix_socket {
             None => Some(lbagent_api::DEFAULT_SOCKET.into()),
             Some(path) if path.value == NONE => None,
-            Some(path) => Some(self.socket_path(path)),
+            Some(path) => Some(self.socket_path("api.unix_socket", path)),
         };
         let unix_socket_group = settings
             .unix_socket_group
@@ -135,11 +135,11 @@ impl Checker<'_> {
         Some(address)
     }
 
-    fn socket_path(&mut self, path: Located<String>) -> PathBuf {
+    pub(super) fn socket_path(&mut self, key: &str, path: Located<String>) -> PathBuf {
         let Located { value, origin } = path;
         if !Path::new(&value).is_absolute() || value.len() > MAX_SOCKET_PATH {
             let text = format!(
-                "api.unix_socket: `{value}` must be an absolute path of {MAX_SOCKET_PATH} bytes at \
+                "{key}: `{value}` must be an absolute path of {MAX_SOCKET_PATH} bytes at \
                  most, or `{NONE}`"
             );
             self.problem(&origin, text);

@@ -9,6 +9,7 @@ use toml::de::DeTable;
 
 use super::api::ApiSettings;
 use super::reader::{Located, Source, Table};
+use super::terminator::TerminatorSettings;
 use super::{Origin, Problem};
 
 /// Settings that flags and the environment override. Lists replace the file's.
@@ -79,6 +80,7 @@ pub(super) struct Settings {
     pub(super) bpffs_dir: Value<String>,
     pub(super) bpf_object: Value<String>,
     pub(super) api: ApiSettings,
+    pub(super) terminator: TerminatorSettings,
     pub(super) limits: Limits,
     pub(super) hash_seed: Value<u64>,
     pub(super) udp_idle_s: Value<u64>,
@@ -134,6 +136,8 @@ pub(super) fn read(file: &str, text: &str, problems: &mut Vec<Problem>) -> Setti
     let bpf_object = root.string("bpf_object", problems);
     let mut api = root.table("api", problems);
     let api_settings = ApiSettings::read(&mut api, problems);
+    let mut terminator = root.table("terminator", problems);
+    let terminator_settings = TerminatorSettings::read(&mut terminator, problems);
     let mut limits = root.table("limits", problems);
     let capacities = Limits::read(&mut limits, problems);
     let mut flow = root.table("flow", problems);
@@ -142,7 +146,7 @@ pub(super) fn read(file: &str, text: &str, problems: &mut Vec<Problem>) -> Setti
     let settle_after_s = flow.number("settle_after_s", problems);
     let mut answers = root.table("answers", problems);
     let answers_per_second = answers.number("per_second", problems);
-    for table in [root, api, limits, flow, answers] {
+    for table in [root, api, terminator, limits, flow, answers] {
         table.finish(problems);
     }
     Settings {
@@ -157,6 +161,7 @@ pub(super) fn read(file: &str, text: &str, problems: &mut Vec<Problem>) -> Setti
         bpffs_dir,
         bpf_object,
         api: api_settings,
+        terminator: terminator_settings,
         limits: capacities,
         hash_seed,
         udp_idle_s,

@@ -51,6 +51,7 @@ pub(super) fn validate(settings: Settings, problems: &mut Vec<Problem>) -> Confi
     let vips = check.vips(settings.vips);
     let limits = check.limits(settings.limits, &vips);
     let api = check.api(settings.api);
+    let terminator = check.terminator(settings.terminator);
     Config {
         client_interfaces,
         backend_interfaces,
@@ -81,6 +82,7 @@ pub(super) fn validate(settings: Settings, problems: &mut Vec<Problem>) -> Confi
         bpffs_dir: check.directory("bpffs_dir", settings.bpffs_dir, "/sys/fs/bpf/lbagent"),
         bpf_object: settings.bpf_object.map(|path| PathBuf::from(path.value)),
         api,
+        terminator,
         limits,
         hash_seed: settings.hash_seed.map(|seed| seed.value),
         udp_idle: check.udp_idle(settings.udp_idle_s),
@@ -144,7 +146,7 @@ impl Checker<'_> {
         valid
     }
 
-    fn choice<T: Copy + Default>(
+    pub(super) fn choice<T: Copy + Default>(
         &mut self,
         key: &str,
         word: Option<Located<String>>,

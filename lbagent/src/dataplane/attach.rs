@@ -319,6 +319,7 @@ impl Attachments {
             .map(|name| self.pins.link("xdp", name))
             .collect();
         kept.extend(self.backends.iter().map(|name| self.pins.link("tc", name)));
+        kept.insert(self.pins.steer_link());
         let directory = self.pins.links();
         let mut removed = Vec::new();
         for entry in fs::read_dir(&directory)? {

@@ -5,11 +5,12 @@ mod flows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
 use anyhow::anyhow;
 use lbagent_common::{
     BackendEntry, BackendId, ConnBucket, Outcome, PacketCounter, ReturnEntry, ReturnKey, Settings,
-    Slot, TrafficCounter, VipEntry, VipKey, limits,
+    Slot, Steered, TrafficCounter, VipEntry, VipKey, limits,
 };
 
 use super::{
@@ -55,6 +56,8 @@ pub struct FakeDataplane {
     pub vip_counters: BTreeMap<u32, TrafficCounter>,
     /// `BACKEND_COUNTERS`.
     pub backend_counters: BTreeMap<BackendId, TrafficCounter>,
+    /// Which places of `TERMINATORS` hold a socket.
+    pub terminators: [bool; 2],
     /// Addresses that were probed, in order.
     pub probed: Vec<IpAddr>,
     /// Which packets are told to whoever watches.
@@ -86,6 +89,7 @@ impl FakeDataplane {
             outcomes: vec![PacketCounter::default(); Outcome::COUNT as usize],
             vip_counters: BTreeMap::new(),
             backend_counters: BTreeMap::new(),
+            terminators: [false; 2],
             probed: Vec::new(),
             sampling: Sampling::OFF,
             steps: 0,
@@ -293,6 +297,15 @@ impl Dataplane for FakeDataplane {
         Ok(())
     }
 
+    fn set_terminator(
+        &mut self,
+        index: u32,
+        socket: Option<&OwnedFd>,
+    ) -> Result<(), DataplaneError> {
+        self.terminators[index as usize] = socket.is_some();
+        Ok(())
+    }
+
     fn look_up(&self, look_up: &mut dyn FnMut(&dyn FlowMaps)) {
         look_up(self);
     }
@@ -316,6 +329,7 @@ impl Dataplane for FakeDataplane {
             outcomes: self.outcomes.clone(),
             vips: read(vips, &self.vip_counters),
             backends: read(backends, &self.backend_counters),
+            steered: vec![0; Steered::COUNT as usize],
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Generations of the data plane: which programs are attached, and which were before them.
 //!
-//! A generation is a directory `v<ABI>/<tags of its programs>` with the pins of its two programs,
+//! A generation is a directory `v<ABI>/<tags of its programs>` with the pins of its programs,
 //! beside the maps of that ABI version. The symbolic links `active` and `previous` of the pin
 //! directory name two of them; each is replaced in one step. The BPF file system holds no text, so
 //! what has to be known about a generation later is the target of a symbolic link too.
@@ -59,10 +59,8 @@ impl Generation {
     /// The generation of a directory, if its pins are there.
     pub(super) fn at(directory: PathBuf) -> Option<Self> {
         let generation = Self { directory };
-        let whole = PROGRAMS
-            .iter()
-            .all(|name| generation.program(name).exists())
-            && generation.abi_version().is_some();
+        let mut programs = programs(generation.abi_version()?).iter();
+        let whole = programs.all(|name| generation.program(name).exists());
         whole.then_some(generation)
     }
 
@@ -112,7 +110,17 @@ impl Generation {
 }
 
 /// Names of the pins of a generation.
-pub(super) const PROGRAMS: [&str; 2] = [limits::PROGRAM_INGRESS, limits::PROGRAM_RETURN];
+pub(super) const PROGRAMS: [&str; 3] = [
+    limits::PROGRAM_INGRESS,
+    limits::PROGRAM_RETURN,
+    limits::PROGRAM_STEER,
+];
+
+/// Those of them that a generation of some ABI version has: `lb_steer` came with version 3.
+fn programs(abi_version: u32) -> &'static [&'static str] {
+    let len = if abi_version < 3 { 2 } else { PROGRAMS.len() };
+    &PROGRAMS[..len]
+}
 
 /// What to say about a generation of the data plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,9 +231,9 @@ pub(super) fn remove_others(pins: &Pins, kept: &[&Generation]) -> io::Result<()>
     Ok(())
 }
 
-/// Name of the directory of a generation.
-pub(super) fn directory_name(ingress_tag: u64, return_tag: u64) -> String {
-    format!("{ingress_tag:016x}-{return_tag:016x}")
+/// Name of the directory of a generation with programs of these tags.
+pub(super) fn directory_name(tags: [u64; PROGRAMS.len()]) -> String {
+    tags.map(|tag| format!("{tag:016x}")).join("-")
 }
 
 /// Whether an entry of the pin directory is a link of this file.

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use aya::programs::{SchedClassifier, Xdp};
 use lbagent_common::{
-    BackendEntry, BackendId, ConnEntry, Outcome, Settings, SourceEntry, VipEntry, VipKey,
+    BackendEntry, BackendId, ConnEntry, Outcome, Settings, SourceEntry, Steered, VipEntry, VipKey,
 };
 use tokio::sync::watch;
 
@@ -325,6 +326,14 @@ impl Dataplane for KernelDataplane {
         }
     }
 
+    fn set_terminator(
+        &mut self,
+        index: u32,
+        socket: Option<&OwnedFd>,
+    ) -> Result<(), DataplaneError> {
+        self.loaded.maps.terminators.put(index, socket)
+    }
+
     fn renew(&mut self) -> Result<(), DataplaneError> {
         let Surroundings::Host(host) = &self.surroundings else {
             return Ok(());
@@ -375,18 +384,16 @@ impl Dataplane for KernelDataplane {
         backends: &[BackendId],
     ) -> Result<CounterSnapshot, DataplaneError> {
         let maps = &self.loaded.maps;
-        let outcomes = (0..Outcome::COUNT)
-            .map(|index| maps.outcomes.get(index))
-            .collect::<Result<_, _>>()?;
         let of = |counters: &super::typed_maps::Counters<_>, ids: &[u32]| {
             ids.iter()
                 .map(|id| Ok((*id, counters.get(*id)?)))
                 .collect::<Result<_, DataplaneError>>()
         };
         Ok(CounterSnapshot {
-            outcomes,
+            outcomes: maps.outcomes.first(Outcome::COUNT)?,
             vips: of(&maps.vip_counters, vips)?,
             backends: of(&maps.backend_counters, backends)?,
+            steered: maps.steered.first(Steered::COUNT)?,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::programs::{ProgramError, SchedClassifier, SkLookup, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lbagent_common::limits;
 
@@ -36,16 +36,22 @@ impl Loaded {
         program(&mut self.ebpf, limits::PROGRAM_INGRESS)
     }
 
+    /// The program of the network namespace.
+    pub(super) fn steer(&mut self) -> Result<&mut SkLookup, LoadError> {
+        program(&mut self.ebpf, limits::PROGRAM_STEER)
+    }
+
     /// The program on backend-facing interfaces.
     pub(super) fn reply(&mut self) -> Result<&mut SchedClassifier, LoadError> {
         program(&mut self.ebpf, limits::PROGRAM_RETURN)
     }
 }
 
-/// Loads both programs of an object whose maps are there.
+/// Loads the programs of an object whose maps are there.
 pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     load_program::<Xdp>(ebpf, limits::PROGRAM_INGRESS, Xdp::load)?;
-    load_program::<SchedClassifier>(ebpf, limits::PROGRAM_RETURN, SchedClassifier::load)
+    load_program::<SchedClassifier>(ebpf, limits::PROGRAM_RETURN, SchedClassifier::load)?;
+    load_program::<SkLookup>(ebpf, limits::PROGRAM_STEER, SkLookup::load)
 }
 
 /// Makes the object's maps; one for which `pinned` names a pin is opened there instead.
@@ -145,7 +151,8 @@ pub(super) fn map_data(map: &aya::maps::Map) -> Option<&aya::maps::MapData> {
         | Map::LruHashMap(data)
         | Map::LpmTrie(data)
         | Map::PerCpuArray(data)
-        | Map::RingBuf(data) => Some(data),
+        | Map::RingBuf(data)
+        | Map::SockMap(data) => Some(data),
         _ => None,
     }
 }

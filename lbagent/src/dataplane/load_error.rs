@@ -74,6 +74,11 @@ pub enum LoadError {
         /// The pin directory.
         path: PathBuf,
     },
+    /// The socket lookup program could not be attached to the network namespace.
+    #[error(
+        "cannot attach lb_steer, which steers connections to the terminator, to the network namespace"
+    )]
+    Steer(#[source] anyhow::Error),
     /// The pinned settings contradict the directory that they are pinned in.
     #[error(
         "the maps below {} say that they have ABI version {found}; run `lbagent detach` first: it \

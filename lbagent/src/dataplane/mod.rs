@@ -31,6 +31,7 @@ mod read;
 mod rollback;
 mod sandbox;
 mod staging;
+mod steer;
 mod surroundings;
 mod syscalls;
 mod sysctl;
@@ -43,6 +44,7 @@ mod xdp_features;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
 use lbagent_common::{
     BackendEntry, BackendId, CONN_WAYS, PacketCounter, QuicServerKey, ReturnEntry, ReturnKey,
@@ -62,6 +64,7 @@ pub use mapped::LiveSlots;
 pub use object::embedded_object;
 pub use rollback::{RollbackError, RolledBack, rollback};
 pub use sandbox::Sandbox;
+pub(crate) use syscalls::socket_namespace;
 pub use test_run::{Action, Run, RunError};
 pub use watch::{Changes, network_changes};
 
@@ -276,6 +279,8 @@ pub struct CounterSnapshot {
     pub vips: BTreeMap<u32, TrafficCounter>,
     /// By backend id, for the ids asked for.
     pub backends: BTreeMap<BackendId, TrafficCounter>,
+    /// Connections to ports with handlers, by [`lbagent_common::Steered`] index.
+    pub steered: Vec<u64>,
 }
 
 /// Why a step or a read failed.
@@ -346,6 +351,13 @@ pub trait Dataplane: Send {
     ) -> Result<StoredFlows, DataplaneError>;
     /// Writes one step. Repeating a step is harmless.
     fn apply(&mut self, step: &Step) -> Result<(), DataplaneError>;
+    /// Has connections of a family to ports with handlers steered to a listening TCP socket, or to
+    /// none. The data plane holds on to it until all descriptors of it are closed.
+    fn set_terminator(
+        &mut self,
+        index: u32,
+        socket: Option<&OwnedFd>,
+    ) -> Result<(), DataplaneError>;
     /// Says that the agent lives and that what the last [`read`](Self::read) found is planned and
     /// applied: the data plane may use the next hops for some more time. To be repeated.
     fn renew(&mut self) -> Result<(), DataplaneError> {

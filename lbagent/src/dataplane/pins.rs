@@ -8,7 +8,7 @@ use aya::maps::{MapInfo, MapType};
 use lbagent_common::{
     ABI_VERSION, AnswerBudget, BackendEntry, BackendId, ConnBucket, EventDraft, FragmentEntry,
     FragmentKey, NatFlowEntry, NatFlowKey, Outcome, PacketCounter, QuicServerKey, ReturnEntry,
-    ReturnKey, Settings, Slot, SourceEntry, SourceKey, TrafficCounter, VipEntry, VipKey,
+    ReturnKey, Settings, Slot, SourceEntry, SourceKey, Steered, TrafficCounter, VipEntry, VipKey,
     layout_since, limits,
 };
 use nix::fcntl::{Flock, FlockArg};
@@ -68,6 +68,12 @@ impl Pins {
     /// Links between programs and interfaces. They outlive every version of maps and programs.
     pub(super) fn links(&self) -> PathBuf {
         self.base.join("links")
+    }
+
+    /// Pin of the link between `lb_steer` and the network namespace. Not of the form of the others,
+    /// which name an interface.
+    pub(super) fn steer_link(&self) -> PathBuf {
+        self.links().join("steer")
     }
 
     /// A link's pin; `hook` is `xdp` or `tc`.
@@ -149,7 +155,7 @@ pub(super) struct MapShape {
 impl MapShape {
     /// All maps at these capacities.
     pub(super) fn all(capacity: &Capacity) -> [Self; limits::ALL_MAPS.len()] {
-        use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray};
+        use MapType::{Array, Hash, LpmTrie, LruHash, PerCpuArray, SockMap};
         let Capacity {
             vips,
             slots,
@@ -201,6 +207,8 @@ impl MapShape {
             Self::of::<u32, AnswerBudget>(limits::ANSWERS, PerCpuArray, 1, ""),
             Self::ring(limits::EVENTS, limits::EVENTS_LEN),
             Self::of::<u32, EventDraft>(limits::EVENT_DRAFTS, PerCpuArray, 1, ""),
+            Self::of::<u32, u32>(limits::TERMINATORS, SockMap, limits::MAX_TERMINATORS, ""),
+            Self::of::<u32, u64>(limits::STEER_COUNTERS, PerCpuArray, Steered::COUNT, ""),
         ]
     }
 

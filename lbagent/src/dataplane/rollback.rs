@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::programs::SchedClassifier;
@@ -11,6 +12,7 @@ use lbagent_common::limits;
 use super::attach::has_tcx;
 use super::generations::{Generation, GenerationInfo, Role};
 use super::journal::Journal;
+use super::load::remove_if_there;
 use super::pins::{Pins, unescape};
 use super::syscalls::{self, pinned_link_ifindex};
 use super::{DetachOptions, LoadError, clsact};
@@ -82,6 +84,7 @@ pub fn rollback(options: &DetachOptions) -> Result<RolledBack, RollbackError> {
         gone: Vec::new(),
     };
     switch.links(&pins.links())?;
+    switch.steering(&pins.steer_link())?;
     if !has_tcx() {
         let recorded = journal.record().filters.iter();
         let names: BTreeSet<_> = recorded.chain(&options.backend_interfaces).collect();
@@ -141,6 +144,26 @@ impl Switch<'_> {
             self.interfaces.push(interface);
         }
         Ok(())
+    }
+
+    /// In the network namespace; a generation from before `lb_steer` has none.
+    fn steering(&self, link: &Path) -> Result<(), RollbackError> {
+        let failed = |error: io::Error| RollbackError::Attach {
+            interface: "the network namespace".to_owned(),
+            source: error.into(),
+        };
+        let program = self.former.program(limits::PROGRAM_STEER);
+        if !link.exists() {
+            Ok(())
+        } else if program.exists() {
+            syscalls::update_link(link, &program).map_err(failed)
+        } else {
+            let detached = syscalls::detach_link(link);
+            detached
+                .and_then(|()| remove_if_there(link))
+                .map(drop)
+                .map_err(failed)
+        }
     }
 
     /// On kernels without TC links.

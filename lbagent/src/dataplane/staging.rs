@@ -10,7 +10,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
-use aya::programs::{SchedClassifier, Xdp};
 use lbagent_common::limits;
 
 use super::carry::Carried;
@@ -162,20 +161,18 @@ fn new_maps(
     Ok((ebpf, copied.transpose()?))
 }
 
-/// Pins both programs in a directory of their own below the staging directory; returns its name.
+/// Pins the programs in a directory of their own below the staging directory; returns its name.
 fn pin_programs(ebpf: &mut Ebpf, object: &Object, staging: &Path) -> Result<String, LoadError> {
     let failed =
         |program: &'static str| move |source: anyhow::Error| LoadError::Program { program, source };
-    let ingress = load::program::<Xdp>(ebpf, limits::PROGRAM_INGRESS)?.info();
-    let reply = load::program::<SchedClassifier>(ebpf, limits::PROGRAM_RETURN)?.info();
-    let tag = |info: Result<aya::programs::ProgramInfo, _>, name| match info {
-        Ok(info) => Ok(info.tag()),
-        Err(error) => Err(failed(name)(anyhow::Error::from(error))),
-    };
-    let name = generations::directory_name(
-        tag(ingress, limits::PROGRAM_INGRESS)?,
-        tag(reply, limits::PROGRAM_RETURN)?,
-    );
+    let mut tags = [0; PROGRAMS.len()];
+    for (tag, name) in tags.iter_mut().zip(PROGRAMS) {
+        let program = ebpf.program(name);
+        let program = program.ok_or(LoadError::NoProgram { program: name })?;
+        let info = program.info().map_err(|error| failed(name)(error.into()))?;
+        *tag = info.tag();
+    }
+    let name = generations::directory_name(tags);
     let directory = staging.join(&name);
     fs::create_dir_all(&directory)
         .and_then(|()| generations::write_version(&directory, &object.version))

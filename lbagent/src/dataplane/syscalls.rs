@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::str::FromStr;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
@@ -162,18 +163,23 @@ pub(super) fn run_live(program: BorrowedFd<'_>, frame: &[u8], context: &[u8]) ->
 
 /// The interface that a pinned link is attached to; 0 when the interface is gone.
 pub(super) fn pinned_link_ifindex(path: &Path) -> io::Result<u32> {
+    describe_link(path, "ifindex", "not a link of a network interface")
+}
+
+/// The inode number of the network namespace that a pinned link is attached to; 0 when the
+/// namespace is gone.
+pub(super) fn pinned_link_namespace(path: &Path) -> io::Result<u64> {
+    describe_link(path, "netns_ino", "not a link of a network namespace")
+}
+
+fn describe_link<T: FromStr>(path: &Path, name: &str, missing: &'static str) -> io::Result<T> {
     let link = open_pinned(path)?;
     let description = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd()))?;
-    field(&description, "ifindex").ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            "not a link of a network interface",
-        )
-    })
+    field(&description, name).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, missing))
 }
 
 /// A number in the `name:\tvalue` lines of `/proc/…/fdinfo`.
-fn field(description: &str, name: &str) -> Option<u32> {
+fn field<T: FromStr>(description: &str, name: &str) -> Option<T> {
     description.lines().find_map(|line| {
         line.strip_prefix(name)?
             .strip_prefix(':')?
@@ -181,6 +187,28 @@ fn field(description: &str, name: &str) -> Option<u32> {
             .parse()
             .ok()
     })
+}
+
+/// The kernel's name of the network namespace that a socket is of (Linux 5.14).
+pub(crate) fn socket_namespace(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = size_of_val(&cookie) as libc::socklen_t;
+    // SAFETY: the kernel writes as many bytes to `cookie` as `length` says at most, and four bytes to
+    // `length`; both are alive until the call returns.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Sends one Ethernet frame.

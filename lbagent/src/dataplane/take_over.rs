@@ -1,5 +1,6 @@
 //! From what a former agent left to attached programs: load, copy, let it be filled, switch.
 
+use lbagent_common::limits;
 use tokio::sync::watch;
 
 use super::attach::Attachments;
@@ -16,7 +17,7 @@ use super::surroundings::Host;
 use super::typed_maps::Maps;
 use super::watch::network_and_neighbours;
 use super::xdp_features::XdpFeatures;
-use super::{ActualState, Dataplane, LoadError, Step};
+use super::{ActualState, Dataplane, LoadError, Step, steer};
 use crate::plan::named_regions;
 
 impl KernelDataplane {
@@ -89,6 +90,13 @@ impl KernelDataplane {
             .map_err(LoadError::Netlink)?;
         let generation = staged.publish()?;
         host.start(&mut self.loaded)?;
+        let program = generation.program(limits::PROGRAM_STEER);
+        steer::attach(
+            &mut self.loaded,
+            &program,
+            &host.attachments.pins.steer_link(),
+        )
+        .map_err(LoadError::Steer)?;
         staged.activate(&generation)?;
         self.staged = None;
         Ok(())

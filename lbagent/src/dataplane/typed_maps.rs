@@ -1,9 +1,11 @@
 //! The maps with the types of their keys and values, and errors that name the map.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{
+    Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, SockMap,
+};
 use aya::{Ebpf, Pod};
 use lbagent_common::{
     BackendId, NatFlowEntry, NatFlowKey, PacketCounter, QuicServerKey, ReturnEntry, ReturnKey,
@@ -45,6 +47,10 @@ pub struct Maps {
     pub backend_counters: Counters<TrafficCounter>,
     /// When flows with a hash last sent a UDP packet.
     pub udp_seen: Records<u32>,
+    /// Sockets that connections to ports with handlers are steered to.
+    pub terminators: Sockets,
+    /// Such connections, by what became of them.
+    pub steered: Counters<u64>,
     /// Sampled packets, until somebody takes the reader.
     pub events: Option<EventReader>,
     /// Fragments that wait, until somebody takes them.
@@ -69,6 +75,8 @@ impl Maps {
             vip_counters: Counters::take(ebpf, limits::VIP_COUNTERS)?,
             backend_counters: Counters::take(ebpf, limits::BACKEND_COUNTERS)?,
             udp_seen: Records::take(ebpf, limits::UDP_SEEN)?,
+            terminators: Sockets::take(ebpf, limits::TERMINATORS)?,
+            steered: Counters::take(ebpf, limits::STEER_COUNTERS)?,
             events: Some(EventReader::take(ebpf)?),
             held: Some(HeldMaps::take(ebpf)?),
         })
@@ -216,6 +224,36 @@ impl<V: Pod> Records<V> {
     }
 }
 
+/// An array of sockets. The kernel empties a place when its socket is closed.
+pub struct Sockets {
+    name: &'static str,
+    map: SockMap<MapData>,
+}
+
+impl Sockets {
+    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, DataplaneError> {
+        let map = SockMap::try_from(take_map(ebpf, name)?).map_err(failed(name, "open"))?;
+        Ok(Self { name, map })
+    }
+
+    /// Replaces the socket at an index, in one step; `None` empties the place.
+    pub fn put(&mut self, index: u32, socket: Option<&OwnedFd>) -> Result<(), DataplaneError> {
+        let Some(socket) = socket else {
+            return self.clear(index);
+        };
+        let put = self.map.set(index, socket, 0);
+        put.map_err(failed(self.name, "write"))
+    }
+
+    fn clear(&mut self, index: u32) -> Result<(), DataplaneError> {
+        match self.map.clear_index(&index) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) if matches!(errno(&error), Some(libc::ENOENT | libc::EINVAL)) => Ok(()),
+            Err(error) => Err(failed(self.name, "delete from")(error)),
+        }
+    }
+}
+
 /// A per-CPU array of counters.
 pub struct Counters<V: Sum> {
     name: &'static str,
@@ -234,6 +272,11 @@ impl<V: Sum> Counters<V> {
         Ok(values
             .iter()
             .fold(V::default(), |sum, value| sum.plus(value)))
+    }
+
+    /// Sums of the first so many.
+    pub(super) fn first(&self, count: u32) -> Result<Vec<V>, DataplaneError> {
+        (0..count).map(|index| self.get(index)).collect()
     }
 
     /// Starts again at zero, so that the next owner of an id does not inherit its traffic.
@@ -256,6 +299,12 @@ pub trait Sum: Pod + Default {
     /// This counter and another one's share.
     #[must_use]
     fn plus(self, other: &Self) -> Self;
+}
+
+impl Sum for u64 {
+    fn plus(self, other: &Self) -> Self {
+        self + other
+    }
 }
 
 impl Sum for PacketCounter {

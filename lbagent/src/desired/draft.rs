@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::stored::DesiredError;
+use super::terminator::{StoredAuthority, TicketSecret};
 use super::{
     Account, Caller, Certificate, Claim, DesiredState, Instance, ServiceGroup, SharedMap, Token,
     keys,
@@ -21,6 +22,10 @@ use crate::store::{Compare, KeyValue, Op, Range, Transaction};
 pub(super) struct Snapshot {
     pub(super) state: Arc<DesiredState>,
     pub(super) hash_seed: Option<u64>,
+    /// Secrets of session tickets, the newest first.
+    pub(super) ticket_keys: Vec<TicketSecret>,
+    /// The authority of a development gateway.
+    pub(super) authority: Option<StoredAuthority>,
     /// Version of the store's keys and values.
     pub(super) schema: Option<u32>,
     /// Who uses each address, by its key.
@@ -88,6 +93,10 @@ impl Snapshot {
             self.addresses.insert(item.key.clone(), users);
         } else if item.key == keys::HASH_SEED {
             self.hash_seed = Some(serde_json::from_slice(&item.value)?);
+        } else if item.key == keys::TICKET_KEYS {
+            self.ticket_keys = serde_json::from_slice(&item.value)?;
+        } else if item.key == keys::AUTHORITY {
+            self.authority = Some(serde_json::from_slice(&item.value)?);
         } else if item.key == keys::SCHEMA {
             self.schema = Some(serde_json::from_slice(&item.value)?);
         }
@@ -99,11 +108,11 @@ impl Snapshot {
 /// Edits on a copy of a snapshot.
 #[derive(Debug)]
 pub(super) struct Draft {
-    snapshot: Snapshot,
+    pub(super) snapshot: Snapshot,
     /// New value of each key; `None` removes it.
     writes: BTreeMap<String, Option<Vec<u8>>>,
     /// Keys that decisions were based on.
-    expects: BTreeSet<String>,
+    pub(super) expects: BTreeSet<String>,
 }
 
 impl Draft {
@@ -276,15 +285,6 @@ impl Draft {
         self.snapshot.hash_seed = Some(seed);
     }
 
-    pub(super) fn put_schema(&mut self, schema: u32) {
-        self.write(keys::SCHEMA.to_owned(), &schema);
-        self.snapshot.schema = Some(schema);
-    }
-
-    pub(super) fn schema(&self) -> Option<u32> {
-        self.snapshot.schema
-    }
-
     pub(super) fn hash_seed(&self) -> Option<u64> {
         self.snapshot.hash_seed
     }
@@ -381,7 +381,7 @@ impl Draft {
         Arc::make_mut(&mut self.snapshot.state)
     }
 
-    fn write(&mut self, key: String, value: &impl serde::Serialize) {
+    pub(super) fn write(&mut self, key: String, value: &impl serde::Serialize) {
         // Only maps with keys that are no strings fail, and these types have none.
         let value = serde_json::to_vec(value).expect("desired objects are valid JSON");
         self.writes.insert(key, Some(value));

@@ -159,14 +159,18 @@ impl DesiredState {
         Some(certificate)
     }
 
-    /// The best of an account's certificates that have exactly this name.
-    pub(super) fn best_certificate(&self, account: Uuid, name: &str) -> Option<&Certificate> {
+    /// The account's certificates that have exactly this name, the best one last.
+    pub(super) fn certificates_named(
+        &self,
+        account: Uuid,
+        name: &str,
+    ) -> impl DoubleEndedIterator<Item = &Certificate> {
         let (first, last) = (PrimitiveDateTime::MIN, PrimitiveDateTime::MAX);
         let (first, last) = (first.assume_utc(), last.assume_utc());
         let from = (account, name.to_owned(), first, first, Uuid::nil());
         let to = (account, name.to_owned(), last, last, Uuid::max());
-        let ((.., uuid), ()) = self.index.certificates.range(&from, &to).next_back()?;
-        self.certificates.get(uuid)
+        let named = self.index.certificates.range(&from, &to);
+        named.filter_map(|((.., uuid), ())| self.certificates.get(uuid))
     }
 
     fn leave(&mut self, instance: &Instance) {

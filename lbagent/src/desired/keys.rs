@@ -22,6 +22,10 @@ pub(super) const ACCOUNTS: &str = "/accounts/";
 pub(super) const TOKENS: &str = "/tokens/";
 pub(super) const ADDRESSES: &str = "/addresses/";
 pub(super) const HASH_SEED: &str = "/settings/hash_seed";
+/// Secrets of TLS session tickets, shared by all gateways of a store.
+pub(super) const TICKET_KEYS: &str = "/settings/ticket_keys";
+/// The certificate authority of a development gateway, with its private key.
+pub(super) const AUTHORITY: &str = "/settings/development_ca";
 pub(super) const SCHEMA: &str = "/settings/schema";
 
 pub(super) fn group(uuid: Uuid) -> String {

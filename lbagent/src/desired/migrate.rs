@@ -30,6 +30,17 @@ pub fn older_schema(store: &dyn Store) -> Result<Option<u32>, DesiredError> {
     Ok((!store.range("/")?.items.is_empty()).then_some(1))
 }
 
+impl Draft {
+    pub(super) fn put_schema(&mut self, schema: u32) {
+        self.write(keys::SCHEMA.to_owned(), &schema);
+        self.snapshot.schema = Some(schema);
+    }
+
+    pub(super) fn schema(&self) -> Option<u32> {
+        self.snapshot.schema
+    }
+}
+
 /// Brings an older store up to [`SCHEMA`].
 pub(super) fn migrate(draft: &mut Draft) {
     if draft.schema().unwrap_or(1) >= SCHEMA {

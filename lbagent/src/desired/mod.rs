@@ -25,6 +25,7 @@ mod secret;
 mod service_group;
 mod shared_map;
 mod stored;
+mod terminator;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -66,6 +67,7 @@ pub use secret::Digest;
 pub use service_group::{CreateServiceGroupError, DeleteServiceGroupError};
 pub use shared_map::SharedMap;
 pub use stored::{Desired, DesiredError, Written};
+pub use terminator::StoredAuthority;
 pub use usage::QuotaError;
 
 /// Everything that was asked for, at one generation.

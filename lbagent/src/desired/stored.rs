@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::document::PrivateKeys;
 use super::draft::{Draft, Snapshot};
 use super::{DesiredState, Expected, Kind, instance, keys, migrate};
-use crate::store::{Store, StoreError, TxnError, Watch};
+use crate::store::{Range, Store, StoreError, TxnError, Watch};
 
 /// Tries to write before giving up. Only another gateway's writes can make one fail.
 const ATTEMPTS: usize = 16;
@@ -217,7 +217,12 @@ impl Desired {
         Err(DesiredError::Contended)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Snapshot> {
+    /// What the store holds below a prefix.
+    pub(super) fn read(&self, prefix: &str) -> Result<Range, DesiredError> {
+        Ok(self.shared.store.range(prefix)?)
+    }
+
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Snapshot> {
         // The snapshot is replaced as a whole, never half-written.
         self.shared
             .cache

@@ -31,7 +31,7 @@ impl Names {
     pub(super) fn read(maps: &dyn FlowMaps) -> Result<Self, DataplaneError> {
         let mut names = Self::default();
         for (key, entry) in maps.vips()? {
-            if !key.is_address() {
+            if !key.is_address() && !entry.is_terminated() {
                 let group = Uuid::from_bytes(entry.service_group);
                 names.groups.insert(entry.vip_id, group);
                 names.published.insert(key, group);

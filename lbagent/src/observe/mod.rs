@@ -4,6 +4,6 @@ mod report;
 mod table;
 mod trace;
 
-pub use report::{condition, counters, maps, verdict};
+pub use report::{condition, counters, maps, steering, verdict};
 pub use table::table;
 pub use trace::{Arrival, explain, interface_name};

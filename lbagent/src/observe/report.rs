@@ -1,11 +1,12 @@
 //! Conditions, outcomes and fill of the maps, in the API's words.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use lbagent_api::status::{
     self, Counters, HeldFragments, MapStatus, ObjectKind, OutcomeCounter, Severity, Verdict,
 };
-use lbagent_common::{Outcome, limits};
+use lbagent_common::{Outcome, Steered, limits};
 use time::OffsetDateTime;
 
 use crate::dataplane::{ActualState, CounterSnapshot};
@@ -34,6 +35,14 @@ pub fn condition(desired: &DesiredState, condition: &Condition) -> status::Condi
                 Some(uuid),
             )
         }
+        Object::Certificate(uuid) => {
+            let certificate = desired.certificates.get(&uuid);
+            (
+                ObjectKind::Certificate,
+                certificate.map(|certificate| certificate.name.clone()),
+                Some(uuid),
+            )
+        }
     };
     let or_uuid = || uuid.map_or_else(|| "lbagent".to_owned(), |uuid| uuid.to_string());
     status::Condition {
@@ -49,7 +58,7 @@ pub fn condition(desired: &DesiredState, condition: &Condition) -> status::Condi
 
 const fn severity(reason: &Reason) -> Severity {
     match reason {
-        // Known when the port was published, and not to be put right by anything on this host.
+        // Known when the port was published.
         Reason::NoTerminator { .. } => Severity::Info,
         Reason::NoActiveBackend { .. }
         | Reason::SomeUnhealthy { .. }
@@ -60,6 +69,7 @@ const fn severity(reason: &Reason) -> Severity {
         | Reason::NotOnLink { .. }
         | Reason::UnknownVip { .. }
         | Reason::PortTaken { .. }
+        | Reason::RefusedByTerminator { .. }
         | Reason::MapFull { .. }
         | Reason::StepFailed { .. } => Severity::Error,
     }
@@ -83,8 +93,16 @@ pub fn counters(
     Counters {
         taken_at,
         outcomes: outcomes.collect(),
+        steering: steering(snapshot),
         fragments: held(fragments),
     }
+}
+
+/// Connections to ports with handlers, by what became of them.
+pub fn steering(snapshot: &CounterSnapshot) -> BTreeMap<String, u64> {
+    let ends = Steered::ALL.iter().zip(&snapshot.steered);
+    ends.map(|(end, count)| (end.label().to_owned(), *count))
+        .collect()
 }
 
 fn held(counters: &fragments::Counters) -> HeldFragments {

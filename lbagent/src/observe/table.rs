@@ -30,7 +30,7 @@ pub fn table(
         .map(|uuid| (*uuid, Vec::new()))
         .collect();
     for (key, entry) in &observation.actual.vips {
-        if !key.is_address() {
+        if !key.is_address() && !entry.is_terminated() {
             let group = Uuid::from_bytes(entry.service_group);
             groups.entry(group).or_default().push(vip_row(
                 desired,

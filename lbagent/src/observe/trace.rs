@@ -157,8 +157,8 @@ impl Tracer<'_> {
     fn vip(&mut self) -> Stage<VipEntry> {
         let key = VipKey::new(self.flow.vip, self.flow.vip_port, self.flow.protocol);
         if let Some(vip) = self.maps.vip(&key)? {
-            self.trace.service_group = Some(self.group(&vip));
-            if vip.disposition == VipEntry::DISPOSITION_FORWARD {
+            if !vip.is_terminated() {
+                self.trace.service_group = Some(self.group(&vip));
                 self.trace.published = Published::Forward;
                 return Ok(Ok(vip));
             }

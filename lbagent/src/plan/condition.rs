@@ -19,6 +19,8 @@ pub enum Object {
     ServiceGroup(Uuid),
     /// One instance.
     Instance(Uuid),
+    /// One certificate.
+    Certificate(Uuid),
 }
 
 /// One object that is not (fully) as it was asked for, and why.
@@ -97,10 +99,15 @@ pub enum Reason {
         /// The group that has it.
         by: Uuid,
     },
-    /// The group publishes ports with handlers, which nothing on this gateway serves.
+    /// The group publishes ports with handlers, and no terminator is registered for their VIPs.
     NoTerminator {
         /// These ports.
         ports: Vec<u16>,
+    },
+    /// The terminator cannot serve the object as it was asked for: it goes on with what it had.
+    RefusedByTerminator {
+        /// What is wrong, and what to do.
+        reason: String,
     },
     /// A map has no room for the object, which stays as it was.
     MapFull {
@@ -136,6 +143,7 @@ impl Reason {
             Self::UnknownVip { .. } => "unknown_vip",
             Self::PortTaken { .. } => "port_taken",
             Self::NoTerminator { .. } => "no_terminator",
+            Self::RefusedByTerminator { .. } => "refused_by_terminator",
             Self::MapFull { .. } => "map_full",
             Self::StepFailed { .. } => "step_failed",
         }
@@ -189,12 +197,8 @@ impl fmt::Display for Reason {
             }
             Self::NoTerminator { ports } => write!(
                 f,
-                "published with handlers: {}; no terminator serves that here, so these packets are treated as for a port that nobody published; publish a raw port to have it balanced",
-                ports
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join(", ")
+                "no terminator takes connections to the ports with handlers ({}); start lbterm, or name another program with `lbctl terminator register`",
+                listed(ports)
             ),
             Self::MapFull {
                 map,
@@ -205,9 +209,17 @@ impl fmt::Display for Reason {
                 f,
                 "map {map} is full: {needed} more entries needed, {free} of {capacity} free; raise its capacity under [limits]"
             ),
+            Self::RefusedByTerminator { reason } => {
+                write!(f, "the terminator goes on with what it had: {reason}")
+            }
             Self::StepFailed { step, error } => write!(f, "{step}: {error}"),
         }
     }
+}
+
+fn listed(ports: &[u16]) -> String {
+    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    ports.join(", ")
 }
 
 impl Reason {

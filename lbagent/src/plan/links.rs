@@ -13,6 +13,9 @@ use crate::desired::{DesiredState, Instance};
 pub enum Link {
     /// A port of a VIP: the group created first has it.
     Vip(VipKey),
+    /// A port with handlers. Those that share one are planned apart; a group that has it as a raw
+    /// port all the same comes with each.
+    Terminated(VipKey),
     /// A reply source: the VIPs that share one store their flows.
     Return(ReturnKey),
     /// The number by which a group's backends are told from those of others.
@@ -30,9 +33,13 @@ pub fn links<'a>(
         return Vec::new();
     };
     let mut links = vec![Link::Tag(group_tag(group))];
-    // Terminated ports are shared by many groups and have no entries.
-    for service in found.placed().iter().filter(|service| service.is_raw()) {
+    for service in found.placed().iter() {
         let vips = vips_of(service, gateway);
+        if !service.is_raw() {
+            let keys = vips.into_iter().map(|vip| vip_key(vip, service));
+            links.extend(keys.map(Link::Terminated));
+            continue;
+        }
         links.extend(vips.into_iter().map(|vip| Link::Vip(vip_key(vip, service))));
         let addresses = members.clone();
         let addresses = addresses.flat_map(|instance| [true, false].map(|v4| instance.address(v4)));

@@ -20,6 +20,7 @@ mod regions;
 mod returns;
 pub mod settle;
 mod tables;
+mod terminator;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -30,7 +31,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lbagent_common::{ABI_VERSION, Addr, Protocol, Settings};
+use lbagent_common::{ABI_VERSION, Addr, Protocol, Settings, VipKey};
 use time::OffsetDateTime;
 
 use crate::dataplane::{ActualState, Capacity, Region, Step};
@@ -42,7 +43,9 @@ pub use health::{CheckedAddress, Fitness, Health, Target, check_of, targets};
 pub use ids::IdCursor;
 pub use in_use::InUse;
 pub use links::{Link, links};
+pub(crate) use publish::vips_of;
 pub use regions::{named_regions, previous_region, table_region};
+pub use terminator::{Terminator, TerminatorView, WithoutTerminator};
 
 /// The part of the agent's configuration that the data plane needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +65,8 @@ pub struct GatewaySettings {
     pub source_port_first: u16,
     /// How many ports there are.
     pub source_port_count: u16,
+    /// What becomes of connections to a port with handlers while no terminator is registered.
+    pub without_terminator: WithoutTerminator,
     /// Echo replies and "too big" messages that each CPU may send in a second.
     pub answers_per_second: u32,
 }
@@ -98,6 +103,10 @@ impl GatewaySettings {
             source_port_count: self.source_port_count,
             conn_mask: capacity.conn_buckets() - 1,
             answers_per_tick: self.answers_per_second,
+            unsteered: match self.without_terminator {
+                WithoutTerminator::Reset => Settings::UNSTEERED_RESET,
+                WithoutTerminator::Pass => Settings::UNSTEERED_PASS,
+            },
             ..Settings::default()
         }
     }
@@ -178,6 +187,10 @@ pub struct PlanInput<'a> {
     pub gateway: &'a GatewaySettings,
     /// What the health checks say.
     pub health: &'a Health,
+    /// Who takes connections to ports with handlers.
+    pub terminator: Terminator,
+    /// Ports with handlers of groups that `desired` leaves out, among those that `actual` has.
+    pub others_terminated: &'a BTreeSet<VipKey>,
     /// What there is.
     pub actual: &'a ActualState,
     /// Regions that VIPs named until a moment ago: packets in flight may still read them.
@@ -224,7 +237,7 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
 /// * no other group shares a [`Link`] with them, and none needs a change;
 /// * `in_use` is of everything, these groups included.
 pub fn plan_part(input: &PlanInput<'_>, in_use: &InUse) -> Plan {
-    let published = publish::publish(input.desired, input.gateway);
+    let published = publish::publish(input);
     let mut target = groups::build_target(input, in_use, &published);
     let steps = diff::steps(input.actual, &mut target);
     let frees = !input.retired.is_empty() || steps.iter().any(diff::is_deletion);

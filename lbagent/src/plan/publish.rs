@@ -1,33 +1,38 @@
 //! Which group has which port of which VIP.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lbagent_common::{Port, VipKey};
 use uuid::Uuid;
 
-use super::{Condition, GatewaySettings, Object, Reason, protocol};
-use crate::desired::{DesiredState, Service, ServiceGroup};
+use super::{Condition, Family, GatewaySettings, Object, PlanInput, Reason, protocol};
+use crate::desired::{Service, ServiceGroup};
 
 /// Every port of every group that is published.
 #[derive(Debug, Default)]
 pub(super) struct Published {
     /// By group, oldest first: port → destination port.
     pub(super) groups: Vec<(Uuid, BTreeMap<VipKey, u16>)>,
+    /// Ports with handlers, which any number of groups share; never one that a group has.
+    pub(super) terminated: BTreeSet<VipKey>,
     /// Ports that could not be published.
     pub(super) conditions: Vec<Condition>,
 }
 
 /// Resolves services to VIP keys. The API refuses a port that is taken; where two groups have one
 /// all the same, after an import or a change of the configured VIPs, the older group has it.
-pub(super) fn publish(desired: &DesiredState, gateway: &GatewaySettings) -> Published {
+pub(super) fn publish(input: &PlanInput<'_>) -> Published {
+    let PlanInput {
+        desired, gateway, ..
+    } = *input;
     let mut oldest_first: Vec<&ServiceGroup> = desired.service_groups.values().collect();
     oldest_first.sort_by_key(|group| (group.created_at, group.uuid));
     let mut published = Published::default();
     let mut taken: BTreeMap<VipKey, Uuid> = BTreeMap::new();
     for group in oldest_first {
         let mut keys = BTreeMap::new();
-        published.conditions.extend(terminated(group));
+        published.add_terminated(group, input);
         for service in group.placed().iter().filter(|service| service.is_raw()) {
             for vip in vips_of(service, gateway) {
                 let key = vip_key(vip, service);
@@ -52,24 +57,39 @@ pub(super) fn publish(desired: &DesiredState, gateway: &GatewaySettings) -> Publ
         }
         published.groups.push((group.uuid, keys));
     }
+    published.terminated.extend(input.others_terminated);
+    published.terminated.retain(|key| !taken.contains_key(key));
     published
 }
 
-/// Ports for a terminator are no VIPs of the data plane: packets for them pass, as for every port
-/// that nobody published, to whatever terminator listens on the host.
-fn terminated(group: &ServiceGroup) -> Option<Condition> {
-    let services = group.services.iter();
-    let ports: Vec<u16> = services
-        .filter(|service| !service.is_raw())
-        .map(|service| service.port)
-        .collect();
-    (!ports.is_empty()).then(|| {
-        let reason = Reason::NoTerminator { ports };
-        Condition::new(Object::ServiceGroup(group.uuid), reason)
-    })
+impl Published {
+    /// Adds a group's ports with handlers: they lead to a terminator on this host.
+    fn add_terminated(&mut self, group: &ServiceGroup, input: &PlanInput<'_>) {
+        let condition = |reason| Condition::new(Object::ServiceGroup(group.uuid), reason);
+        let mut unserved = BTreeSet::new();
+        for service in group.placed().iter().filter(|service| !service.is_raw()) {
+            for vip in vips_of(service, input.gateway) {
+                if !input.gateway.vips.contains(&vip) {
+                    let reason = Reason::UnknownVip { address: vip };
+                    self.conditions.push(condition(reason));
+                    continue;
+                }
+                self.terminated.insert(vip_key(vip, service));
+                if !input.terminator.takes(Family::of(&vip)) {
+                    unserved.insert(service.port);
+                }
+            }
+        }
+        if !unserved.is_empty() {
+            let ports = unserved.into_iter().collect();
+            let reason = Reason::NoTerminator { ports };
+            self.conditions.push(condition(reason));
+        }
+    }
 }
 
-pub(super) fn vips_of(service: &Service, gateway: &GatewaySettings) -> Vec<IpAddr> {
+/// The VIPs that a service is published on, if they are of this gateway.
+pub(crate) fn vips_of(service: &Service, gateway: &GatewaySettings) -> Vec<IpAddr> {
     match service.ip {
         Some(vip) => vec![vip],
         None => gateway.vips.iter().copied().collect(),

@@ -11,8 +11,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    CheckedAddress, Fitness, GatewaySettings, Health, IdCursor, Plan, PlanInput, UnpublishedPorts,
-    backend_addresses, plan, settle,
+    CheckedAddress, Fitness, GatewaySettings, Health, IdCursor, Plan, PlanInput, Terminator,
+    UnpublishedPorts, WithoutTerminator, backend_addresses, plan, settle,
 };
 use crate::dataplane::fake::FakeDataplane;
 use crate::dataplane::{ActualState, Dataplane, Path, Region};
@@ -67,6 +67,7 @@ pub(crate) struct World {
     pub(crate) desired: DesiredState,
     pub(crate) gateway: GatewaySettings,
     pub(crate) health: Health,
+    pub(crate) terminator: Terminator,
     pub(crate) dataplane: FakeDataplane,
     pub(crate) retired: BTreeSet<Region>,
     pub(crate) cursor: IdCursor,
@@ -79,6 +80,7 @@ impl World {
             desired: DesiredState::default(),
             gateway: gateway(vips),
             health: Health::new(),
+            terminator: Terminator::default(),
             dataplane: FakeDataplane::default(),
             retired: BTreeSet::new(),
             cursor: IdCursor::default(),
@@ -191,6 +193,8 @@ impl World {
             desired: &self.desired,
             gateway: &self.gateway,
             health: &self.health,
+            terminator: self.terminator,
+            others_terminated: &BTreeSet::new(),
             actual: &actual,
             retired: &self.retired,
             cursor: self.cursor,
@@ -230,6 +234,7 @@ pub(crate) fn gateway(vips: &[IpAddr]) -> GatewaySettings {
         settle_after: GatewaySettings::SETTLE_AFTER,
         source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
         source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+        without_terminator: WithoutTerminator::Reset,
         answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
     }
 }

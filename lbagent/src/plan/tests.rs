@@ -8,12 +8,14 @@ use lbagent_common::{BackendEntry, Port, Protocol, ReturnEntry, ReturnKey, VipEn
 use super::testing::{World, draining, group_uuid, instance_uuid, v4, v6};
 use super::*;
 use crate::dataplane::Capacity;
+use crate::dataplane::fake::FakeDataplane;
 use crate::desired::{Instance, InstanceState, SharedMap};
 
 mod flows;
 mod health;
 mod histories;
 mod modes;
+mod terminated;
 
 fn key(vip: IpAddr, port: u16) -> VipKey {
     VipKey::new(vip.into(), Port::new(port), Protocol::TCP)

@@ -181,7 +181,9 @@ fn object_of(step: &Step, steps: &[Step]) -> Object {
     };
     match step {
         Step::PutBackend(_, entry) => Object::Instance(Uuid::from_bytes(entry.instance)),
-        Step::PutVip(key, _) | Step::DeleteVip(key, _) if key.is_address() => {
+        Step::PutVip(key, entry) | Step::DeleteVip(key, entry)
+            if key.is_address() || entry.is_terminated() =>
+        {
             Object::Vip(key.addr.into())
         }
         Step::PutVip(_, entry) | Step::DeleteVip(_, entry) => group(entry.service_group),

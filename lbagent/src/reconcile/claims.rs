@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
+use lbagent_common::VipKey;
 use uuid::Uuid;
 
 use crate::desired::{DesiredState, Instance};
@@ -25,6 +26,8 @@ pub(super) struct Scope {
     pub(super) instances: BTreeSet<Uuid>,
     /// What they claim before and after the change.
     pub(super) links: BTreeSet<Link>,
+    /// Ports among these that other groups have with handlers.
+    pub(super) others_terminated: BTreeSet<VipKey>,
 }
 
 impl Claims {
@@ -99,7 +102,10 @@ impl Claims {
         loop {
             for link in std::mem::take(&mut found) {
                 scope.links.insert(link);
-                waiting.extend(self.claimants(link));
+                waiting.extend(self.claimants(match link {
+                    Link::Terminated(key) => Link::Vip(key),
+                    link => link,
+                }));
             }
             let Some(group) = waiting.pop() else { break };
             if scope.groups.insert(group) {
@@ -110,7 +116,20 @@ impl Claims {
         for claim in gone {
             self.groups.remove(&claim);
         }
+        scope.others_terminated = self.others_terminated(&scope);
         scope
+    }
+
+    fn others_terminated(&self, scope: &Scope) -> BTreeSet<VipKey> {
+        let keys = scope.links.iter().filter_map(|link| match link {
+            Link::Vip(key) | Link::Terminated(key) => Some(*key),
+            Link::Return(_) | Link::Tag(_) => None,
+        });
+        keys.filter(|key| {
+            let mut claimants = self.claimants(Link::Terminated(*key));
+            claimants.any(|group| !scope.groups.contains(&group))
+        })
+        .collect()
     }
 
     fn change_members(&mut self, from: &DesiredState, to: &DesiredState) {

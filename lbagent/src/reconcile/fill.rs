@@ -8,7 +8,7 @@ use super::chain;
 use super::pass::{Done, Memory, Pass, Scope};
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::desired::DesiredState;
-use crate::plan::{GatewaySettings, Health, Reason};
+use crate::plan::{GatewaySettings, Health, Reason, Terminator};
 
 /// Why maps could not be filled. Nothing that carries packets has changed.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,7 @@ pub fn fill(
         gateway: Arc::new(gateway),
         // Nothing is checked yet: what the maps that were carried over say counts.
         health: Health::new(),
+        terminator: Terminator::default(),
         // No packet reads these maps, so no region has to be left alone.
         memory: Memory::default(),
         scope: Scope::Everything,

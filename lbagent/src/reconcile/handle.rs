@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub enum WakeReason {
     DesiredChanged,
     /// Health checks have another verdict on some instances.
     HealthChanged,
+    /// A terminator came or went, or cannot serve some object.
+    TerminatorChanged,
     /// An interface, an address, a route or a neighbour of the host changed.
     NetworkChanged,
     /// A draining instance reached its deadline.
@@ -40,7 +43,10 @@ impl WakeReason {
     /// What the pass has to look at.
     pub(super) const fn scope(self) -> Scope {
         match self {
-            Self::DesiredChanged | Self::HealthChanged | Self::DrainDeadline => Scope::Changes,
+            Self::DesiredChanged
+            | Self::HealthChanged
+            | Self::TerminatorChanged
+            | Self::DrainDeadline => Scope::Changes,
             Self::NetworkChanged => Scope::Network,
             Self::Start | Self::Periodic | Self::Retry | Self::Requested => Scope::Everything,
         }
@@ -198,6 +204,20 @@ impl ReconcilerHandle {
         found
             .ok_or(ObserveError::Stopped)?
             .map_err(ObserveError::Dataplane)
+    }
+
+    /// Has connections of a family steered to a listening socket, or to none; returns when the data
+    /// plane does so. `index` is one of [`lbagent_common::TERMINATOR_V4`] and
+    /// [`lbagent_common::TERMINATOR_V6`].
+    pub async fn set_terminator(
+        &self,
+        index: u32,
+        socket: Option<OwnedFd>,
+    ) -> Result<(), ObserveError> {
+        let set =
+            move |dataplane: &mut dyn Dataplane| dataplane.set_terminator(index, socket.as_ref());
+        let outcome = self.owner.run(set).await.ok_or(ObserveError::Stopped)?;
+        outcome.map_err(ObserveError::Dataplane)
     }
 
     /// Says which packets are told to whoever watches; to be repeated within

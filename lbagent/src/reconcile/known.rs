@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::claims::Claims;
 use crate::dataplane::{ActualState, RuleKey, Step};
 use crate::desired::DesiredState;
-use crate::plan::{Condition, GatewaySettings, Health, InUse, Link, Object, Plan};
+use crate::plan::{Condition, GatewaySettings, Health, InUse, Link, Object, Plan, Terminator};
 
 /// What is planned and written.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,10 +34,15 @@ pub(super) struct Known {
     pub(super) planned_at: OffsetDateTime,
     /// What the health checks said then.
     pub(super) health: Health,
+    /// Who took connections to ports with handlers then.
+    pub(super) terminator: Terminator,
     conditions: Vec<Condition>,
     entries: Entries,
     claims: Claims,
 }
+
+/// What a pass planned with beside the desired and the actual state.
+pub(super) type Judged = (Health, Terminator, OffsetDateTime);
 
 /// Which entries belong together.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -81,6 +86,8 @@ pub(super) struct Part {
     pub(super) desired: DesiredState,
     /// Without tables and ways.
     pub(super) actual: ActualState,
+    /// Ports among `actual`'s that other groups have with handlers.
+    pub(super) others_terminated: BTreeSet<VipKey>,
     groups: BTreeSet<Uuid>,
     /// Instances of these groups, those that have left included.
     instances: BTreeSet<Uuid>,
@@ -94,7 +101,7 @@ impl Known {
         gateway: &GatewaySettings,
         mut actual: ActualState,
         in_use: InUse,
-        (health, now): (Health, OffsetDateTime),
+        (health, terminator, now): Judged,
     ) -> Self {
         actual.tables.clear();
         actual.slots = None;
@@ -108,6 +115,7 @@ impl Known {
             in_use,
             planned_at: now,
             health,
+            terminator,
             conditions: plan.conditions.clone(),
             claims: Claims::of(desired, gateway),
         };
@@ -116,9 +124,9 @@ impl Known {
     }
 
     /// After a plan of everything found nothing to do.
-    pub(super) fn still(mut self, plan: &Plan, judged: (Health, OffsetDateTime)) -> Self {
+    pub(super) fn still(mut self, plan: &Plan, judged: Judged) -> Self {
         self.conditions.clone_from(&plan.conditions);
-        (self.health, self.planned_at) = judged;
+        (self.health, self.terminator, self.planned_at) = judged;
         self
     }
 
@@ -171,6 +179,7 @@ impl Known {
         Part {
             desired: part,
             actual: self.entries_of(&scope.links, gateway),
+            others_terminated: scope.others_terminated,
             groups: scope.groups,
             instances: scope.instances,
         }
@@ -194,7 +203,7 @@ impl Known {
         let addresses: Vec<Link> = addresses.map(Link::Vip).collect();
         for link in links.iter().chain(&addresses) {
             match link {
-                Link::Vip(key) => {
+                Link::Vip(key) | Link::Terminated(key) => {
                     let entry = actual.vips.get(key);
                     part.vips.extend(entry.map(|entry| (*key, *entry)));
                 }
@@ -223,7 +232,7 @@ impl Known {
         self.conditions.retain(|known| match &known.object {
             Object::ServiceGroup(uuid) => !part.groups.contains(uuid),
             Object::Instance(uuid) => !part.instances.contains(uuid),
-            Object::Gateway | Object::Vip(_) => true,
+            Object::Gateway | Object::Vip(_) | Object::Certificate(_) => true,
         });
         self.conditions.extend(plan.conditions.iter().cloned());
         self.conditions.sort();

@@ -3,7 +3,7 @@
 //! Level-triggered: every pass works on whole snapshots of the desired state, so a wake-up that was
 //! missed or came twice does no harm. A pass looks at everything, or, after a change of the desired
 //! state or of the host's network, at the groups that differ from what the last one left
-//! ([`known`]). Inputs: the desired state, verdicts of health checks, changes of the host's network, the next drain deadline, a
+//! ([`known`]). Inputs: the desired state, verdicts of health checks, terminators that come and go, changes of the host's network, the next drain deadline, a
 //! timer, a retry after failures. Output: one [`ReconcileResult`] a pass.
 
 mod apply;
@@ -27,7 +27,7 @@ use tracing::{debug, info, warn};
 
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::desired::DesiredState;
-use crate::plan::{GatewaySettings, Health};
+use crate::plan::{GatewaySettings, Health, TerminatorView};
 pub use fill::{FillError, fill};
 use grace::Grace;
 pub use handle::{
@@ -74,6 +74,7 @@ pub struct Reconciler {
     gateway: Arc<GatewaySettings>,
     desired: watch::Receiver<Arc<DesiredState>>,
     health: watch::Receiver<Health>,
+    terminators: watch::Receiver<TerminatorView>,
     wakes: mpsc::Receiver<WakeReason>,
     results: watch::Sender<Arc<ReconcileResult>>,
     owner: DataplaneOwner,
@@ -94,6 +95,7 @@ impl Reconciler {
         gateway: GatewaySettings,
         desired: watch::Receiver<Arc<DesiredState>>,
         health: watch::Receiver<Health>,
+        terminators: watch::Receiver<TerminatorView>,
         timing: Timing,
     ) -> std::io::Result<(Self, ReconcilerHandle)> {
         let owner = DataplaneOwner::start(dataplane)?;
@@ -116,6 +118,7 @@ impl Reconciler {
             gateway: Arc::new(gateway),
             desired,
             health,
+            terminators,
             wakes,
             results,
             owner,
@@ -154,6 +157,7 @@ impl Reconciler {
             desired: desired.clone(),
             gateway: self.gateway.clone(),
             health: self.health.borrow_and_update().clone(),
+            terminator: self.terminators.borrow_and_update().takes,
             memory: std::mem::take(&mut self.memory),
             scope: reason.scope(),
             now: OffsetDateTime::now_utc(),
@@ -185,6 +189,7 @@ impl Reconciler {
             Ok(Done { plan, report, .. }) => {
                 let mut conditions = plan.conditions;
                 conditions.extend(report.conditions());
+                conditions.extend(self.terminators.borrow().faults.iter().cloned());
                 conditions.sort();
                 conditions.dedup();
                 (report.applied, conditions, report.error())
@@ -258,6 +263,7 @@ impl Reconciler {
                 }
                 // Whoever checks may end first: then nothing more is learnt.
                 Ok(()) = self.health.changed() => WakeReason::HealthChanged,
+                Ok(()) = self.terminators.changed() => WakeReason::TerminatorChanged,
                 Some(reason) = self.wakes.recv() => reason,
                 () = tokio::time::sleep_until(due.0) => due.1,
                 () = tokio::time::sleep(self.timing.heartbeat) => {

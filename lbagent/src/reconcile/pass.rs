@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use lbagent_common::VipKey;
 use time::OffsetDateTime;
 use tracing::warn;
 use uuid::Uuid;
@@ -20,7 +21,9 @@ use super::renew;
 use crate::dataplane::{ActualState, Dataplane, DataplaneError, Glimpse, Path};
 use crate::desired::{DesiredState, Instance};
 use crate::plan::drain::Deadlines;
-use crate::plan::{self, GatewaySettings, Health, IdCursor, InUse, Plan, PlanInput, settle};
+use crate::plan::{
+    self, GatewaySettings, Health, IdCursor, InUse, Plan, PlanInput, Terminator, settle,
+};
 
 /// What one pass leaves to the next.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +53,7 @@ pub(super) struct Pass {
     pub(super) desired: Arc<DesiredState>,
     pub(super) gateway: Arc<GatewaySettings>,
     pub(super) health: Health,
+    pub(super) terminator: Terminator,
     pub(super) memory: Memory,
     pub(super) scope: Scope,
     /// Decides which draining is over.
@@ -102,7 +106,7 @@ impl Pass {
         let mut actual = self.read(dataplane)?;
         let in_use = InUse::of(&actual);
         let desired = Arc::clone(&self.desired);
-        let plan = self.plan(&desired, &actual, &in_use);
+        let plan = self.plan((&desired, &BTreeSet::new()), &actual, &in_use);
         let report = self.apply(&plan, &actual, dataplane);
         let agrees = known.as_ref().is_none_or(|known| known.agrees(&actual));
         if !agrees {
@@ -113,7 +117,7 @@ impl Pass {
             let is_same = |known: &Known| {
                 agrees && plan.steps.is_empty() && Arc::ptr_eq(&known.desired, &desired)
             };
-            let judged = (self.health.clone(), self.now);
+            let judged = (self.health.clone(), self.terminator, self.now);
             self.memory.known = Some(match known.filter(is_same) {
                 Some(known) => known.still(&plan, judged),
                 None => Known::after(&plan, &desired, &self.gateway, actual, in_use, judged),
@@ -132,6 +136,10 @@ impl Pass {
         mut known: Known,
         dataplane: &mut dyn Dataplane,
     ) -> Result<Option<Done>, DataplaneError> {
+        // A condition of every group with such ports.
+        if known.terminator != self.terminator {
+            return Ok(None);
+        }
         let mut instances = Vec::new();
         if self.scope >= Scope::Network || !dataplane.is_current() {
             let host = dataplane.surroundings(&plan::backend_addresses(&self.desired))?;
@@ -147,7 +155,8 @@ impl Pass {
         let changed = known.changed_groups(&self.desired, instances);
         let mut part = known.part(changed, &self.desired, &self.gateway);
         self.complete(&mut part, dataplane)?;
-        let mut plan = self.plan(&part.desired, &part.actual, &known.in_use);
+        let desired = (&part.desired, &part.others_terminated);
+        let mut plan = self.plan(desired, &part.actual, &known.in_use);
         if is_full(&plan) {
             return Ok(None);
         }
@@ -213,12 +222,19 @@ impl Pass {
         Ok(())
     }
 
-    fn plan(&mut self, desired: &DesiredState, actual: &ActualState, in_use: &InUse) -> Plan {
+    fn plan(
+        &mut self,
+        (desired, others_terminated): (&DesiredState, &BTreeSet<VipKey>),
+        actual: &ActualState,
+        in_use: &InUse,
+    ) -> Plan {
         let retired = self.memory.grace.retired(in_use, Instant::now());
         let input = PlanInput {
             desired,
             gateway: &self.gateway,
             health: &self.health,
+            terminator: self.terminator,
+            others_terminated,
             actual,
             retired: &retired,
             cursor: self.memory.cursor,

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 
 use lbagent_api::health::{Check, Probe};
+use lbagent_api::service_group::Handler;
 
 use super::*;
 use crate::dataplane::fake::FakeDataplane;
@@ -14,7 +16,7 @@ use crate::dataplane::{
 };
 use crate::desired::InstanceState;
 use crate::plan::testing::{World, v4};
-use crate::plan::{self, Condition, Fitness, Health, InUse, Object, Reason};
+use crate::plan::{self, Condition, Fitness, Health, InUse, Object, Reason, TerminatorView};
 
 /// The data plane in memory, looked at while the reconciler has it.
 #[derive(Clone)]
@@ -55,6 +57,14 @@ impl Dataplane for Shared {
         self.with(|fake| fake.apply(step))
     }
 
+    fn set_terminator(
+        &mut self,
+        index: u32,
+        socket: Option<&OwnedFd>,
+    ) -> Result<(), DataplaneError> {
+        self.with(|fake| fake.set_terminator(index, socket))
+    }
+
     fn look_up(&self, look_up: &mut dyn FnMut(&dyn FlowMaps)) {
         self.with(|fake| fake.look_up(look_up));
     }
@@ -77,6 +87,7 @@ struct Running {
     dataplane: Shared,
     desired: watch::Sender<Arc<DesiredState>>,
     health: watch::Sender<Health>,
+    terminators: watch::Sender<TerminatorView>,
     handle: ReconcilerHandle,
     task: tokio::task::JoinHandle<()>,
 }
@@ -97,11 +108,13 @@ fn start(world: World, timing: Timing) -> Running {
     let (desired, watched) = watch::channel(Arc::new(world.desired.clone()));
     let gateway = world.gateway.clone();
     let (health, judged) = watch::channel(world.health.clone());
+    let (terminator, terminators) = watch::channel(TerminatorView::default());
     let made = Reconciler::new(
         Box::new(dataplane.clone()),
         gateway,
         watched,
         judged,
+        terminators,
         timing,
     );
     let (reconciler, handle) = made.expect("a thread");
@@ -111,6 +124,7 @@ fn start(world: World, timing: Timing) -> Running {
         dataplane,
         desired,
         health,
+        terminators: terminator,
         handle,
         task,
     }
@@ -197,6 +211,37 @@ async fn a_verdict_wakes_the_loop() {
         .wait_for(|result| result.wake_reason == WakeReason::HealthChanged)
         .await;
     assert!(running.dataplane.with(entries));
+}
+
+#[tokio::test]
+async fn a_terminator_that_comes_ends_a_condition_and_its_faults_are_told() {
+    let mut world = world();
+    for group in world.desired.service_groups.values_mut() {
+        group.services[0].handlers = vec![Handler::Tls];
+    }
+    let running = start(world, TIMING);
+    let has = |result: &ReconcileResult, code| {
+        let mut conditions = result.conditions.iter();
+        conditions.any(|condition| condition.reason.code() == code)
+    };
+    running
+        .wait_for(|result| has(result, "no_terminator"))
+        .await;
+    let fault = Condition::new(
+        Object::Gateway,
+        Reason::RefusedByTerminator {
+            reason: "no".to_owned(),
+        },
+    );
+    running.terminators.send_replace(TerminatorView {
+        takes: plan::Terminator { v4: true, v6: true },
+        faults: Arc::new(vec![fault]),
+    });
+    let result = running
+        .wait_for(|result| result.wake_reason == WakeReason::TerminatorChanged)
+        .await;
+    assert!(!has(&result, "no_terminator"), "{result:?}");
+    assert!(has(&result, "refused_by_terminator"), "{result:?}");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use lbagent_common::table_len;
 use super::ReplayState;
 use crate::dataplane::{self, Capacity};
 use crate::desired::{DesiredState, HealthPolicy, document};
-use crate::plan::{GatewaySettings, UnpublishedPorts};
+use crate::plan::{GatewaySettings, UnpublishedPorts, WithoutTerminator};
 
 /// Reads what `lbctl state export` wrote.
 pub(super) fn read(path: &Path, client_side: BTreeSet<u32>) -> Result<ReplayState> {
@@ -34,6 +34,7 @@ fn convert(document: &StateDocument, client_side: BTreeSet<u32>) -> Result<Repla
         settle_after: GatewaySettings::SETTLE_AFTER,
         source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
         source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+        without_terminator: WithoutTerminator::Reset,
         answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
     };
     let mut desired = document::import(document, &gateway.vips)?.state;

@@ -26,7 +26,7 @@ use crate::dataplane::{
     Path, Sandbox, Step,
 };
 use crate::desired::DesiredState;
-use crate::plan::{self, GatewaySettings, Health, IdCursor, PlanInput};
+use crate::plan::{self, GatewaySettings, Health, IdCursor, PlanInput, Terminator};
 use capture::Captured;
 use verdict::{Namer, Verdict};
 
@@ -165,6 +165,8 @@ fn fill(dataplane: &mut KernelDataplane, state: &ReplayState) -> Result<ActualSt
             desired: &state.desired,
             gateway: &state.gateway,
             health: &Health::new(),
+            terminator: Terminator::default(),
+            others_terminated: &BTreeSet::new(),
             actual: &actual,
             retired: &BTreeSet::new(),
             cursor,

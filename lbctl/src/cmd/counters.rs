@@ -64,6 +64,18 @@ fn render(counters: &Counters, all: bool) -> String {
     if all || *held != HeldFragments::default() {
         text.push_str(&render_held(held));
     }
+    let steered: Vec<_> = counters
+        .steering
+        .iter()
+        .filter(|(_, count)| all || **count > 0)
+        .map(|(end, count)| format!("{count} {end}"))
+        .collect();
+    if !steered.is_empty() {
+        text.push_str(&format!(
+            "\n\nconnections to ports with handlers: {}",
+            steered.join(", ")
+        ));
+    }
     text
 }
 
@@ -99,6 +111,7 @@ mod tests {
             bytes: packets * 100,
         };
         let mut counters = Counters {
+            steering: std::collections::BTreeMap::new(),
             taken_at: OffsetDateTime::UNIX_EPOCH,
             outcomes: vec![
                 counter("forward_tx", Verdict::Forwarded, 1200),

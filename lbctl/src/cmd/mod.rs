@@ -24,6 +24,7 @@ pub mod show;
 pub mod state;
 pub mod status;
 mod terminated;
+pub mod terminator;
 pub mod token;
 pub mod trace;
 pub mod wait;

@@ -199,6 +199,7 @@ fn conditions(conditions: &[Condition]) -> String {
                 ObjectKind::Vip => "VIP",
                 ObjectKind::ServiceGroup => "service",
                 ObjectKind::Instance => "instance",
+                ObjectKind::Certificate => "certificate",
                 ObjectKind::Map => "map",
             };
             vec![

@@ -35,6 +35,7 @@ fn sample() -> AgentStatus {
         reason: None,
     };
     AgentStatus {
+        terminators: Vec::new(),
         agent: AgentInfo {
             version: "0.1.0".into(),
             abi_version: 1,

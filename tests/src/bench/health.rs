@@ -15,7 +15,7 @@ use lbagent::desired::{
     InstanceState, Service, ServiceGroup, Transport,
 };
 use lbagent::health::{self, Carried, HealthHandle};
-use lbagent::plan::{GatewaySettings, UnpublishedPorts};
+use lbagent::plan::{GatewaySettings, UnpublishedPorts, WithoutTerminator};
 use lbagent_api::health::{CheckSpec, Payload};
 use lbagent_api::health_report::HealthCounters;
 use time::OffsetDateTime;
@@ -110,6 +110,7 @@ fn gateway() -> GatewaySettings {
         settle_after: GatewaySettings::SETTLE_AFTER,
         source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
         source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+        without_terminator: WithoutTerminator::Reset,
         answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
     }
 }

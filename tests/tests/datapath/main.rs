@@ -19,6 +19,7 @@ mod replay;
 mod replies;
 mod shapes;
 mod sources;
+mod terminated;
 mod too_big;
 mod trace;
 mod verdicts;

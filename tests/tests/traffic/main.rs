@@ -25,5 +25,6 @@ mod overload;
 mod restart;
 mod sharing;
 mod startup;
+mod steer;
 mod upgrade;
 mod watch;

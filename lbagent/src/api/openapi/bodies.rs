@@ -20,6 +20,7 @@ use lbagent_api::schema::{Listed, OneOrMany};
 use lbagent_api::service_group::{ServiceGroup, ServiceGroupSpec};
 use lbagent_api::state::{ImportData, StateData};
 use lbagent_api::status::{CountersData, StatusData, TableData};
+use lbagent_api::terminators::{AuthorityData, TerminatorData, TerminatorsData};
 use lbagent_api::trace::TraceData;
 
 pub(in crate::api) type Selectors = OneOrMany<SelectorSpec>;
@@ -68,3 +69,6 @@ pub(in crate::api) type Trace = Envelope<TraceData>;
 pub(in crate::api) type State = Envelope<StateData>;
 pub(in crate::api) type Import = Envelope<ImportData>;
 pub(in crate::api) type NodeHealth = Envelope<healthz::NodeHealth>;
+pub(in crate::api) type Terminators = Envelope<TerminatorsData>;
+pub(in crate::api) type Terminator = Envelope<TerminatorData>;
+pub(in crate::api) type Authority = Envelope<AuthorityData>;

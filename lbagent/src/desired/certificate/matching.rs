@@ -33,9 +33,28 @@ impl DesiredState {
     /// that lasts longest.
     pub fn certificate_for(&self, account: Uuid, domain: &Domain) -> Option<&Certificate> {
         self.named_certificate(account, domain).or_else(|| {
-            let best = |name: &str| self.best_certificate(account, name);
+            let best = |name: &str| self.certificates_named(account, name).next_back();
             best(&domain.fqdn).or_else(|| best(&wildcard(&domain.fqdn)?))
         })
+    }
+
+    /// The account's other certificates for the name that the domain's own was found by, the best
+    /// one first; none if the domain names its certificate. Their keys may be of another kind.
+    pub fn alternatives_for(&self, account: Uuid, domain: &Domain) -> Vec<&Certificate> {
+        if domain.certificate.is_some() {
+            return Vec::new();
+        }
+        let others = |name: &str| {
+            let named = self.certificates_named(account, name).rev();
+            named.collect::<Vec<_>>()
+        };
+        let mut found = others(&domain.fqdn);
+        if found.is_empty() {
+            found = wildcard(&domain.fqdn)
+                .map(|wildcard| others(&wildcard))
+                .unwrap_or_default();
+        }
+        found.into_iter().skip(1).collect()
     }
 
     fn named_certificate(&self, account: Uuid, domain: &Domain) -> Option<&Certificate> {

@@ -51,7 +51,7 @@ pub(super) fn build_target(input: &PlanInput<'_>, in_use: &InUse, published: &Pu
         }
         builder.add_conditions(*group, ports);
     }
-    builder.finish()
+    builder.finish(&published.terminated)
 }
 
 /// Ids handed out for one group, by instance and address.
@@ -321,7 +321,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn finish(mut self) -> Target {
+    fn finish(mut self, terminated: &BTreeSet<VipKey>) -> Target {
         for instance in self.input.desired.instances.values() {
             if let Some(group) = instance.service_group
                 && !self.input.desired.service_groups.contains_key(&group)
@@ -336,6 +336,7 @@ impl<'a> Builder<'a> {
             &self.actual.returns,
             &mut self.target.vips,
         );
+        self.add_terminated(terminated);
         let policy = policies::assign(self.input, self.in_use, &self.servers, &mut self.target);
         self.target.cursor = IdCursor {
             vip: self.vip_ids.cursor(),

@@ -43,6 +43,28 @@ impl Builder<'_> {
         }
     }
 
+    /// The entries of ports with handlers. What groups have comes first where there is little room.
+    pub(super) fn add_terminated(&mut self, terminated: &BTreeSet<VipKey>) {
+        let capacity = self.actual.capacity.vips;
+        let mut refused: BTreeMap<VipKey, u32> = BTreeMap::new();
+        for key in terminated {
+            if !self.vip_keys.contains(key) {
+                if self.free_vips() == 0 {
+                    let address = VipKey::address(key.addr);
+                    *refused.entry(address).or_default() += 1;
+                    continue;
+                }
+                self.vip_keys.insert(*key);
+            }
+            self.target.vips.insert(*key, VipEntry::TERMINATED);
+        }
+        let conditions = refused.into_iter().map(|(key, needed)| {
+            let reason = map_full(limits::VIPS, needed, 0, capacity);
+            Condition::new(Object::Vip(key.addr.into()), reason)
+        });
+        self.target.conditions.extend(conditions);
+    }
+
     /// Notes where replies to the VIP come from; in the other modes they don't pass the gateway.
     pub(super) fn add_candidates(
         &mut self,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use lbagent_api::health::{Check, InitialHealth, OnFailure, Probe, WhenAllUnhealthy};
+use lbagent_api::service_group::Handler;
 
 use super::super::Fitness;
 use super::{World, draining, group_uuid, instance_uuid, v4, v6};
@@ -57,6 +58,10 @@ pub(crate) enum Change {
         server: u8,
     },
     Udp(u8),
+    Handlers {
+        group: u8,
+        port: u16,
+    },
     Judge {
         number: u8,
         fitness: Option<Fitness>,
@@ -101,6 +106,8 @@ pub(crate) fn change_of_anything() -> impl Strategy<Value = Change> {
         2 => (1..12_u8, 0..3_u8)
             .prop_map(|(number, server)| Change::QuicServer { number, server }),
         1 => group.clone().prop_map(Change::Udp),
+        2 => (group.clone(), 80..83_u16)
+            .prop_map(|(group, port)| Change::Handlers { group, port }),
         3 => change_of_health(),
     ]
 }
@@ -208,6 +215,14 @@ pub(crate) fn make(world: &mut World, change: Change) {
         Change::Health { group, policy } => set_policy(world, group, |found| {
             found.health = health_policy(policy);
         }),
+        Change::Handlers { group, port } => {
+            if let Some(group) = world.desired.service_groups.get_mut(&group_uuid(group)) {
+                let services = group.services.iter_mut();
+                services
+                    .filter(|service| service.port == port)
+                    .for_each(|service| service.handlers = vec![Handler::Tls]);
+            }
+        }
         Change::Udp(number) => {
             if let Some(group) = world.desired.service_groups.get_mut(&group_uuid(number)) {
                 let services = group.services.iter_mut();

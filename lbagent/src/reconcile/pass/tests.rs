@@ -41,6 +41,7 @@ impl Twins {
             desired: Arc::new(self.world.desired.clone()),
             gateway: Arc::new(self.world.gateway.clone()),
             health: self.world.health.clone(),
+            terminator: self.world.terminator,
             memory: self.memory.clone(),
             scope,
             now: self.world.now,

@@ -16,7 +16,7 @@ use lbagent::desired::{
     Caller, DEFAULT_ACCOUNT, Desired, DesiredState, GroupPolicy, Instance, InstancePolicy,
     InstanceState, Service, ServiceGroup, SourcePolicy, StopRequest, Transport,
 };
-use lbagent::plan::{GatewaySettings, Health, UnpublishedPorts};
+use lbagent::plan::{GatewaySettings, Health, TerminatorView, UnpublishedPorts, WithoutTerminator};
 use lbagent::reconcile::{Reconciler, ReconcilerHandle, Timing};
 use lbagent::store::RedbStore;
 use lbagent_api::Selector;
@@ -122,6 +122,7 @@ fn gateway() -> GatewaySettings {
         settle_after: GatewaySettings::SETTLE_AFTER,
         source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
         source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+        without_terminator: WithoutTerminator::Reset,
         answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
     }
 }
@@ -349,7 +350,9 @@ impl Run {
             ..Timing::default()
         };
         let (_, judged) = watch::channel(Health::new());
-        let made = Reconciler::new(Box::new(dataplane), gateway(), watched, judged, timing);
+        let terminators = watch::channel(TerminatorView::default()).1;
+        let dataplane = Box::new(dataplane);
+        let made = Reconciler::new(dataplane, gateway(), watched, judged, terminators, timing);
         let (reconciler, handle) = made.context("starting the data plane's thread")?;
         let begun = Instant::now();
         tokio::spawn(reconciler.run());
