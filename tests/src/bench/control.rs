@@ -4,6 +4,7 @@
 //! the pass that has applied it. Ways are given, as no host has 160,000 backends; they have a next
 //! hop each, as the agent would find.
 
+mod daemon;
 mod scale;
 
 use std::fs;
@@ -69,7 +70,9 @@ impl Figure {
 pub fn run(options: &Options) -> Result<bool> {
     let mut figures = verifier()?;
     figures.extend(tables()?);
-    figures.extend(scale::measure(if options.quick { 1_000 } else { 10_000 })?);
+    let groups = if options.quick { 1_000 } else { 10_000 };
+    figures.extend(scale::measure(groups)?);
+    figures.extend(daemon::measure(groups, options.quick)?);
     report(&figures, options)
 }
 
@@ -102,10 +105,9 @@ fn table(figures: &[Figure]) -> String {
         } = figure;
         let verdict = if figure.is_missed() { "MISSED" } else { "met" };
         let goal = goal.map_or(String::new(), |goal| format!("≤ {goal} {verdict}"));
-        let digits = if unit.ends_with('s') && *unit != "insns" {
-            2
-        } else {
-            0
+        let digits = match *unit {
+            "ms" | "×" => 2,
+            _ => 0,
         };
         lines.push_str(&format!(
             "{what:<52} {value:>12.digits$} {unit:<6} {goal}\n"

@@ -27,14 +27,14 @@ use uuid::Uuid;
 
 use super::{Figure, SEED, VIP, instance_uuid, millis};
 
-const INSTANCES: usize = 16;
+pub(super) const INSTANCES: usize = 16;
 /// Slots of a table for as many instances.
-const TABLE: u32 = 2_039;
+pub(super) const TABLE: u32 = 2_039;
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Rounds of changes, each of another group.
 const ROUNDS: usize = 11;
 
-fn address(number: usize) -> IpAddr {
+pub(super) fn address(number: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from(0x0a00_0001 + number as u32))
 }
 
@@ -56,7 +56,7 @@ fn path(number: usize) -> Path {
 }
 
 /// Spread, as version 4 UUIDs are.
-fn group_uuid(number: usize) -> Uuid {
+pub(super) fn group_uuid(number: usize) -> Uuid {
     instance_uuid((1 << 64) + number as u128)
 }
 
