@@ -146,6 +146,8 @@ fn document(groups: usize) -> StateDocument {
         unpublished_ports: Default::default(),
         udp_idle_s: 60,
         accounts: Vec::new(),
+        tokens: Vec::new(),
+        certificates: None,
         service_groups: (0..groups).map(group).collect(),
         instances: (0..groups * INSTANCES).map(instance).collect(),
         paths: None,
