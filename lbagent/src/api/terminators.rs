@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 
 use super::Shared;
 use super::auth::Operator;
-use super::openapi::bodies;
+use super::openapi::{Refusal, bodies};
 use super::request::Body;
 use super::respond::{Answer, answer};
 
@@ -39,7 +39,10 @@ pub(super) async fn list(State(context): State<Shared>, _: Operator, body: Body)
 #[utoipa::path(
     post, path = "/v1/x/terminators", operation_id = "register_terminator",
     request_body = RegisterSpec,
-    responses((status = 200, description = "The terminator.", body = bodies::Terminator))
+    responses(
+        (status = 200, description = "The terminator.", body = bodies::Terminator),
+        (status = 409, description = "The process has no such socket, or the socket is registered.", body = Refusal)
+    )
 )]
 pub(super) async fn register(State(context): State<Shared>, _: Operator, body: Body) -> Answer {
     let spec: RegisterSpec = parse_body(&body.0)?;
@@ -54,7 +57,10 @@ pub(super) async fn register(State(context): State<Shared>, _: Operator, body: B
 #[utoipa::path(
     post, path = "/v1/x/terminators/{id}/drain", operation_id = "drain_terminator",
     params(("id" = u32, Path, description = "Its number.")),
-    responses((status = 200, description = "The terminator.", body = bodies::Terminator))
+    responses(
+        (status = 200, description = "The terminator.", body = bodies::Terminator),
+        (status = 409, description = "It cannot be drained now.", body = Refusal)
+    )
 )]
 pub(super) async fn drain(
     State(context): State<Shared>,
@@ -71,7 +77,10 @@ pub(super) async fn drain(
 #[utoipa::path(
     post, path = "/v1/x/terminators/{id}/upgrade", operation_id = "upgrade_terminator",
     params(("id" = u32, Path, description = "Its number.")),
-    responses((status = 200, description = "The successor.", body = bodies::Terminator))
+    responses(
+        (status = 200, description = "The successor.", body = bodies::Terminator),
+        (status = 409, description = "It cannot be replaced now.", body = Refusal)
+    )
 )]
 pub(super) async fn upgrade(
     State(context): State<Shared>,

@@ -319,7 +319,9 @@ fn a_development_gateway_signs_for_its_domain_once_and_renews() {
 
     // A group below the domain is served with it, whichever account it is of.
     let mut world = world();
-    world.desired.certificates = desired.current().certificates.clone();
+    for certificate in desired.current().certificates.values() {
+        world.desired.put_certificate(certificate.clone());
+    }
     let group = world
         .desired
         .service_groups

@@ -68,12 +68,12 @@ fn render(counters: &Counters, all: bool) -> String {
         .steering
         .iter()
         .filter(|(_, count)| all || **count > 0)
-        .map(|(end, count)| format!("{count} {end}"))
+        .map(|(end, count)| format!("  {count} {end}"))
         .collect();
     if !steered.is_empty() {
         text.push_str(&format!(
-            "\n\nconnections to ports with handlers: {}",
-            steered.join(", ")
+            "\n\nconnections to ports with handlers:\n{}",
+            steered.join("\n")
         ));
     }
     text
