@@ -26,5 +26,6 @@ mod restart;
 mod sharing;
 mod startup;
 mod steer;
+mod terminated;
 mod upgrade;
 mod watch;
