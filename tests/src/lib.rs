@@ -34,3 +34,4 @@ pub mod terminator;
 pub mod topology;
 pub mod transfer;
 pub mod tunnel;
+pub mod web;

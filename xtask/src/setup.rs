@@ -10,8 +10,12 @@ use crate::process::{self, progress};
 use crate::{capabilities, pins, workspace};
 
 /// Programs that the harness calls, and the Debian packages that bring them.
-const HOST_PROGRAMS: [(&str, &str); 3] =
-    [("ip", "iproute2"), ("ethtool", "ethtool"), ("curl", "curl")];
+const HOST_PROGRAMS: [(&str, &str); 4] = [
+    ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
+    ("curl", "curl"),
+    ("python3", "python3"),
+];
 
 /// Programs that make and boot virtual machines, and the Debian packages that bring them.
 const VM_PROGRAMS: [(&str, &str); 4] = [

@@ -5,6 +5,7 @@
 //! it ends.
 
 mod acts;
+mod https;
 mod report;
 mod stage;
 
@@ -59,6 +60,7 @@ fn perform(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     acts::table(&stage, report)?;
     acts::drain(&stage, report, options.bytes)?;
     acts::kill(&mut stage, report, options.bytes)?;
+    https::show(&stage, report)?;
     acts::statistics(&stage, report)?;
     acts::leave(stage, report)
 }

@@ -1,0 +1,131 @@
+//! What stands at both ends of a terminator: instances that speak HTTP, a client that speaks HTTPS, and
+//! lbterm between them.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tempfile::NamedTempFile;
+
+use crate::agent::binary;
+use crate::ctl;
+use crate::netns::{HostNs, NetNs};
+use crate::poll::poll_until;
+use crate::topology::BackendHost;
+
+/// Verifying the programs, signing, and starting two programs on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A process that ends when this is dropped.
+#[derive(Debug)]
+pub struct Running(Child);
+
+impl Running {
+    fn spawn(command: &mut Command) -> Result<Self> {
+        let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = quiet.spawn().with_context(|| format!("{command:?}"))?;
+        Ok(Self(child))
+    }
+
+    /// Ends it without a word.
+    pub fn kill(mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An HTTP server that answers `NAME for CLIENT by https`, as the gateway tells it.
+pub fn serve(backend: &BackendHost, port: u16) -> Result<Running> {
+    const PROGRAM: &str = r#"
+import http.server, socket, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        head = self.headers
+        text = f"{sys.argv[1]} for {head['X-Forwarded-For']} by {head['X-Forwarded-Proto']}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+Server(("::", int(sys.argv[2])), Handler).serve_forever()
+"#;
+    let mut python = backend.ns.command("python3");
+    Running::spawn(python.args(["-c", PROGRAM, &backend.name, &port.to_string()]))
+}
+
+/// lbterm as its unit runs it: another user, who may do nothing. The agent's `terminator.user` has to
+/// be `nobody`.
+pub fn terminator(gateway: &HostNs) -> Result<Running> {
+    let mut command = gateway.command("setpriv");
+    command
+        .args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"])
+        .args(["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"])
+        .arg(binary("LBTERM_BIN", "lbterm"))
+        .arg("run");
+    Running::spawn(&mut command)
+}
+
+/// curl on the client, which trusts the gateway's development authority.
+#[derive(Debug)]
+pub struct Browser {
+    client: NetNs,
+    authority: NamedTempFile,
+}
+
+impl Browser {
+    /// Waits until the gateway has an authority.
+    pub fn open(client: &NetNs, gateway: &HostNs) -> Result<Self> {
+        let mut certificate = None;
+        poll_until("the development authority", PATIENCE, || {
+            let printed = ctl::succeed(gateway, &["terminator", "ca"]);
+            certificate = printed.ok();
+            certificate.is_some()
+        })?;
+        let mut authority = NamedTempFile::new()?;
+        authority.write_all(certificate.unwrap_or_default().as_bytes())?;
+        Ok(Self {
+            client: client.clone(),
+            authority,
+        })
+    }
+
+    /// What curl prints for a URL whose host name is at a VIP, and whether it was content.
+    pub fn get(&self, vip: IpAddr, url: &str, options: &[&str]) -> Result<(bool, String)> {
+        let host = match vip {
+            IpAddr::V4(vip) => vip.to_string(),
+            IpAddr::V6(vip) => format!("[{vip}]"),
+        };
+        let mut curl = self.client.command("curl");
+        curl.args(["--silent", "--show-error", "--max-time", "10", "--cacert"])
+            .arg(self.authority.path())
+            // Whatever the name and the port: the VIP.
+            .args(["--connect-to", &format!("::{host}:")])
+            .args(options)
+            .arg(url);
+        let output = curl.output().with_context(|| format!("{curl:?}"))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok((output.status.success(), text))
+    }
+
+    /// Waits until a URL is answered.
+    pub fn wait_for(&self, vip: IpAddr, url: &str) -> Result<()> {
+        let is_served = || {
+            self.get(vip, url, &["--fail"])
+                .is_ok_and(|(is_content, _)| is_content)
+        };
+        poll_until(&format!("an answer to {url} by {vip}"), PATIENCE, is_served)
+    }
+}
