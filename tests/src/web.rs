@@ -29,11 +29,9 @@ impl Running {
         Ok(Self(child))
     }
 
-    /// Ends it without a word.
-    pub fn kill(mut self) -> Result<()> {
-        self.0.kill()?;
-        self.0.wait()?;
-        Ok(())
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().is_ok_and(|ended| ended.is_some())
     }
 }
 
@@ -116,7 +114,8 @@ impl Browser {
             .args(options)
             .arg(url);
         let output = curl.output().with_context(|| format!("{curl:?}"))?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
         Ok((output.status.success(), text))
     }
 

@@ -328,8 +328,8 @@ pub(super) fn unserved_ports(
         .collect();
     (!ports.is_empty()).then(|| Warning {
         message: format!(
-            "Service group '{}' publishes with handlers: {}. No terminator serves that on this \
-             gateway yet; for a raw port give \"protocol\" and no handlers",
+            "Service group '{}' publishes with handlers: {}. No terminator runs on this \
+             gateway: start lbterm; or, for a raw port, give \"protocol\" and no handlers",
             group.name,
             ports.join(", ")
         ),

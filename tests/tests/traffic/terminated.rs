@@ -4,10 +4,14 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use lbagent_tests::ctl;
 use lbagent_tests::gateway::Gateway;
+use lbagent_tests::poll::poll_until;
 use lbagent_tests::require_root;
 use lbagent_tests::topology::{Shape, VIP4, VIP6};
-use lbagent_tests::web::{Browser, Running, serve, terminator};
+use lbagent_tests::web::{Browser, PATIENCE, Running, serve, terminator};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
 /// Where the instances listen.
@@ -61,12 +65,35 @@ impl Web {
     }
 }
 
+/// The process that `lbctl terminator upgrade` has started; killed when this is dropped.
+struct Successor(Pid);
+
+impl Successor {
+    fn of(gateway: &Gateway) -> Self {
+        let upgraded = ctl::succeed(&gateway.topology.gateway, &["terminator", "upgrade"]).unwrap();
+        assert!(upgraded.contains("terminator 2 (lbterm"), "{upgraded}");
+        let pid = upgraded.split("process ").nth(1).unwrap();
+        let pid = pid.split(')').next().unwrap();
+        Self(Pid::from_raw(pid.parse().unwrap()))
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        kill(self.0, Signal::SIGKILL).unwrap();
+        // Its parent has gone before it: nobody here can wait for it.
+        let state = || std::fs::read_to_string(format!("/proc/{}/status", self.0));
+        let is_dead = || state().map_or(true, |state| state.contains("State:\tZ"));
+        poll_until("its end", PATIENCE, is_dead).unwrap();
+    }
+}
+
 #[test]
 fn https_through_the_vip_is_balanced_over_the_instances() {
     require_root!();
     let web = Web::start();
     let topology = &web.gateway.topology;
-    let first = terminator(&topology.gateway).unwrap();
+    let mut first = terminator(&topology.gateway).unwrap();
     for (vip, client) in [VIP4, VIP6].into_iter().zip(topology.client_addresses) {
         web.browser.wait_for(vip, URL).unwrap();
         for option in ["--http1.1", "--http2"] {
@@ -84,8 +111,12 @@ fn https_through_the_vip_is_balanced_over_the_instances() {
         let text = web.get(vip, "https://other.lb.internal/", &[]);
         assert!(text.contains("There is no service on this URL."), "{text}");
     }
+    let successor = Successor::of(&web.gateway);
+    web.get(VIP4, URL, &["--fail"]);
+    poll_until("the former process to end", PATIENCE, || first.has_ended()).unwrap();
+    web.get(VIP4, URL, &["--fail"]);
     // Another process gets the same sockets; what comes meanwhile waits in them.
-    first.kill().unwrap();
+    drop(successor);
     let _second = terminator(&topology.gateway).unwrap();
     web.get(VIP4, URL, &["--fail"]);
 }
