@@ -230,16 +230,10 @@ pub(super) async fn get_one(
     State(context): State<Shared>,
     As(caller): As,
     Named(selector): Named,
-    Listing(query): Listing,
+    query: Listing,
     body: Body,
 ) -> Answer {
-    body.empty()?;
-    Body::without_selector(query.selectors.first().cloned())?;
-    let query = ListQuery {
-        selectors: vec![selector],
-        details: query.details,
-        ..ListQuery::default()
-    };
+    let query = query.of_one(selector, &body)?;
     answer(found(&context.desired.current(), caller, &query)?)
 }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::auth::As;
+use super::batch::Batch;
 use super::lifecycle::{changed, state_word};
 use super::openapi::{bodies, params};
 use super::request::{Body, Listing, Named, Pairs, bounds, page};
@@ -45,18 +46,12 @@ pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: 
         return Err(ContractError::new(ErrorCode::MalformedRequest, text).into());
     }
     let checks = context.checks();
-    // What breaks a rule refuses the request as a whole, before anything is written.
-    let mut refused = Vec::with_capacity(specs.len());
-    let mut valid = Vec::new();
-    for spec in &specs {
-        match validate::instance(spec, &checks) {
-            Ok(new) => {
-                valid.push(new);
-                refused.push(None);
-            }
-            Err(error) => refused.push(Some(error::refused(spec.name.as_deref(), error)?)),
-        }
-    }
+    let batch = Batch::check(
+        &specs,
+        |spec| spec.name.as_deref(),
+        |spec| validate::instance(spec, &checks),
+    )?;
+    let valid = batch.valid;
     let now = OffsetDateTime::now_utc();
     let (written, mut warnings) = change(&context, move |desired| {
         desired.create_instances(caller, &valid, &checks, now)
@@ -69,21 +64,11 @@ pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: 
     let created = written.outcome.iter().flatten();
     let groups = created.filter_map(|one| state.service_groups.get(&one.service_group?));
     warnings.extend(groups.filter_map(|group| unserved_ports(&context, group)));
-    let mut outcomes = written.outcome.into_iter();
-    let items = specs
-        .iter()
-        .zip(refused)
-        .map(|(spec, refused)| match refused {
-            Some(error) => Item::Failed(error),
-            None => match outcomes.next() {
-                Some(Ok(instance)) => Item::Done(whole(&context, &state, &instance)),
-                Some(Err(error)) => {
-                    Item::Failed(error::create_instance(spec.name.as_deref(), &error))
-                }
-                None => unreachable!("every valid request has an outcome"),
-            },
-        });
-    let envelope = Envelope::of_items(items.collect(), |instances| Instances { instances });
+    let failed =
+        |place: usize, error: &_| error::create_instance(specs[place].name.as_deref(), error);
+    let done = |instance: desired::Instance| whole(&context, &state, &instance);
+    let items = batch.refused.merge(written.outcome, done, failed);
+    let envelope = Envelope::of_items(items, |instances| Instances { instances });
     answer(Envelope {
         warnings,
         ..envelope
@@ -145,16 +130,10 @@ pub(super) async fn get_one(
     State(context): State<Shared>,
     As(caller): As,
     Named(selector): Named,
-    Listing(query): Listing,
+    query: Listing,
     body: Body,
 ) -> Answer {
-    body.empty()?;
-    Body::without_selector(query.selectors.first().cloned())?;
-    let query = ListQuery {
-        selectors: vec![selector],
-        details: query.details,
-        ..ListQuery::default()
-    };
+    let query = query.of_one(selector, &body)?;
     answer(found(&context, caller, &query)?)
 }
 

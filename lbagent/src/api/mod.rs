@@ -5,6 +5,7 @@
 
 mod access;
 mod auth;
+mod batch;
 mod certificates;
 mod error;
 mod etag;

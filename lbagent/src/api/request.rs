@@ -133,6 +133,17 @@ impl Listing {
         self.0.selectors.extend(parse_selectors(&body.0)?);
         Ok(self.0)
     }
+
+    /// The query on a path that names the object, which nothing else in the request may do.
+    pub(super) fn of_one(self, named: Selector, body: &Body) -> Result<ListQuery, ContractError> {
+        body.empty()?;
+        Body::without_selector(self.0.selectors.into_iter().next())?;
+        Ok(ListQuery {
+            selectors: vec![named],
+            details: self.0.details,
+            ..ListQuery::default()
+        })
+    }
 }
 
 /// Between which places a listing looks for its page. `from` is inclusive, as the official clients

@@ -14,6 +14,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::auth::As;
+use super::batch::Batch;
 use super::openapi::{bodies, params};
 use super::request::{Body, Listing, Named, Pairs, bounds, page};
 use super::respond::{Answer, answer, change, dialect};
@@ -42,18 +43,12 @@ pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: 
         return Err(ContractError::invalid("At least one service is required").into());
     }
     let checks = context.checks();
-    // What breaks a rule refuses the request as a whole, before anything is written.
-    let mut refused = Vec::with_capacity(specs.len());
-    let mut valid = Vec::new();
-    for spec in &specs {
-        match validate::service_group(spec, &checks) {
-            Ok(new) => {
-                valid.push(new);
-                refused.push(None);
-            }
-            Err(error) => refused.push(Some(error::refused(spec.name.as_deref(), error)?)),
-        }
-    }
+    let batch = Batch::check(
+        &specs,
+        |spec| spec.name.as_deref(),
+        |spec| validate::service_group(spec, &checks),
+    )?;
+    let valid = batch.valid;
     let now = OffsetDateTime::now_utc();
     let (written, mut warnings) = change(&context, move |desired| {
         desired.create_service_groups(caller, &valid, &checks, now)
@@ -61,24 +56,12 @@ pub(super) async fn create(State(context): State<Shared>, As(caller): As, body: 
     .await?;
     let made = written.outcome.iter().flatten();
     warnings.extend(made.filter_map(|group| unserved_ports(&context, group)));
-    let mut outcomes = written.outcome.into_iter();
     let state = context.desired.current();
-    let items = specs
-        .iter()
-        .zip(refused)
-        .map(|(spec, refused)| match refused {
-            Some(error) => Item::Failed(error),
-            None => match outcomes.next() {
-                Some(Ok(group)) => Item::Done(created(&state, &group)),
-                Some(Err(error)) => {
-                    Item::Failed(error::create_service_group(spec.name.as_deref(), &error))
-                }
-                None => unreachable!("every valid request has an outcome"),
-            },
-        });
-    let envelope = Envelope::of_items(items.collect(), |service_groups| ServiceGroups {
-        service_groups,
-    });
+    let failed =
+        |place: usize, error: &_| error::create_service_group(specs[place].name.as_deref(), error);
+    let done = |group: desired::ServiceGroup| created(&state, &group);
+    let items = batch.refused.merge(written.outcome, done, failed);
+    let envelope = Envelope::of_items(items, |service_groups| ServiceGroups { service_groups });
     if specs.iter().any(|spec| spec.dns_name.is_some()) {
         let message = "'dns_name' is the form of 2024; use 'domains'".to_owned();
         warnings.push(Warning { message });
@@ -116,18 +99,11 @@ pub(super) async fn get_one(
     State(context): State<Shared>,
     As(caller): As,
     Named(selector): Named,
-    Listing(query): Listing,
+    query: Listing,
     body: Body,
 ) -> Answer {
-    body.empty()?;
-    Body::without_selector(query.selectors.first().cloned())?;
-    let state = context.desired.current();
-    let query = ListQuery {
-        selectors: vec![selector],
-        details: query.details,
-        ..ListQuery::default()
-    };
-    answer(found(&state, caller, &query)?)
+    let query = query.of_one(selector, &body)?;
+    answer(found(&context.desired.current(), caller, &query)?)
 }
 
 /// List the names of service groups
