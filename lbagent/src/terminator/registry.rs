@@ -48,6 +48,9 @@ pub(super) struct Entry {
     /// When its process began, in the kernel's clock: the younger of two has the newer binary.
     pub(super) began: u64,
     pub(super) is_draining: bool,
+    /// It served, and drains because its process is stopped or restarted: connections wait in its
+    /// sockets for the next one.
+    awaits_successor: bool,
     /// Place in the order in which terminators became ready; `None` until it is.
     ready: Option<u64>,
     /// The snapshot that it took last.
@@ -142,6 +145,7 @@ impl Registry {
             pid,
             began,
             is_draining: false,
+            awaits_successor: false,
             ready: None,
             generation: None,
             faults: Vec::new(),
@@ -204,19 +208,23 @@ impl Registry {
             return false;
         };
         entry.command(Command::Drain);
-        self.draining(id);
+        entry.is_draining = true;
+        entry.awaits_successor = false;
+        entry.ready = None;
         true
     }
 
-    /// A terminator accepts no more.
+    /// A terminator accepts no more: it was told to drain, or its process is told to end.
     pub(super) fn draining(&mut self, id: u32) {
-        if let Some(entry) = self.entry(id) {
+        if let Some(entry) = self.entry(id)
+            && !entry.is_draining
+        {
             entry.is_draining = true;
-            entry.ready = None;
+            entry.awaits_successor = entry.ready.take().is_some();
         }
     }
 
-    /// A terminator has gone. If it was the last one that spoke to the agent, and did not drain, its
+    /// A terminator has gone. If it was the last one that spoke to the agent, and nobody told it to, its
     /// sockets are kept until a moment: connections wait in them for its successor.
     pub(super) fn leave(&mut self, id: u32, until: Instant) {
         let Some(index) = self.entries.iter().position(|entry| entry.id == id) else {
@@ -224,7 +232,7 @@ impl Registry {
         };
         let gone = self.entries.remove(index);
         if let Kind::Connected { listeners, .. } = gone.kind
-            && gone.ready.is_some()
+            && (gone.ready.is_some() || gone.awaits_successor)
             && self.offer().is_empty()
         {
             self.orphans = Some(Orphans { listeners, until });
@@ -244,9 +252,12 @@ impl Registry {
 
     /// Where new connections go.
     pub(super) fn target(&self) -> Target {
-        match (self.active().map(|entry| &entry.kind), &self.orphans) {
-            (Some(Kind::Connected { listeners, .. }), _) => Target::Sockets(listeners.clone()),
-            (Some(Kind::Named { process, port }), _) => Target::Process(Arc::clone(process), *port),
+        let awaiting = self.entries.iter().rev().find(|it| it.awaits_successor);
+        match (self.active().or(awaiting), &self.orphans) {
+            (Some(entry), _) => match &entry.kind {
+                Kind::Connected { listeners, .. } => Target::Sockets(listeners.clone()),
+                Kind::Named { process, port } => Target::Process(Arc::clone(process), *port),
+            },
             (None, Some(orphans)) => Target::Sockets(orphans.listeners.clone()),
             (None, None) => Target::None,
         }

@@ -137,13 +137,48 @@ fn the_sockets_of_one_that_died_wait_for_a_successor() {
     assert!(gateway.registry.expire(until));
     assert_eq!(gateway.steered(), None);
     assert!(gateway.registry.offer().is_empty());
-    // One that drained leaves nothing to wait for.
+    // One that was told to drain leaves nothing to wait for.
     let second = gateway.enter(sockets(), 200);
     gateway.registry.ready(second);
+    assert!(gateway.registry.drain(second));
     gateway.registry.draining(second);
     assert_eq!(gateway.steered(), None);
     gateway.registry.leave(second, until);
     assert!(gateway.registry.orphans.is_none());
+}
+
+#[test]
+fn the_sockets_of_one_that_is_restarted_wait_for_the_next() {
+    let until = Instant::now() + Duration::from_secs(10);
+    for next_comes_before_its_end in [true, false] {
+        let mut gateway = Gateway::default();
+        let own = sockets();
+        let first = gateway.enter(own.clone(), 100);
+        gateway.registry.ready(first);
+        gateway.registry.draining(first);
+        gateway.assert(&[(first, Draining)]);
+        assert_eq!(gateway.steered(), Some(own[0].cookie), "while it drains");
+        if !next_comes_before_its_end {
+            gateway.registry.leave(first, until);
+            assert_eq!(gateway.steered(), Some(own[0].cookie), "after its end");
+        }
+        let second = gateway.enter(gateway.registry.offer(), 200);
+        gateway.registry.ready(second);
+        gateway.registry.leave(first, until);
+        gateway.assert(&[(second, Active)]);
+        assert_eq!(gateway.steered(), Some(own[0].cookie));
+        assert!(gateway.registry.orphans.is_none());
+    }
+    // It never served, or somebody wants it gone after all.
+    let mut gateway = Gateway::default();
+    let first = gateway.enter(sockets(), 100);
+    gateway.registry.draining(first);
+    assert_eq!(gateway.steered(), None);
+    let second = gateway.enter(sockets(), 200);
+    gateway.registry.ready(second);
+    gateway.registry.draining(second);
+    assert!(gateway.registry.drain(second));
+    assert_eq!(gateway.steered(), None);
 }
 
 #[test]
