@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::{http1, http2};
@@ -43,6 +43,10 @@ const PING_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long a client that was told to go may take to go.
 const GOODBYE: Duration = Duration::from_secs(5);
+
+/// How long a client of HTTP/1.1 that has no request in flight may take, once the worker drains, to send
+/// one, which then tells it to go. Closing at once would break a request that is on its way.
+const LAST_REQUEST: Duration = Duration::from_secs(2);
 
 /// Least that hyper takes as a limit of a head.
 const LEAST_HEAD: usize = 8 << 10;
@@ -119,6 +123,9 @@ fn is_flood(error: &hyper::Error) -> bool {
 
 /// One of hyper's server connections.
 trait Served: Future<Output = hyper::Result<()>> {
+    /// Whether clients are told to go by answers alone: closing without one crosses their requests.
+    const TELLS_BY_ANSWERS: bool;
+
     /// No more requests: those in flight are answered, and the client is told to go.
     fn say_goodbye(self: Pin<&mut Self>);
 }
@@ -127,6 +134,8 @@ impl<S> Served for http1::UpgradeableConnection<TokioIo<Tapped<S>>, Requests>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    const TELLS_BY_ANSWERS: bool = true;
+
     fn say_goodbye(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
@@ -136,6 +145,9 @@ impl<S> Served for http2::Connection<TokioIo<Tapped<S>>, Requests, LocalExecutor
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    /// RFC 9113, section 6.8: GOAWAY says which requests are still answered.
+    const TELLS_BY_ANSWERS: bool = false;
+
     fn say_goodbye(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
@@ -155,8 +167,13 @@ async fn attend<C: Served>(
         if let Poll::Ready(result) = served.as_mut().poll(context) {
             return Poll::Ready(result.map_or_else(End::Failed, |()| End::Finished));
         }
-        if !goodbye.was_drained && drained.as_mut().poll(context).is_ready() {
-            goodbye.was_drained = true;
+        if matches!(goodbye.drain, Drain::No) && drained.as_mut().poll(context).is_ready() {
+            goodbye.drain = Drain::Waits(Box::pin(tokio::time::sleep(LAST_REQUEST)));
+        }
+        if let Drain::Waits(timer) = &mut goodbye.drain
+            && !(C::TELLS_BY_ANSWERS && waits_for_request(connection, timer, context))
+        {
+            goodbye.drain = Drain::Told;
             served.as_mut().say_goodbye();
             // What that means is written by the connection itself.
             context.waker().wake_by_ref();
@@ -185,11 +202,42 @@ async fn attend<C: Served>(
     end
 }
 
-/// A client that was told to go.
+/// Whether a connection of a worker that drains is left to its client for another request: one that
+/// has begun is not cut off, however late.
+fn waits_for_request(
+    connection: &Connection,
+    timer: &mut Timer,
+    context: &mut Context<'_>,
+) -> bool {
+    let is_over = timer.as_mut().poll(context).is_ready();
+    match connection.pulse.place() {
+        _ if connection.in_flight() > 0 => false,
+        Place::Between => !is_over,
+        // How long that may take is bounded by the time for a head.
+        Place::Head => true,
+        Place::Body | Place::Beyond => false,
+    }
+}
+
+type Timer = Pin<Box<tokio::time::Sleep>>;
+
+/// A client that is told to go.
 #[derive(Default)]
 struct Goodbye {
-    was_drained: bool,
-    timer: Option<Pin<Box<tokio::time::Sleep>>>,
+    drain: Drain,
+    timer: Option<Timer>,
+}
+
+/// What a draining worker means to a connection.
+#[derive(Default)]
+enum Drain {
+    /// It does not drain.
+    #[default]
+    No,
+    /// The client is told with its next answer, or when the time is over.
+    Waits(Timer),
+    /// It was told.
+    Told,
 }
 
 impl Goodbye {

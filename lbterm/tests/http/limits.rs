@@ -212,3 +212,30 @@ fn a_drain_finishes_what_there_is() {
     assert!(busy.is_closed());
     poll_until("the worker has ended", || gateway.has_ended());
 }
+
+#[test]
+fn requests_that_cross_a_drain_are_answered() {
+    let origin = Origin::answering(ok("ok"));
+    let gateway = Gateway::new(&[origin.address]);
+    // Accepted, and nothing was sent; a half of a head; and between two requests.
+    let mut clients = [(); 3].map(|()| Client::new(gateway.address()));
+    let [new, halfway, kept] = &mut clients;
+    let (half, rest) = GET.split_at(20);
+    halfway.send(half);
+    kept.send(GET);
+    kept.answer();
+    poll_until("all were accepted", || gateway.count("accepted") == 3);
+    gateway.drain();
+    new.send(GET);
+    halfway.send(rest);
+    kept.send(GET);
+    for client in &mut clients {
+        let answer = client.answer();
+        assert_eq!(
+            (answer.status, answer.fields("connection")),
+            (200, vec!["close"])
+        );
+        assert!(client.is_closed());
+    }
+    poll_until("the worker has ended", || gateway.has_ended());
+}
