@@ -6,22 +6,20 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::oneshot;
 
 use crate::netns::NetNs;
 use crate::pattern::{CHUNK, Pattern};
+use crate::resident::Resident;
 
 /// Servers of one backend, on one thread; they stop when this is dropped.
 #[derive(Debug)]
 pub struct Server {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _resident: Resident,
 }
 
 impl Server {
@@ -39,42 +37,12 @@ impl Server {
     }
 
     fn start_at(ns: &NetNs, name: &str, tcp: &[u16], udp: &[SocketAddr]) -> Result<Self> {
-        let (stop, stopped) = oneshot::channel();
-        let (ready, wait_ready) = mpsc::channel();
-        let (ns, name) = (ns.clone(), Arc::<str>::from(name));
-        let (tcp, udp) = (tcp.to_vec(), udp.to_vec());
-        let thread = thread::Builder::new()
-            .name(format!("server {name}"))
-            .spawn(move || {
-                let _guard = ns.enter().expect("the namespace is alive");
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build();
-                runtime.expect("a runtime").block_on(async {
-                    let listening = listen(&name, &tcp, &udp).await;
-                    let serve = listening.is_ok();
-                    ready.send(listening).expect("start() waits for this");
-                    if serve {
-                        // Dropping the sender is the signal, so an error means the same as a message.
-                        let _ = stopped.await;
-                    }
-                });
-            })?;
-        wait_ready.recv().context("the server thread died")??;
+        let (name, tcp, udp) = (Arc::<str>::from(name), tcp.to_vec(), udp.to_vec());
+        let label = format!("server {name}");
+        let listen = move || async move { listen(&name, &tcp, &udp).await };
         Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
+            _resident: Resident::start(ns, &label, listen)?,
         })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        let ended = self.thread.take().map_or(Ok(()), JoinHandle::join);
-        if !thread::panicking() {
-            ended.expect("the server thread ended in order");
-        }
     }
 }
 

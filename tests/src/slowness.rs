@@ -23,3 +23,14 @@ pub fn patience(usual: Duration) -> Duration {
 pub fn repetitions(usual: u32) -> u32 {
     usual.div_ceil(*SLOWNESS)
 }
+
+/// Whether tests are to show the whole of what they say, however long it takes: `cargo xtask test
+/// --long`.
+pub fn is_long() -> bool {
+    std::env::var_os("LBAGENT_TEST_LONG").is_some_and(|value| value == "1")
+}
+
+/// What a test does usually, or where it may take long.
+pub fn scale<T>(usual: T, long: T) -> T {
+    if is_long() { long } else { usual }
+}

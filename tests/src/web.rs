@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -23,10 +24,16 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Running(Child);
 
 impl Running {
-    fn spawn(command: &mut Command) -> Result<Self> {
+    /// Starts it; nobody sees what it prints.
+    pub fn spawn(command: &mut Command) -> Result<Self> {
         let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
         let child = quiet.spawn().with_context(|| format!("{command:?}"))?;
         Ok(Self(child))
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
     }
 
     /// Whether it has ended by itself.
@@ -92,12 +99,27 @@ impl Browser {
             certificate = printed.ok();
             certificate.is_some()
         })?;
+        Self::trusting(client, &certificate.unwrap_or_default())
+    }
+
+    /// One that trusts a certificate in PEM instead.
+    pub fn trusting(client: &NetNs, certificate: &str) -> Result<Self> {
         let mut authority = NamedTempFile::new()?;
-        authority.write_all(certificate.unwrap_or_default().as_bytes())?;
+        authority.write_all(certificate.as_bytes())?;
         Ok(Self {
             client: client.clone(),
             authority,
         })
+    }
+
+    /// The authority's file.
+    pub fn authority_path(&self) -> &Path {
+        self.authority.path()
+    }
+
+    /// The authority in PEM.
+    pub fn authority(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.authority_path())?)
     }
 
     /// What curl prints for a URL whose host name is at a VIP, and whether it was content.

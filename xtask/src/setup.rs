@@ -1,6 +1,8 @@
 //! `cargo xtask setup`: the BPF compiler, its linker, and the few programs that the tests call.
 
 use std::env;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,12 +12,23 @@ use crate::process::{self, progress};
 use crate::{capabilities, pins, workspace};
 
 /// Programs that the harness calls, and the Debian packages that bring them.
-const HOST_PROGRAMS: [(&str, &str); 4] = [
+const HOST_PROGRAMS: [(&str, &str); 10] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("curl", "curl"),
     ("python3", "python3"),
+    ("haproxy", "haproxy"),
+    ("nghttp", "nghttp2-client"),
+    ("openssl", "openssl"),
+    ("systemd-analyze", "systemd"),
+    ("testssl", "testssl.sh"),
+    ("wrk", "wrk"),
 ];
+
+/// Packages that bring a service of their own name.
+const SERVICES: [&str; 3] = ["haproxy", "nftables", "nginx"];
+/// What Debian's packages ask before they start a service.
+const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Programs that make and boot virtual machines, and the Debian packages that bring them.
 const VM_PROGRAMS: [(&str, &str); 4] = [
@@ -141,7 +154,8 @@ pub fn missing_packages(programs: &[(&str, &'static str)]) -> Vec<&'static str> 
         .collect()
 }
 
-/// Installs Debian packages, where this process may; else it says which are missing.
+/// Installs Debian packages, where this process may; else it says which are missing. No service of
+/// theirs is started or enabled on this host.
 pub fn ensure_packages(purpose: &str, missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
@@ -152,6 +166,21 @@ pub fn ensure_packages(purpose: &str, missing: &[&str]) -> Result<()> {
         return Ok(());
     }
     progress(format_args!("installing {packages}"));
+    let forbids = !Path::new(SERVICE_POLICY).exists();
+    if forbids {
+        fs::write(SERVICE_POLICY, "#!/bin/sh\nexit 101\n")
+            .and_then(|()| fs::set_permissions(SERVICE_POLICY, Permissions::from_mode(0o755)))
+            .with_context(|| format!("can't write {SERVICE_POLICY}"))?;
+    }
+    let installed = install(missing);
+    if forbids {
+        fs::remove_file(SERVICE_POLICY)
+            .with_context(|| format!("can't remove {SERVICE_POLICY}"))?;
+    }
+    installed.with_context(|| format!("install the packages {packages} by hand"))
+}
+
+fn install(packages: &[&str]) -> Result<()> {
     let apt = || {
         let mut command = Command::new("apt-get");
         command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
@@ -161,13 +190,18 @@ pub fn ensure_packages(purpose: &str, missing: &[&str]) -> Result<()> {
         process::run(
             apt()
                 .args(["install", "--yes", "--no-install-recommends"])
-                .args(missing),
+                .args(packages),
         )
     };
     // A new machine has no package lists yet.
-    install()
-        .or_else(|_| process::run(apt().arg("update")).and_then(|()| install()))
-        .with_context(|| format!("install the packages {packages} by hand"))
+    install().or_else(|_| process::run(apt().arg("update")).and_then(|()| install()))?;
+    // The programs are run in namespaces: no service of theirs is to come with the next boot either.
+    if Path::new("/run/systemd/system").is_dir() {
+        for service in packages.iter().filter(|name| SERVICES.contains(name)) {
+            process::run(Command::new("systemctl").args(["--quiet", "disable", service]))?;
+        }
+    }
+    Ok(())
 }
 
 fn ensure_toolchain() -> Result<()> {

@@ -14,6 +14,9 @@ use crate::{build, capabilities, setup, workspace};
 /// such a test has passed.
 const SKIP_LOG: &str = "LBAGENT_SKIP_LOG";
 
+/// Tells tests (`tests/src/slowness.rs`) to show the whole of what they say.
+const LONG: &str = "LBAGENT_TEST_LONG";
+
 /// The crate of the harness and the rings.
 const HARNESS: &str = "lbagent-tests";
 
@@ -23,6 +26,9 @@ pub struct Options {
     /// Run one ring only
     #[arg(long, value_enum)]
     ring: Option<Ring>,
+    /// Let tests that have a long form show all of what they say: minutes each
+    #[arg(long)]
+    long: bool,
     /// Run only tests whose name contains this
     filter: Option<String>,
 }
@@ -166,7 +172,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let mut total = Tally::default();
     for ring in rings {
-        total.add(run_ring(ring, options.filter.as_deref())?);
+        total.add(run_ring(ring, options)?);
     }
     for name in &total.failures {
         println!("failed: {name}");
@@ -179,13 +185,16 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn run_ring(ring: Ring, filter: Option<&str>) -> Result<Tally> {
+fn run_ring(ring: Ring, options: &Options) -> Result<Tally> {
     progress(ring.title());
     let log = skip_log()?;
     let mut tally = Tally::default();
     for mut command in ring.commands() {
         command.env(SKIP_LOG, &log);
-        if let Some(filter) = filter {
+        if options.long {
+            command.env(LONG, "1");
+        }
+        if let Some(filter) = &options.filter {
             command.args(["--", filter]);
         }
         let failed_before = tally.failed;

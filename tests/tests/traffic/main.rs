@@ -27,5 +27,6 @@ mod sharing;
 mod startup;
 mod steer;
 mod terminated;
+mod terminator;
 mod upgrade;
 mod watch;

@@ -4,14 +4,11 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use lbagent_tests::ctl;
 use lbagent_tests::gateway::Gateway;
-use lbagent_tests::poll::poll_until;
 use lbagent_tests::require_root;
+use lbagent_tests::site::Lbterm;
 use lbagent_tests::topology::{Shape, VIP4, VIP6};
-use lbagent_tests::web::{Browser, PATIENCE, Running, serve, terminator};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use lbagent_tests::web::{Browser, Running, serve};
 use serde_json::json;
 
 /// Where the instances listen.
@@ -65,35 +62,12 @@ impl Web {
     }
 }
 
-/// The process that `lbctl terminator upgrade` has started; killed when this is dropped.
-struct Successor(Pid);
-
-impl Successor {
-    fn of(gateway: &Gateway) -> Self {
-        let upgraded = ctl::succeed(&gateway.topology.gateway, &["terminator", "upgrade"]).unwrap();
-        assert!(upgraded.contains("terminator 2 (lbterm"), "{upgraded}");
-        let pid = upgraded.split("process ").nth(1).unwrap();
-        let pid = pid.split(')').next().unwrap();
-        Self(Pid::from_raw(pid.parse().unwrap()))
-    }
-}
-
-impl Drop for Successor {
-    fn drop(&mut self) {
-        kill(self.0, Signal::SIGKILL).unwrap();
-        // Its parent has gone before it: nobody here can wait for it.
-        let state = || std::fs::read_to_string(format!("/proc/{}/status", self.0));
-        let is_dead = || state().map_or(true, |state| state.contains("State:\tZ"));
-        poll_until("its end", PATIENCE, is_dead).unwrap();
-    }
-}
-
 #[test]
 fn https_through_the_vip_is_balanced_over_the_instances() {
     require_root!();
     let web = Web::start();
     let topology = &web.gateway.topology;
-    let mut first = terminator(&topology.gateway).unwrap();
+    let mut lbterm = Lbterm::start(&topology.gateway).unwrap();
     for (vip, client) in [VIP4, VIP6].into_iter().zip(topology.client_addresses) {
         web.browser.wait_for(vip, URL).unwrap();
         for option in ["--http1.1", "--http2"] {
@@ -111,12 +85,12 @@ fn https_through_the_vip_is_balanced_over_the_instances() {
         let text = web.get(vip, "https://other.lb.internal/", &[]);
         assert!(text.contains("There is no service on this URL."), "{text}");
     }
-    let successor = Successor::of(&web.gateway);
+    lbterm.upgrade().unwrap();
     web.get(VIP4, URL, &["--fail"]);
-    poll_until("the former process to end", PATIENCE, || first.has_ended()).unwrap();
+    lbterm.wait_for_formers(1).unwrap();
     web.get(VIP4, URL, &["--fail"]);
     // Another process gets the same sockets; what comes meanwhile waits in them.
-    drop(successor);
-    let _second = terminator(&topology.gateway).unwrap();
+    lbterm.kill().unwrap();
+    lbterm.start_again().unwrap();
     web.get(VIP4, URL, &["--fail"]);
 }
