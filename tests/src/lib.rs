@@ -8,6 +8,7 @@ pub mod capabilities;
 pub mod client;
 pub mod ctl;
 pub mod fleet;
+pub mod frames;
 pub mod gateway;
 pub mod http;
 pub mod https;

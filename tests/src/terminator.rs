@@ -1,27 +1,23 @@
 //! A terminator that speaks the agent's protocol and serves nobody: each connection is told where it
 //! arrived, as `NAME LOCAL PEER`, and closed. It stands for lbterm where only steering is looked at.
 
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lbagent_api::terminator::{
     DEFAULT_TERMINATOR_SOCKET, Fault, FromAgent, FromTerminator, Hello, ListenerFamily, Listeners,
     PROTOCOL_VERSION, Report, Snapshot, Verdict,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
-};
 
+use crate::frames::{receive, send};
 use crate::netns::HostNs;
 use crate::poll::{SOON, poll_for};
 
@@ -30,7 +26,6 @@ const TICK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 20_000_000,
 };
-const FD_SPACE: usize = rustix::cmsg_space!(ScmRights(16));
 
 /// What the threads share.
 #[derive(Debug, Default)]
@@ -75,7 +70,7 @@ impl FakeTerminator {
             has_listeners: false,
         };
         send(&stream, &FromTerminator::Hello(hello), &[])?;
-        let (welcome, fds) = receive_with_fds(&mut stream)?;
+        let (welcome, fds) = receive(&mut stream)?;
         let FromAgent::Welcome(welcome) = welcome else {
             anyhow::bail!("no welcome: {welcome:?}");
         };
@@ -175,7 +170,7 @@ fn speak(mut stream: UnixStream, state: &State) -> Result<()> {
         if poll(&mut watched, Some(&TICK))? == 0 {
             continue;
         }
-        let Ok((message, _)) = receive_with_fds(&mut stream) else {
+        let Ok((message, _)) = receive(&mut stream) else {
             // The agent was stopped.
             return Ok(());
         };
@@ -236,42 +231,6 @@ pub fn arrive(to: SocketAddr) -> Result<Arrival> {
         peer: peer.parse()?,
         client,
     })
-}
-
-fn send(stream: &UnixStream, message: &FromTerminator, fds: &[BorrowedFd<'_>]) -> Result<()> {
-    let body = serde_json::to_vec(message)?;
-    let length = u32::try_from(body.len())?;
-    let frame = [&length.to_be_bytes()[..], &body].concat();
-    let mut space = [MaybeUninit::uninit(); FD_SPACE];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ensure!(fds.is_empty() || ancillary.push(SendAncillaryMessage::ScmRights(fds)));
-    let bytes = [IoSlice::new(&frame)];
-    let sent = rustix::net::sendmsg(stream, &bytes, &mut ancillary, SendFlags::NOSIGNAL)?;
-    let mut stream = stream;
-    Ok(stream.write_all(&frame[sent..])?)
-}
-
-fn receive_with_fds(stream: &mut UnixStream) -> Result<(FromAgent, Vec<OwnedFd>)> {
-    let mut length = [0; 4];
-    let mut fds = Vec::new();
-    let mut space = [MaybeUninit::uninit(); FD_SPACE];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::net::recvmsg(
-        &*stream,
-        &mut [IoSliceMut::new(&mut length)],
-        &mut ancillary,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
-    ensure!(received.bytes > 0, "the agent closed the connection");
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(received) = message {
-            fds.extend(received);
-        }
-    }
-    stream.read_exact(&mut length[received.bytes..])?;
-    let mut body = vec![0; u32::from_be_bytes(length) as usize];
-    stream.read_exact(&mut body).context("half a frame")?;
-    Ok((serde_json::from_slice(&body)?, fds))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

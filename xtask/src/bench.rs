@@ -23,6 +23,8 @@ enum Benchmark {
     Datapath(Common),
     /// What 10,000 health checks every 5 s cost
     Health(Common),
+    /// What requests, handshakes and idle connections cost lbterm, HAProxy and nginx
+    Terminator(Common),
     /// Connections, bulk and packets per second through lbagent and through others
     Traffic(Common),
 }
@@ -60,6 +62,12 @@ pub fn run(options: &Options) -> Result<()> {
             build::run(&build::Options { release: true })?;
             progress("measuring health checks");
             run_benchmark("health", &["--release"], common)
+        }
+        Benchmark::Terminator(common) => {
+            rivals::ensure_proxies()?;
+            build::run(&build::Options { release: true })?;
+            progress("measuring terminators");
+            run_benchmark("terminator", &["--release"], common)
         }
         Benchmark::Traffic(common) => {
             rivals::ensure()?;

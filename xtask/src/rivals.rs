@@ -1,5 +1,5 @@
-//! What `bench traffic` compares lbagent with, from Debian's packages. Nothing else needs them, so
-//! only that command installs them.
+//! What `bench traffic` and `bench terminator` compare lbagent with, and what loads it, from Debian's
+//! packages. Nothing else needs them, so only those commands install them.
 
 use std::path::Path;
 
@@ -8,34 +8,74 @@ use anyhow::{Result, bail};
 use crate::setup;
 
 /// Programs and their packages.
-const PROGRAMS: [(&str, &str); 3] = [
+const TRAFFIC: [(&str, &str); 3] = [
     ("nft", "nftables"),
     ("haproxy", "haproxy"),
     ("nginx", "nginx"),
 ];
+const TERMINATOR: [(&str, &str); 4] = [
+    ("haproxy", "haproxy"),
+    ("nginx", "nginx"),
+    ("wrk", "wrk"),
+    ("h2load", "nghttp2-client"),
+];
+/// Those that bring a service.
+const SERVICES: [&str; 3] = ["nftables", "haproxy", "nginx"];
 /// nginx's stream module: its file and its package.
 const STREAM_MODULE: (&str, &str) = (
     "/usr/lib/nginx/modules/ngx_stream_module.so",
     "libnginx-mod-stream",
 );
 
-/// Installs what is missing. The benchmark runs the programs in namespaces; no service of theirs is
-/// started or enabled on this host.
+/// Installs what `bench traffic` needs and is missing. Benchmarks run the programs in namespaces; no
+/// service of theirs is started or enabled on this host.
 pub fn ensure() -> Result<()> {
-    let missing = missing();
+    ensure_all(&TRAFFIC)
+}
+
+/// As [`ensure`], for `bench terminator`.
+pub fn ensure_proxies() -> Result<()> {
+    ensure_all(&TERMINATOR)
+}
+
+fn ensure_all(programs: &[(&str, &'static str)]) -> Result<()> {
+    let missing = missing(programs);
     if missing.is_empty() {
         return Ok(());
     }
+<<<<<<< HEAD
     setup::ensure_packages("the benchmark's rivals", &missing)?;
     let still = self::missing();
     if !still.is_empty() {
         bail!("the benchmark can't run without {}", still.join(" "));
     }
+=======
+    let forbids = !Path::new(POLICY).exists();
+    if forbids {
+        fs::write(POLICY, "#!/bin/sh\nexit 101\n")
+            .and_then(|()| fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755)))
+            .with_context(|| format!("can't write {POLICY}"))?;
+    }
+    let installed = setup::ensure_packages("the benchmark's rivals", &missing);
+    if forbids {
+        fs::remove_file(POLICY).with_context(|| format!("can't remove {POLICY}"))?;
+    }
+    installed?;
+    let still = self::missing(programs);
+    if !still.is_empty() {
+        bail!("the benchmark can't run without {}", still.join(" "));
+    }
+    if Path::new("/run/systemd/system").is_dir() {
+        for service in missing.iter().filter(|name| SERVICES.contains(name)) {
+            process::run(Command::new("systemctl").args(["--quiet", "disable", service]))?;
+        }
+    }
+>>>>>>> deec22d (Compare lbterm with HAProxy and nginx by what requests, handshakes and idle connections cost)
     Ok(())
 }
 
-fn missing() -> Vec<&'static str> {
-    let mut missing = setup::missing_packages(&PROGRAMS);
+fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let mut missing = setup::missing_packages(programs);
     if !Path::new(STREAM_MODULE.0).is_file() {
         missing.push(STREAM_MODULE.1);
     }

@@ -4,7 +4,9 @@ pub mod control;
 pub mod datapath;
 mod floors;
 pub mod health;
+mod programs;
 pub mod report;
+pub mod terminator;
 pub mod traffic;
 
 #[expect(dead_code, reason = "the programs use the rest")]

@@ -42,7 +42,7 @@ impl Ratio {
     pub fn new(to: &'static str, ratio: f64, goal: Option<f64>) -> Self {
         Self {
             to,
-            ratio: (ratio * 1000.0).round() / 1000.0,
+            ratio: rounded(ratio),
             goal,
         }
     }
@@ -58,6 +58,21 @@ pub fn median(values: &mut [f64]) -> Option<f64> {
     let upper = values.get(values.len() / 2)?;
     let lower = values.get((values.len() - 1) / 2)?;
     Some((upper + lower) / 2.0)
+}
+
+/// Rounded to three places, as JSON has it.
+pub fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+/// Three significant digits.
+pub fn three_digits(value: f64) -> String {
+    let decimals = match value.abs() {
+        100.0.. => 0,
+        10.0.. => 1,
+        _ => 2,
+    };
+    format!("{value:.decimals$}")
 }
 
 /// The figures as a table, with goals where there are any.

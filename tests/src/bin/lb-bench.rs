@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use lbagent_tests::bench::{control, datapath, health, traffic};
+use lbagent_tests::bench::{control, datapath, health, terminator, traffic};
 
 /// Measures lbagent.
 #[derive(Parser)]
@@ -22,6 +22,14 @@ enum Benchmark {
     Datapath(Common),
     /// What 10,000 health checks every 5 s cost
     Health(Common),
+    /// What requests, handshakes and idle connections cost lbterm, HAProxy and nginx
+    Terminator {
+        #[command(flatten)]
+        common: Common,
+        /// Measure only what has a name that begins so, as `http2` or `handshake`: for profiles
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+    },
     /// Connections, bulk and packets per second through lbagent and through others
     Traffic {
         #[command(flatten)]
@@ -56,6 +64,15 @@ fn run(benchmark: Benchmark) -> Result<bool> {
         }
         Benchmark::Health(Common { quick, check, json }) => {
             health::run(&control::Options { quick, check, json })
+        }
+        Benchmark::Terminator { common, only } => {
+            let Common { quick, check, json } = common;
+            terminator::run(&terminator::Options {
+                quick,
+                check,
+                json,
+                only,
+            })
         }
         Benchmark::Traffic { common, only } => {
             let Common { quick, check, json } = common;

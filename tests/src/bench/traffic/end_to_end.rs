@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::figures::Results;
-use super::stations::{Station, cpus};
+use super::stations::Station;
 use super::{Measure, Options, Way, load};
+use crate::bench::programs::cpus;
 
 const WAYS: [Way; 6] = [
     Way::Direct,

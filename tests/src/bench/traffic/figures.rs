@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::{Measure, Way};
-use crate::bench::report::median;
+use crate::bench::report::{median, rounded, three_digits};
 
 /// The least that a way must reach of another's figure.
 #[derive(Clone, Copy, Debug)]
@@ -173,20 +173,6 @@ impl Results {
         }
         file.flush().with_context(describe)
     }
-}
-
-fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
-}
-
-/// Three significant digits.
-fn three_digits(value: f64) -> String {
-    let decimals = match value.abs() {
-        100.0.. => 0,
-        10.0.. => 1,
-        _ => 2,
-    };
-    format!("{value:.decimals$}")
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::server::{ASK, CHUNK, DOWNLOAD, UPLOAD};
-use super::stations::pin_to;
+use crate::bench::programs::pin_to;
 use crate::netns::NetNs;
 
 /// Longest wait for one step; three retransmissions of a SYN.

@@ -5,18 +5,15 @@ use std::fs;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 
 use super::server::{ANSWER_PORT, BULK_PORT};
-use super::stations::Program;
+use crate::bench::programs::{Program, SBIN};
 use crate::net_link::{Cidr, Netlink};
 use crate::netns::HostNs;
 use crate::topology::{Topology, VIP4};
-
-/// Where Debian's packages keep their programs, whatever the PATH.
-const SBIN: &str = "/usr/sbin";
 
 /// Destination NAT of (VIP port, backend port) to one of the backends, chosen by the flow's hash
 /// when the flow is new; connection tracking remembers it.
@@ -69,7 +66,7 @@ pub(super) fn haproxy(topology: &Topology) -> Result<Program> {
     let (file, directory) = place(topology, "haproxy.cfg", &config)?;
     let mut command = topology.gateway.command(format!("{SBIN}/haproxy"));
     command.args(["-db", "-f"]).arg(file);
-    start(command.current_dir(directory))
+    Program::start(command.current_dir(directory))
 }
 
 /// nginx's stream module with as many workers as CPUs.
@@ -91,12 +88,7 @@ pub(super) fn nginx(topology: &Topology) -> Result<Program> {
     }
     config.push_str("}\n");
     let (file, directory) = place(topology, "nginx.conf", &config)?;
-    // Workers outlive a master that is killed, unless a process namespace dies with it.
-    let mut command = topology.gateway.command("unshare");
-    command.args(["--pid", "--fork", "--kill-child=KILL"]);
-    command.arg(format!("{SBIN}/nginx"));
-    command.arg("-p").arg(&directory).arg("-c").arg(file);
-    start(command.args(["-e", "stderr"]))
+    Program::start_nginx(topology.gateway.command("unshare"), &directory, &file)
 }
 
 /// Makes the VIP the gateway's own and writes a configuration to its `/run`.
@@ -108,12 +100,4 @@ fn place(topology: &Topology, name: &str, text: &str) -> Result<(PathBuf, PathBu
         fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
         Ok((file, directory))
     })
-}
-
-fn start(command: &mut Command) -> Result<Program> {
-    let program = command.get_program().display().to_string();
-    let child = command.stdin(Stdio::null()).spawn();
-    Ok(Program(child.with_context(|| {
-        format!("starting {program}; `cargo xtask bench traffic` installs it")
-    })?))
 }

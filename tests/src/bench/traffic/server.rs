@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result};
 use nix::sys::socket::{Shutdown, shutdown};
 
-use super::stations::pin_to;
+use crate::bench::programs::pin_to;
 use crate::netns::NetNs;
 
 /// Where questions are answered: [`ASK`] with the backend's number, then the connection ends.

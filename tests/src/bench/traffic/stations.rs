@@ -1,19 +1,15 @@
 //! A client, a way to the backends, and the backends: one station for each way.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZero;
-use std::process::Child;
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 use serde_json::json;
 
 use super::server::{ANSWER_PORT, BULK_PORT, Server};
 use super::{Way, load, rivals};
 use crate::agent::{Agent, Config};
+use crate::bench::programs::{Program, cpus};
 use crate::gateway::{instance, service};
 use crate::net_link::{Cidr, Netlink};
 use crate::netns::{NetNs, set_sysctl};
@@ -26,35 +22,6 @@ pub(super) const BACKENDS: usize = 2;
 
 /// The client and the backend of [`Way::Direct`].
 const DIRECT: [&str; 2] = ["10.66.0.100/24", "10.66.0.11/24"];
-
-/// CPUs that this process may use.
-pub(super) fn cpus() -> usize {
-    available_parallelism().map_or(1, NonZero::get)
-}
-
-/// Keeps this thread on one of the CPUs that it may use, the first of which is 0.
-pub(super) fn pin_to(index: usize) -> Result<()> {
-    let this_thread = Pid::from_raw(0);
-    let usable = sched_getaffinity(this_thread).context("which CPUs may be used")?;
-    let cpu = (0..CpuSet::count())
-        .filter(|cpu| usable.is_set(*cpu).unwrap_or(false))
-        .nth(index)
-        .with_context(|| format!("no CPU {index} for this process"))?;
-    let mut set = CpuSet::new();
-    set.set(cpu).with_context(|| format!("CPU {cpu}"))?;
-    sched_setaffinity(this_thread, &set).with_context(|| format!("staying on CPU {cpu}"))
-}
-
-/// A program that ends with its owner.
-pub(super) struct Program(pub(super) Child);
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may have ended by itself; the figures say so.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Everything that one way needs. The fields are dropped in this order.
 pub(super) struct Station {
