@@ -19,8 +19,6 @@ const TERMINATOR: [(&str, &str); 4] = [
     ("wrk", "wrk"),
     ("h2load", "nghttp2-client"),
 ];
-/// Those that bring a service.
-const SERVICES: [&str; 3] = ["nftables", "haproxy", "nginx"];
 /// nginx's stream module: its file and its package.
 const STREAM_MODULE: (&str, &str) = (
     "/usr/lib/nginx/modules/ngx_stream_module.so",
@@ -43,34 +41,11 @@ fn ensure_all(programs: &[(&str, &'static str)]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-<<<<<<< HEAD
     setup::ensure_packages("the benchmark's rivals", &missing)?;
-    let still = self::missing();
-    if !still.is_empty() {
-        bail!("the benchmark can't run without {}", still.join(" "));
-    }
-=======
-    let forbids = !Path::new(POLICY).exists();
-    if forbids {
-        fs::write(POLICY, "#!/bin/sh\nexit 101\n")
-            .and_then(|()| fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755)))
-            .with_context(|| format!("can't write {POLICY}"))?;
-    }
-    let installed = setup::ensure_packages("the benchmark's rivals", &missing);
-    if forbids {
-        fs::remove_file(POLICY).with_context(|| format!("can't remove {POLICY}"))?;
-    }
-    installed?;
     let still = self::missing(programs);
     if !still.is_empty() {
         bail!("the benchmark can't run without {}", still.join(" "));
     }
-    if Path::new("/run/systemd/system").is_dir() {
-        for service in missing.iter().filter(|name| SERVICES.contains(name)) {
-            process::run(Command::new("systemctl").args(["--quiet", "disable", service]))?;
-        }
-    }
->>>>>>> deec22d (Compare lbterm with HAProxy and nginx by what requests, handshakes and idle connections cost)
     Ok(())
 }
 
