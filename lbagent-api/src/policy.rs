@@ -6,6 +6,7 @@
 //! read, from requests, from the store and from state documents alike.
 
 mod instance;
+mod terminated;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,6 +18,9 @@ pub(crate) use instance::InstanceNumbers;
 pub use instance::{InstancePolicy, QuicServerId};
 pub use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "openapi")]
+pub(crate) use terminated::TerminatedPortSpec;
+pub use terminated::{TerminatedPort, TerminatedPorts};
 
 use crate::health::HealthPolicy;
 use crate::request::ContractError;
@@ -52,6 +56,11 @@ pub struct GroupPolicy {
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub vips: BTreeSet<IpAddr>,
+    /// How a terminator serves published ports with handlers; what is not named here has the
+    /// defaults.
+    #[serde(skip_serializing_if = "TerminatedPorts::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<TerminatedPort>, max_items = 256))]
+    pub terminated: TerminatedPorts,
 }
 
 impl GroupPolicy {

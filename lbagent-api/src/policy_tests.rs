@@ -168,3 +168,60 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn ports_of_terminators_are_read_with_defaults_and_bounds() {
+    let check = |ports: &str, expected: Result<&str, &str>| {
+        let body = format!(r#"{{"policy":{{"terminated":[{ports}]}}}}"#);
+        let found = parse_body::<PolicyData<GroupPolicy>>(body.as_bytes())
+            .map(|data| serde_json::to_value(&data.policy.terminated).unwrap())
+            .map_err(|error| error.message);
+        let expected = expected
+            .map(|json| serde_json::from_str(json).unwrap())
+            .map_err(str::to_owned);
+        assert_eq!(found, expected, "{body}");
+    };
+    check(
+        r#"{"port":8443,"send_proxy":true},{"port":443,"upstream":"h2c","response_timeout_ms":900}"#,
+        Ok(r#"[
+            {"port":443,"upstream":"h2c","send_proxy":false,"connect_timeout_ms":5000,
+             "idle_timeout_ms":3600000,"response_timeout_ms":900,"requests_per_source":0},
+            {"port":8443,"upstream":"http1","send_proxy":true,"connect_timeout_ms":5000,
+             "idle_timeout_ms":3600000,"response_timeout_ms":60000,"requests_per_source":0}]"#),
+    );
+    let at = "Invalid value in 'policy.terminated";
+    let wrong = |port: &str, message: &str| {
+        check(port, Err(&format!("{at}[0]': Value of {message}")));
+    };
+    wrong(r#"{"port":0}"#, "'port' must be in the range 1 to 65535");
+    wrong(
+        r#"{"port":443,"connect_timeout_ms":9}"#,
+        "'connect_timeout_ms' must be in the range 10 to 120000",
+    );
+    wrong(
+        r#"{"port":443,"idle_timeout_ms":-1}"#,
+        "'idle_timeout_ms' must be in the range 1000 to 604800000",
+    );
+    wrong(
+        r#"{"port":443,"response_timeout_ms":3600001}"#,
+        "'response_timeout_ms' must be in the range 10 to 3600000",
+    );
+    wrong(
+        r#"{"port":443,"requests_per_source":1000001}"#,
+        "'requests_per_source' must be in the range 0 to 1000000",
+    );
+    check(
+        r#"{"port":443},{"port":443}"#,
+        Err(&format!(
+            "{at}': Port 443 is given twice; give all of its settings at once"
+        )),
+    );
+    check(
+        r#"{"port":443,"upstream":"h2"}"#,
+        Err("Invalid value 'h2' in 'policy.terminated[0].upstream': expected 'http1' or 'h2c'"),
+    );
+    check(
+        r#"{"port":443,"timeout":1}"#,
+        Err("Unknown member 'timeout'"),
+    );
+}

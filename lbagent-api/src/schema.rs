@@ -13,7 +13,9 @@ use crate::access::{QuotasData, UserQuotas};
 use crate::certificate::{Certificates, Secret};
 use crate::envelope::{Instances, Reference, ServiceGroups, Warning};
 use crate::health::{Check, CheckSpec, HealthPolicy, Payload, StatusRange};
-use crate::policy::{InstancePolicy, PolicyData, QuicLayout, QuicServerId, SourcePolicy};
+use crate::policy::{
+    InstancePolicy, PolicyData, QuicLayout, QuicServerId, SourcePolicy, TerminatedPort,
+};
 use crate::{Envelope, ErrorCode, Item, ItemError, ResponseStatus};
 
 /// Name of a new object, as [`crate::request::validate_name`] has it.
@@ -73,6 +75,7 @@ travels_as! {
     Payload as crate::health::PayloadSpec,
     QuicLayout as crate::policy::QuicNumbers,
     SourcePolicy as crate::policy::SourcePrefixes,
+    TerminatedPort as crate::policy::TerminatedPortSpec,
     crate::state::Domain as crate::state::WrittenDomain,
 }
 

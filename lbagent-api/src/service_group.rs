@@ -163,13 +163,20 @@ pub enum Handler {
     Redirect,
 }
 
-impl fmt::Display for Handler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Handler {
+    /// The word that travels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Tls => "tls",
             Self::Http => "http",
             Self::Redirect => "redirect",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

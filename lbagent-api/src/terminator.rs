@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 pub use report::{GroupReport, InstanceReport, Report};
 pub use snapshot::{
-    Group, GroupDomain, Instance, InstanceState, Limits, Service, ServiceKind, ServicePolicy,
-    Snapshot, TerminatorCertificate, TicketKey, UpstreamProtocol,
+    Group, GroupDomain, Instance, InstanceState, Limits, Proxies, Service, ServiceKind,
+    ServicePolicy, Snapshot, TerminatorCertificate, TicketKey, UpstreamProtocol,
 };
 
 /// Version of this protocol. Raised by any change that the other side of the former version would

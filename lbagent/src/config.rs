@@ -5,6 +5,7 @@
 mod api;
 mod reader;
 mod reserved;
+mod serving;
 mod settings;
 mod terminator;
 #[cfg(test)]
@@ -16,6 +17,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use lbagent_api::terminator::{Limits, Proxies};
 
 use crate::dataplane::{Capacity, OpenOptions, VipMode, XdpMode};
 use crate::plan::{GatewaySettings, UnpublishedPorts, WithoutTerminator};
@@ -101,6 +104,17 @@ pub struct TerminatorConfig {
     pub drain: Duration,
     /// Whether this gateway signs a wildcard certificate for its metro domain itself.
     pub development_ca: bool,
+    /// What holds for all that is served.
+    pub serving: ServingSettings,
+}
+
+/// What a terminator is told beside the desired state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServingSettings {
+    /// Bounds of a terminator as a whole.
+    pub limits: Limits,
+    /// Proxies in front of the gateway.
+    pub proxies: Proxies,
 }
 
 /// Files in PEM form.

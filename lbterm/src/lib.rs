@@ -11,6 +11,7 @@
 //! | `http` | requests |
 //! | `route`, `balance` | which group, which instance |
 //! | `limits`, `metrics` | bounds; counters |
+//! | `proxies` | proxies in front of the gateway |
 
 pub mod balance;
 pub mod cli;
@@ -23,6 +24,7 @@ pub mod limits;
 pub mod listen;
 pub mod metrics;
 mod notify;
+mod proxies;
 mod report;
 pub mod route;
 pub mod run;

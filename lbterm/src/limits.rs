@@ -58,27 +58,16 @@ impl Admission {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Admits a connection until the permit is dropped. Sources are counted without a limit too, so
-    /// that a limit which comes later counts what is open then.
-    pub fn admit(self: &Arc<Self>, peer: IpAddr, limits: &Limits) -> Result<Permit, Refusal> {
+    /// Admits a connection until the permit is dropped. It is of no source until
+    /// [`Permit::count_source`].
+    pub fn admit(self: &Arc<Self>, limits: &Limits) -> Result<Permit, Refusal> {
         let below = |open| (open < u64::from(limits.connections)).then_some(open + 1);
         self.open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
             .map_err(|_| Refusal::Total)?;
-        let source = Source::from(peer);
-        let is_admitted = self.with_source(source, |open| {
-            let is_below =
-                limits.connections_per_source == 0 || *open < limits.connections_per_source;
-            *open += u32::from(is_below);
-            is_below
-        });
-        if !is_admitted {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refusal::Source);
-        }
         Ok(Permit {
             admission: Arc::clone(self),
-            source,
+            source: None,
         })
     }
 
@@ -101,13 +90,34 @@ impl Admission {
 #[derive(Debug)]
 pub struct Permit {
     admission: Arc<Admission>,
-    source: Source,
+    source: Option<Source>,
+}
+
+impl Permit {
+    /// Counts the connection among those of its client, once. Sources are counted without a limit too,
+    /// so that a limit which comes later counts what is open then.
+    pub fn count_source(&mut self, client: IpAddr, limits: &Limits) -> Result<(), Refusal> {
+        let source = Source::from(client);
+        let is_admitted = self.admission.with_source(source, |open| {
+            let is_below =
+                limits.connections_per_source == 0 || *open < limits.connections_per_source;
+            *open += u32::from(is_below);
+            is_below
+        });
+        if !is_admitted {
+            return Err(Refusal::Source);
+        }
+        self.source = Some(source);
+        Ok(())
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission
-            .with_source(self.source, |open| *open = open.saturating_sub(1));
+        if let Some(source) = self.source {
+            self.admission
+                .with_source(source, |open| *open = open.saturating_sub(1));
+        }
         self.admission.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -124,7 +134,11 @@ mod tests {
             connections_per_source: 2,
             ..Limits::default()
         };
-        let admit = |peer: &str| admission.admit(peer.parse().unwrap(), &limits);
+        let admit = |peer: &str| {
+            let mut permit = admission.admit(&limits)?;
+            permit.count_source(peer.parse().unwrap(), &limits)?;
+            Ok::<_, Refusal>(permit)
+        };
         let first = admit("2001:db8:0:1::1").unwrap();
         let _second = admit("2001:db8:0:1:ffff::2").unwrap();
         assert_eq!(admit("2001:db8:0:1::3").unwrap_err(), Refusal::Source);
@@ -147,7 +161,8 @@ mod tests {
         let admission = Arc::<Admission>::default();
         for last in 0..=255 {
             let peer = IpAddr::from([192, 0, 2, last]);
-            drop(admission.admit(peer, &Limits::default()).unwrap());
+            let mut permit = admission.admit(&Limits::default()).unwrap();
+            permit.count_source(peer, &Limits::default()).unwrap();
         }
         let kept = admission
             .sources

@@ -70,6 +70,8 @@ counters! {
         RefusedSource = "refused_source",
         /// Closed at once: nothing is published where the client dialled.
         RefusedUnpublished = "refused_unpublished",
+        /// Closed at once: no header of the PROXY protocol came from a proxy that sends one.
+        ProxyHeaderInvalid = "proxy_header_invalid",
         /// TLS handshakes that succeeded.
         Handshakes = "handshakes",
         /// Among them, those that resumed a session.

@@ -18,8 +18,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::conn::ConnMeta;
 use crate::http::{Engine, serve_http};
-use crate::limits::Refusal;
+use crate::limits::{Permit, Refusal};
 use crate::metrics::{Counter, Counters};
+use crate::proxies;
+use crate::route::Routes;
 use crate::serving::Shared;
 use crate::tls::{self, HandshakeError};
 
@@ -163,23 +165,63 @@ impl Worker {
     /// Begins to serve a connection, or closes it where it is one too many.
     fn take(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         self.counters.count(Counter::Accepted);
-        let limits = &self.shared.now().routes.limits;
-        let permit = match self.shared.admission.admit(peer.ip(), limits) {
-            Ok(permit) => permit,
-            Err(refusal) => {
-                self.counters.count(match refusal {
-                    Refusal::Total => Counter::RefusedLimit,
-                    Refusal::Source => Counter::RefusedSource,
-                });
-                reset(&stream);
-                return;
+        let serving = self.shared.now();
+        let Routes {
+            limits, proxies, ..
+        } = &serving.routes;
+        let admitted = self.shared.admission.admit(limits).and_then(|mut permit| {
+            // Behind a proxy are many clients.
+            if !proxies::is_proxy(proxies, peer.ip()) {
+                permit.count_source(peer.ip(), limits)?;
             }
+            Ok(permit)
+        });
+        let permit = match admitted {
+            Ok(permit) => permit,
+            Err(refusal) => return self.refuse(&stream, refusal),
         };
         let open = Open::new(Rc::clone(self));
-        spawn_local(async move {
-            open.worker.serve(stream, peer).await;
-            drop(permit);
+        if proxies::hold(&proxies.proxy_protocol, peer.ip()) {
+            spawn_local(async move { open.worker.serve_proxy(stream, peer, permit).await });
+        } else {
+            spawn_local(async move {
+                open.worker.serve(stream, peer).await;
+                drop(permit);
+            });
+        }
+    }
+
+    fn refuse(&self, stream: &TcpStream, refusal: Refusal) {
+        self.counters.count(match refusal {
+            Refusal::Total => Counter::RefusedLimit,
+            Refusal::Source => Counter::RefusedSource,
         });
+        reset(stream);
+    }
+
+    /// Serves a connection of a proxy that says by the PROXY protocol whom it is from.
+    async fn serve_proxy(
+        self: &Rc<Self>,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        mut permit: Permit,
+    ) {
+        let limits = self.shared.now().routes.limits.clone();
+        let patience = Duration::from_millis(limits.handshake_timeout_ms.into());
+        let client = match timeout(patience, proxies::read_header(&mut stream)).await {
+            Ok(Ok(client)) => client,
+            failed => {
+                tracing::debug!(%peer, ?failed, "no header of the PROXY protocol");
+                self.counters.count(Counter::ProxyHeaderInvalid);
+                return reset(&stream);
+            }
+        };
+        if let Some(client) = client
+            && let Err(refusal) = permit.count_source(client.ip(), &limits)
+        {
+            return self.refuse(&stream, refusal);
+        }
+        self.serve(stream, client.unwrap_or(peer)).await;
     }
 
     /// Serves a connection through its stages, each with memory of its own that is gone when the

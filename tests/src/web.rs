@@ -71,6 +71,59 @@ Server(("::", int(sys.argv[2])), Handler).serve_forever()
     Running::spawn(python.args(["-c", PROGRAM, &backend.name, &port.to_string()]))
 }
 
+/// A server that answers in the protocol that it is spoken to: `h2c`, `proxy CLIENT` or `http1 for CLIENT`
+/// (`X-Forwarded-For`). It never answers a request for `/hold`.
+pub fn serve_any(backend: &BackendHost, port: u16) -> Result<Running> {
+    const PROGRAM: &str = r#"
+import ipaddress, socket, socketserver, sys
+def frame(kind, flags, stream, payload=b""):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        start = self.rfile.peek(16)
+        if start.startswith(b"PRI "):
+            self.http2()
+        elif start.startswith(b"\r\n\r\n\0\r\nQUIT\n"):
+            head = self.rfile.read(16)
+            rest = self.rfile.read(int.from_bytes(head[14:], "big"))
+            size = 4 if head[13] >> 4 == 1 else 16
+            self.http1(lambda fields: f"proxy {ipaddress.ip_address(rest[:size])}")
+        else:
+            self.http1(lambda fields: f"http1 for {fields.get('x-forwarded-for')}")
+    def http1(self, text):
+        while line := self.rfile.readline():
+            fields = {}
+            while (field := self.rfile.readline().decode().strip()):
+                name, _, value = field.partition(":")
+                fields[name.lower()] = value.strip()
+            if b" /hold" in line:
+                self.rfile.read()
+                return
+            body = text(fields)
+            self.wfile.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    def http2(self):
+        self.rfile.read(24)
+        self.wfile.write(frame(4, 0, 0))
+        while head := self.rfile.read(9):
+            payload = self.rfile.read(int.from_bytes(head[:3], "big"))
+            kind, flags, stream = head[3], head[4], int.from_bytes(head[5:], "big")
+            if kind == 4 and not flags & 1:
+                self.wfile.write(frame(4, 1, 0))
+            elif kind == 6 and not flags & 1:
+                self.wfile.write(frame(6, 1, 0, payload))
+            elif kind == 1:
+                # `:status: 200` of the static table, and the whole body.
+                self.wfile.write(frame(1, 4, stream, b"\x88") + frame(0, 1, stream, b"h2c"))
+class Server(socketserver.ThreadingTCPServer):
+    address_family = socket.AF_INET6
+    allow_reuse_address = True
+    daemon_threads = True
+Server(("::", int(sys.argv[1])), Handler).serve_forever()
+"#;
+    let mut python = backend.ns.command("python3");
+    Running::spawn(python.args(["-c", PROGRAM, &port.to_string()]))
+}
+
 /// lbterm as its unit runs it: another user, who may do nothing. The agent's `terminator.user` has to
 /// be `nobody`.
 pub fn terminator(gateway: &HostNs) -> Result<Running> {
@@ -124,6 +177,15 @@ impl Browser {
 
     /// What curl prints for a URL whose host name is at a VIP, and whether it was content.
     pub fn get(&self, vip: IpAddr, url: &str, options: &[&str]) -> Result<(bool, String)> {
+        let mut curl = self.command(vip, url, options);
+        let output = curl.output().with_context(|| format!("{curl:?}"))?;
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Ok((output.status.success(), text))
+    }
+
+    /// curl, not yet run.
+    pub fn command(&self, vip: IpAddr, url: &str, options: &[&str]) -> Command {
         let host = match vip {
             IpAddr::V4(vip) => vip.to_string(),
             IpAddr::V6(vip) => format!("[{vip}]"),
@@ -135,10 +197,7 @@ impl Browser {
             .args(["--connect-to", &format!("::{host}:")])
             .args(options)
             .arg(url);
-        let output = curl.output().with_context(|| format!("{curl:?}"))?;
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        Ok((output.status.success(), text))
+        curl
     }
 
     /// Waits until a URL is answered.

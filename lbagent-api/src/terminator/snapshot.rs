@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -23,6 +24,19 @@ pub struct Snapshot {
     pub ticket_keys: Vec<TicketKey>,
     /// Bounds of the terminator as a whole.
     pub limits: Limits,
+    /// Proxies in front of the gateway.
+    #[serde(default)]
+    pub proxies: Proxies,
+}
+
+/// Proxies in front of the gateway, by their addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Proxies {
+    /// What they say of the clients behind them (`X-Forwarded-…`) is believed.
+    pub trusted: Vec<IpNetwork>,
+    /// Each of their connections begins with a header of the PROXY protocol, version 1 or 2.
+    pub proxy_protocol: Vec<IpNetwork>,
 }
 
 /// A chain and its key.
@@ -162,6 +176,8 @@ pub struct ServicePolicy {
     pub idle_timeout_ms: u32,
     /// Milliseconds for the head of an instance's answer.
     pub response_timeout_ms: u32,
+    /// New requests a second from one IPv4 address or one IPv6 /64; 0 for no limit.
+    pub requests_per_source: u32,
 }
 
 impl Default for ServicePolicy {
@@ -172,12 +188,14 @@ impl Default for ServicePolicy {
             connect_timeout_ms: 5_000,
             idle_timeout_ms: 3_600_000,
             response_timeout_ms: 60_000,
+            requests_per_source: 0,
         }
     }
 }
 
 /// What instances are spoken to with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum UpstreamProtocol {
     /// HTTP/1.1.

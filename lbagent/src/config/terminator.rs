@@ -7,6 +7,7 @@ use nix::unistd::User;
 
 use super::api::NONE;
 use super::reader::{Located, Table};
+use super::serving::Serving;
 use super::settings::Value;
 use super::validate::Checker;
 use super::{Problem, TerminatorConfig};
@@ -25,6 +26,7 @@ pub(super) struct TerminatorSettings {
     missing: Value<String>,
     drain_s: Value<u64>,
     development_ca: Value<bool>,
+    serving: Serving,
 }
 
 impl TerminatorSettings {
@@ -35,6 +37,7 @@ impl TerminatorSettings {
             missing: table.string("missing", problems),
             drain_s: table.number("drain_s", problems),
             development_ca: table.boolean("development_ca", problems),
+            serving: Serving::read(table, problems),
         }
     }
 }
@@ -58,6 +61,7 @@ impl Checker<'_> {
             ),
             drain: self.drain(settings.drain_s),
             development_ca: settings.development_ca.is_some_and(|wanted| wanted.value),
+            serving: self.serving(settings.serving),
         }
     }
 

@@ -312,3 +312,39 @@ fn numbers_may_be_hexadecimal_or_too_large_for_toml() {
     assert_eq!(config.hash_seed, Some(u64::MAX));
     assert_eq!(config.gateway_settings(7).hash_seed, u64::MAX);
 }
+
+#[test]
+fn terminators_are_told_limits_and_proxies() {
+    let config = parse(&format!(
+        "{MINIMAL}[terminator]\ntrusted_proxies = ['192.0.2.0/24', '2001:db8::1']\n\
+         proxy_protocol_from = ['198.51.100.7']\n\
+         [terminator.limits]\nconnections = 5\nhead_timeout_s = 3\nhead_bytes = 8192"
+    ))
+    .unwrap();
+    let ServingSettings { limits, proxies } = config.terminator.serving;
+    let expected = Limits {
+        connections: 5,
+        head_timeout_ms: 3_000,
+        head_bytes: 8_192,
+        ..Limits::default()
+    };
+    assert_eq!(limits, expected);
+    let texts = |prefixes: Vec<_>| prefixes.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(texts(proxies.trusted), ["192.0.2.0/24", "2001:db8::1/128"]);
+    assert_eq!(texts(proxies.proxy_protocol), ["198.51.100.7/32"]);
+
+    let found = problems(&format!(
+        "{MINIMAL}[terminator]\ntrusted_proxies = ['192.0.2.1/24']\n\
+         [terminator.limits]\nconnections = 0\nhead_bytes = 100\nconnection = 1"
+    ));
+    for line in [
+        "test.toml:5: terminator.trusted_proxies: Source prefix '192.0.2.1/24' has bits set past \
+         its length; write 192.0.2.0/24",
+        "test.toml:7: terminator.limits.connections: 0 is not in the range 1 to 10000000",
+        "test.toml:8: terminator.limits.head_bytes: 100 is not in the range 8192 to 1048576",
+        "test.toml:9: unknown key `terminator.limits.connection`; did you mean \
+         `terminator.limits.connections`?",
+    ] {
+        assert!(found.contains(line), "no {line:?} in {found}");
+    }
+}

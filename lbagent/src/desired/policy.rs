@@ -1,6 +1,8 @@
 //! Setting the policies of service groups and instances, and the rules between the two. What one
 //! policy may hold by itself is checked where it is read, [`lbagent_api::policy`].
 
+mod terminated;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -11,6 +13,8 @@ use super::{
     Caller, Clash, Desired, DesiredError, DesiredState, ForwardingMode, GroupPolicy, Instance,
     InstancePolicy, QuicServerId, ServiceGroup, Transport, Written, ports, service_group,
 };
+
+pub use terminated::HandlerConflict;
 
 /// Why a policy was not set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +74,9 @@ pub enum PolicyConflict {
         /// The group's mode.
         mode: ForwardingMode,
     },
+    /// A setting of a port is for other handlers.
+    #[error(transparent)]
+    Handlers(#[from] HandlerConflict),
     /// All server ids of a group have the length of its layout.
     #[error(
         "Instance '{instance}' has the QUIC server id {id} of length {}, but service group '{group}' has a server id length of {length}: give it an id of that length, or remove its id first",
@@ -182,6 +189,7 @@ fn set_instance(
 
 /// Whether a group's policy goes with what it publishes. Whatever changes either has to ask.
 pub(super) fn check_group(group: &ServiceGroup) -> Result<(), PolicyConflict> {
+    terminated::check(group)?;
     let chosen = &group.policy.vips;
     for service in &group.services {
         if let Some(vip) = service
@@ -268,7 +276,7 @@ pub fn group_remarks(state: &DesiredState, group: &ServiceGroup) -> Vec<String> 
     let (with_id, without_id): (Vec<&Instance>, Vec<&Instance>) = state
         .members(group.uuid)
         .partition(|member| member.policy.quic_server_id.is_some());
-    let mut remarks = Vec::new();
+    let mut remarks: Vec<String> = terminated::remarks(group).collect();
     if group.policy.quic.is_none() {
         if let Some(member) = with_id.first() {
             remarks.push(format!(

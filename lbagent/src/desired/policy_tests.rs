@@ -339,3 +339,74 @@ fn documents_obey_the_rules_between_policies() {
         "QUIC server id 0203 of length 2",
     );
 }
+
+#[test]
+fn settings_of_ports_go_with_their_handlers() {
+    use lbagent_api::service_group::Handler::{Http, Redirect, Tls};
+    let fixture = fixture();
+    let set = |handlers: &[lbagent_api::service_group::Handler], setting: (&str, Value)| {
+        fixture.edit_group(|group| {
+            group.policy = GroupPolicy::default();
+            group.services[0].handlers = handlers.to_vec();
+        });
+        let mut port = json!({"port": 80});
+        port[setting.0] = setting.1;
+        fixture.set_group(json!({"terminated": [port]}))
+    };
+    for (handlers, setting, value, words) in [
+        (
+            &[Tls][..],
+            "upstream",
+            json!("h2c"),
+            "the handlers tls: the gateway speaks HTTP",
+        ),
+        (
+            &[Http, Redirect],
+            "upstream",
+            json!("h2c"),
+            "the handlers http+redirect: ",
+        ),
+        (
+            &[Tls, Http],
+            "send_proxy",
+            json!(true),
+            "instances read X-Forwarded-For",
+        ),
+        (
+            &[],
+            "send_proxy",
+            json!(true),
+            "which has no handlers: the PROXY protocol is for",
+        ),
+        (
+            &[Tls],
+            "requests_per_source",
+            json!(1),
+            "requests are seen at ports with the handler http",
+        ),
+    ] {
+        let error = set(handlers, (setting, value)).unwrap_err().to_string();
+        let start = format!("Service group 'web' cannot have '{setting}' for port 80, which has ");
+        assert!(
+            error.starts_with(&start) && error.contains(words),
+            "{error}"
+        );
+    }
+    set(&[Http, Redirect], ("requests_per_source", json!(1))).unwrap();
+    set(&[Tls], ("send_proxy", json!(true))).unwrap();
+    let group = set(&[Tls, Http], ("upstream", json!("h2c"))).unwrap();
+    // The port cannot become one that the setting is not for.
+    let mut changed = group.clone();
+    changed.services[0].handlers = vec![Tls];
+    assert!(matches!(
+        check_group(&changed),
+        Err(PolicyConflict::Handlers(_))
+    ));
+    let remarks = |group: &ServiceGroup| group_remarks(&fixture.desired.current(), group);
+    assert_eq!(remarks(&group), Vec::<String>::new());
+    changed.services.clear();
+    assert_eq!(check_group(&changed), Ok(()));
+    let idle = "The settings of port 80 have no effect: service group 'web' does not publish it \
+                with handlers";
+    assert_eq!(remarks(&changed), [idle]);
+}

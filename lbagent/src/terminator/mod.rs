@@ -111,6 +111,7 @@ pub fn start(inputs: Inputs<'_>) -> io::Result<TerminatorHandle> {
         health: inputs.health,
         gateway: inputs.gateway.clone(),
         metro_domain: inputs.metro_domain.to_owned(),
+        settings: config.serving.clone(),
         floor: floors,
         published: publish,
     };

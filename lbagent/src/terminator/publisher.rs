@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::link::{self, Frame};
 use super::snapshot::{self, Inputs};
+use crate::config::ServingSettings;
 use crate::desired::{Certificate, Desired, DesiredState, SharedMap};
 use crate::plan::{GatewaySettings, Health};
 
@@ -38,6 +39,7 @@ pub(super) struct Publisher {
     pub(super) health: watch::Receiver<Health>,
     pub(super) gateway: GatewaySettings,
     pub(super) metro_domain: String,
+    pub(super) settings: ServingSettings,
     /// A terminator serves this generation already: the next one is above it.
     pub(super) floor: watch::Receiver<u64>,
     pub(super) published: watch::Sender<Option<Arc<Published>>>,
@@ -110,6 +112,7 @@ impl Publisher {
             metro_domain: &self.metro_domain,
             keys: &keys.keys,
             ticket_keys: &ticket_keys,
+            settings: &self.settings,
         });
         let former = last.as_ref().map_or(0, |last| last.generation);
         let floor = *self.floor.borrow_and_update();

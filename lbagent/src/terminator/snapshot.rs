@@ -7,11 +7,12 @@ use lbagent_api::certificate::Secret;
 use lbagent_api::health::{InitialHealth, WhenAllUnhealthy};
 use lbagent_api::service_group::Handler;
 use lbagent_api::terminator::{
-    Group, GroupDomain, Instance, InstanceState, Limits, Service, ServiceKind, ServicePolicy,
-    Snapshot, TerminatorCertificate, TicketKey,
+    Group, GroupDomain, Instance, InstanceState, Service, ServiceKind, ServicePolicy, Snapshot,
+    TerminatorCertificate, TicketKey,
 };
 use uuid::Uuid;
 
+use crate::config::ServingSettings;
 use crate::desired::{self, DEFAULT_ACCOUNT, DesiredState, Domain, ServiceGroup};
 use crate::plan::{CheckedAddress, Fitness, GatewaySettings, Health, vips_of};
 
@@ -26,6 +27,7 @@ pub(super) struct Inputs<'a> {
     pub(super) keys: &'a BTreeMap<Uuid, Secret>,
     /// The newest first.
     pub(super) ticket_keys: &'a [Secret],
+    pub(super) settings: &'a ServingSettings,
 }
 
 /// Everything that a terminator serves; the generation is for the caller to fill in.
@@ -64,7 +66,8 @@ pub(super) fn snapshot(inputs: &Inputs<'_>) -> Snapshot {
                 secret: secret.clone(),
             })
             .collect(),
-        limits: Limits::default(),
+        limits: inputs.settings.limits.clone(),
+        proxies: inputs.settings.proxies.clone(),
     }
 }
 
@@ -152,7 +155,10 @@ fn services(group: &ServiceGroup, gateway: &GatewaySettings) -> Vec<Service> {
             port: service.port,
             destination_port: service.destination_port,
             kind,
-            policy: ServicePolicy::default(),
+            policy: match group.policy.terminated.get(service.port) {
+                Some(policy) => policy.clone(),
+                None => ServicePolicy::default(),
+            },
         })
     });
     services.collect()

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use lbagent_api::certificate::Secret;
 use lbagent_api::health::{Check, OnFailure, Probe};
 use lbagent_api::service_group::Handler;
-use lbagent_api::terminator::{InstanceState, ServiceKind, Snapshot};
+use lbagent_api::terminator::{InstanceState, ServiceKind, Snapshot, UpstreamProtocol};
 use lbagent_api::terminators::TerminatorState::{self, Active, Draining, Preparing, Standby};
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::listener::Listener;
 use super::registry::{Command, Kind, Listeners, Registry, Target};
 use super::snapshot::{Inputs, snapshot};
+use crate::config::ServingSettings;
 use crate::desired::{DEFAULT_ACCOUNT, Domain};
 use crate::plan::Fitness;
 use crate::plan::testing::{World, draining, group_uuid, instance_uuid, v4, v6};
@@ -207,6 +209,7 @@ fn made(world: &World) -> Snapshot {
         metro_domain: "lb.internal",
         keys: &BTreeMap::new(),
         ticket_keys: &[Secret::new("hush".into())],
+        settings: &ServingSettings::default(),
     })
 }
 
@@ -242,7 +245,14 @@ fn world() -> World {
 
 #[test]
 fn a_snapshot_has_what_terminators_serve_and_no_more() {
-    let world = world();
+    let mut world = world();
+    let policy = json!({"terminated": [{"port": 443, "upstream": "h2c"}]});
+    world
+        .desired
+        .service_groups
+        .get_mut(&group_uuid(1))
+        .unwrap()
+        .policy = serde_json::from_value(policy).unwrap();
     let snapshot = made(&world);
     let [group] = &snapshot.groups[..] else {
         panic!("{snapshot:?}");
@@ -263,6 +273,9 @@ fn a_snapshot_has_what_terminators_serve_and_no_more() {
             (8080, 80, ServiceKind::Http, both),
         ]
     );
+    let upstreams = group.services.iter().map(|it| it.policy.upstream);
+    let [h2c, http1] = [UpstreamProtocol::H2c, UpstreamProtocol::Http1];
+    assert_eq!(upstreams.collect::<Vec<_>>(), [h2c, http1, http1, http1]);
     assert_eq!(group.instances.len(), 2);
     assert_eq!(
         (group.domains[0].certificate, snapshot.default_certificate),
@@ -370,6 +383,7 @@ fn a_development_gateway_signs_for_its_domain_once_and_renews() {
         metro_domain: "lb.internal",
         keys: &desired.certificate_keys().unwrap(),
         ticket_keys: &[],
+        settings: &ServingSettings::default(),
     });
     assert_eq!(snapshot.groups[0].domains[0].certificate, Some(first.uuid));
     assert_eq!(snapshot.default_certificate, Some(first.uuid));

@@ -2,6 +2,7 @@
 
 mod health;
 mod payload;
+mod terminated;
 
 use clap::Args;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
@@ -34,6 +35,7 @@ is denied if there is an --allow, else it is served.
 
   lbctl service policy web                                    # shows it
   lbctl service policy web --deny 203.0.113.0/24              # the rest stays as it is
+  lbctl service policy web --port 443 --upstream h2c          # as the terminator serves it
 
 Options that are not given leave that part of the policy as it is; without any, it is shown.";
 
@@ -64,6 +66,8 @@ pub struct GroupArguments {
     /// Balance QUIC as any UDP
     #[arg(long, conflicts_with_all = ["quic_server_id_length", "quic_config_rotation"])]
     no_quic: bool,
+    #[command(flatten)]
+    terminated: Box<terminated::Arguments>,
     #[command(flatten)]
     health: Box<health::Arguments>,
 }
@@ -192,6 +196,7 @@ fn changed_group(
         quic_server_id_length,
         quic_config_rotation,
         no_quic,
+        terminated,
         health,
     } = arguments;
     let is_change = forwarding_mode.is_some()
@@ -201,6 +206,7 @@ fn changed_group(
         || quic_server_id_length.is_some()
         || quic_config_rotation.is_some()
         || *no_quic
+        || terminated.is_change()
         || health.is_change();
     if !is_change {
         return Ok(None);
@@ -226,6 +232,7 @@ fn changed_group(
         quic: quic.filter(|_| !no_quic),
         health: health.changed(&former.health)?,
         vips: former.vips.clone(),
+        terminated: terminated.changed(&former.terminated)?,
     }))
 }
 
@@ -287,6 +294,7 @@ fn group_rows(policy: &GroupPolicy) -> Vec<Row> {
         quic,
         health,
         vips,
+        terminated,
     } = policy;
     let quic = quic.map(|layout| {
         format!(
@@ -304,6 +312,7 @@ fn group_rows(policy: &GroupPolicy) -> Vec<Row> {
         let vips: Vec<String> = vips.iter().map(ToString::to_string).collect();
         rows.push(("vips", vips.join(", ")));
     }
+    rows.extend(terminated::row(terminated));
     if !health.is_default() {
         rows.extend(health::rows(health));
     }

@@ -113,7 +113,7 @@ pub fn prepare(parts: &mut request::Parts, exchange: &mut Exchange) -> Hop {
         ..
     } = exchange;
     let headers = &mut parts.headers;
-    let hop = hop::strip_request(headers);
+    let hop = hop::strip_request(headers, connection.forwarded.is_trusting());
     connection.forwarded.add(headers, admitted.host.clone());
     let request_id = ensure_request_id(headers);
     if hop.takes_trailers {

@@ -7,6 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use lbagent_api::policy::IpNetwork;
+
+use crate::proxies;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -25,13 +28,14 @@ pub struct Forwarded {
     proto: HeaderValue,
     /// `Forwarded` up to the host.
     start: String,
+    is_trusting: bool,
     /// The last host and its `Forwarded`: connections seldom ask for two.
     last: RefCell<Option<(HeaderValue, HeaderValue)>>,
 }
 
 impl Forwarded {
-    /// Of a connection from this client.
-    pub fn new(peer: SocketAddr, is_tls: bool) -> Self {
+    /// Of a connection from this client, or from a proxy whose word is taken.
+    pub fn new(peer: SocketAddr, is_tls: bool, is_trusting: bool) -> Self {
         let client = peer.ip().to_canonical();
         let proto = if is_tls { "https" } else { "http" };
         // RFC 7239, section 6: an IPv6 address is bracketed, and so quoted.
@@ -43,13 +47,28 @@ impl Forwarded {
             client: field(client.to_string().as_bytes()),
             proto: HeaderValue::from_static(proto),
             start: format!("for={node};proto={proto};host="),
+            is_trusting,
             last: RefCell::new(None),
         }
     }
 
-    /// Adds the fields to a request without any of them.
+    /// Whether the peer is a proxy whose word is taken.
+    pub const fn is_trusting(&self) -> bool {
+        self.is_trusting
+    }
+
+    /// Adds the fields to a request: it has none of them, unless a trusted proxy has sent it.
     pub fn add(&self, headers: &mut HeaderMap, host: HeaderValue) {
         let forwarded = self.forwarded(&host);
+        if self.is_trusting {
+            append(headers, X_FORWARDED_FOR, &self.client);
+            append(headers, FORWARDED, &forwarded);
+            // What the client asked for is what the first proxy saw.
+            for (name, value) in [(X_FORWARDED_PROTO, &self.proto), (X_FORWARDED_HOST, &host)] {
+                headers.entry(name).or_insert_with(|| value.clone());
+            }
+            return;
+        }
         headers.insert(X_FORWARDED_FOR, self.client.clone());
         headers.insert(X_FORWARDED_PROTO, self.proto.clone());
         headers.insert(X_FORWARDED_HOST, host);
@@ -78,6 +97,34 @@ impl Forwarded {
         *last = Some((host.clone(), value.clone()));
         value
     }
+}
+
+/// Makes a list of what was said before and one more.
+fn append(headers: &mut HeaderMap, name: HeaderName, last: &HeaderValue) {
+    let former = headers.get_all(&name).iter();
+    let values: Vec<&[u8]> = former.chain([last]).map(HeaderValue::as_bytes).collect();
+    let joined = field(&values.join(&b", "[..]));
+    headers.insert(name, joined);
+}
+
+/// The client that trusted proxies tell of: the last address in `X-Forwarded-For` that is none of
+/// theirs. What stands before it anybody may have written.
+pub fn client(headers: &HeaderMap, trusted: &[IpNetwork]) -> Option<IpAddr> {
+    let values: Vec<&HeaderValue> = headers.get_all(X_FORWARDED_FOR).iter().collect();
+    let texts = values.iter().rev().filter_map(|value| value.to_str().ok());
+    let words = texts.flat_map(|text| text.rsplit(','));
+    words
+        .map(|word| parse_address(word.trim()))
+        .take_while(Option::is_some)
+        .flatten()
+        .find(|address| !proxies::hold(trusted, *address))
+}
+
+/// Some proxies add the client's port, and bracket IPv6 addresses.
+fn parse_address(word: &str) -> Option<IpAddr> {
+    let bare = word.trim_start_matches('[').trim_end_matches(']');
+    let whole = || word.parse::<SocketAddr>().ok().map(|it| it.ip());
+    bare.parse().ok().or_else(whole)
 }
 
 /// A field value of bytes that were checked to be one; empty if they are not.
@@ -134,7 +181,7 @@ mod tests {
     #[track_caller]
     fn check(peer: &str, is_tls: bool, host: &'static str, expected: [&str; 3]) {
         let peer = peer.parse().expect("an address");
-        let forwarded = Forwarded::new(peer, is_tls);
+        let forwarded = Forwarded::new(peer, is_tls, false);
         // Twice: the second time from memory.
         for _ in 0..2 {
             let mut headers = HeaderMap::new();
@@ -177,6 +224,60 @@ mod tests {
                 "for=192.0.2.1;proto=http;host=\"[::1]\"",
             ],
         );
+    }
+
+    #[test]
+    fn a_trusted_proxys_word_is_kept_and_added_to() {
+        let trusting = Forwarded::new("192.0.2.1:99".parse().unwrap(), false, true);
+        let host = HeaderValue::from_static("a.example");
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            (X_FORWARDED_FOR, "203.0.113.5"),
+            (X_FORWARDED_FOR, "198.51.100.1"),
+            (X_FORWARDED_PROTO, "https"),
+            (FORWARDED, "for=203.0.113.5;proto=https"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let trusted = ["198.51.100.0/24".parse().unwrap()];
+        let told: Option<IpAddr> = client(&headers, &trusted);
+        assert_eq!(told, Some("203.0.113.5".parse().unwrap()));
+        trusting.add(&mut headers, host.clone());
+        assert_eq!(
+            headers[X_FORWARDED_FOR],
+            "203.0.113.5, 198.51.100.1, 192.0.2.1"
+        );
+        assert_eq!(headers.get_all(X_FORWARDED_FOR).iter().count(), 1);
+        assert_eq!(headers[X_FORWARDED_PROTO], "https");
+        assert_eq!(headers[X_FORWARDED_HOST], "a.example");
+        let own = "for=192.0.2.1;proto=http;host=a.example";
+        assert_eq!(
+            headers[FORWARDED],
+            format!("for=203.0.113.5;proto=https, {own}")
+        );
+        // Without anything said before, it is as with any client.
+        let mut bare = HeaderMap::new();
+        trusting.add(&mut bare, host);
+        assert_eq!(bare[X_FORWARDED_FOR], "192.0.2.1");
+        assert_eq!(bare[FORWARDED], own);
+    }
+
+    #[test]
+    fn the_last_address_that_is_no_proxys_is_the_client() {
+        let trusted = ["198.51.100.0/24".parse().unwrap()];
+        let check = |text: &'static str, expected: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(X_FORWARDED_FOR, HeaderValue::from_static(text));
+            let expected = expected.map(|text| text.parse().unwrap());
+            assert_eq!(client(&headers, &trusted), expected, "{text}");
+        };
+        check("6.6.6.6, 203.0.113.5,198.51.100.1", Some("203.0.113.5"));
+        check("203.0.113.5:5000", Some("203.0.113.5"));
+        check("[2001:db8::1]", Some("2001:db8::1"));
+        check("[2001:db8::1]:443, 198.51.100.9", Some("2001:db8::1"));
+        check("203.0.113.5, unknown", None);
+        check("198.51.100.1", None);
+        check("", None);
     }
 
     #[track_caller]

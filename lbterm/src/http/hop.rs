@@ -18,13 +18,15 @@ pub struct Hop {
 /// 7.6.1. `Connection` cannot name what decides about extent or origin of a message (see
 /// [`is_end_to_end`]): whoever could would erase it behind the gateway's back.
 pub fn strip_response(headers: &mut HeaderMap) -> Hop {
-    strip(headers, false)
+    strip(headers, |_| false)
 }
 
 /// As [`strip_response`], and also what a client says about where its request came from: only the
-/// gateway knows.
-pub fn strip_request(headers: &mut HeaderMap) -> Hop {
-    strip(headers, true)
+/// gateway knows, and a proxy that is trusted, in fields that are spelled as they should be.
+pub fn strip_request(headers: &mut HeaderMap, is_trusted: bool) -> Hop {
+    strip(headers, |name| {
+        is_origin(name) && (!is_trusted || name.contains('_'))
+    })
 }
 
 /// Removes from a request's trailers what means something in its head only: whoever merges them into
@@ -43,11 +45,11 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     }
 }
 
-fn strip(headers: &mut HeaderMap, is_request: bool) -> Hop {
+fn strip(headers: &mut HeaderMap, is_untrue: impl Fn(&str) -> bool) -> Hop {
     // Most messages have none of these: nothing is allocated for up to four.
     let mut doomed: SmallVec<[HeaderName; 4]> = SmallVec::new();
     for name in headers.keys() {
-        if is_hop_by_hop(name) || is_request && is_origin(name.as_str()) {
+        if is_hop_by_hop(name) || is_untrue(name.as_str()) {
             doomed.push(name.clone());
         }
     }
@@ -166,9 +168,25 @@ mod tests {
     #[track_caller]
     fn check(before: &[(&str, &str)], after: &[(&str, &str)], hop: &Hop) {
         let mut headers = map(before);
-        let found = strip_request(&mut headers);
+        let found = strip_request(&mut headers, false);
         assert_eq!(headers, map(after), "{before:?}");
         assert_eq!(&found, hop, "{before:?}");
+    }
+
+    #[test]
+    fn keeps_what_a_trusted_proxy_says_of_the_client() {
+        let mut headers = map(&[
+            ("x-forwarded-for", "203.0.113.5"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("forwarded", "for=203.0.113.5"),
+            ("connection", "close"),
+        ]);
+        strip_request(&mut headers, true);
+        let kept = [
+            ("x-forwarded-for", "203.0.113.5"),
+            ("forwarded", "for=203.0.113.5"),
+        ];
+        assert_eq!(headers, map(&kept));
     }
 
     #[test]
@@ -265,7 +283,7 @@ mod tests {
 
     #[test]
     fn an_upgrade_needs_both_fields_and_one_protocol() {
-        let upgrade = |lines: &[(&str, &str)]| strip_request(&mut map(lines)).upgrade;
+        let upgrade = |lines: &[(&str, &str)]| strip_request(&mut map(lines), false).upgrade;
         let websocket = Some(HeaderValue::from_static("websocket"));
         let connection = ("connection", "keep-alive, Upgrade");
         assert_eq!(upgrade(&[("upgrade", "websocket"), connection]), websocket);
@@ -307,7 +325,11 @@ mod tests {
                 headers.append(header::CONNECTION, value);
             }
             let before = headers.clone();
-            strip(&mut headers, is_request);
+            if is_request {
+                strip_request(&mut headers, false);
+            } else {
+                strip_response(&mut headers);
+            }
             for (name, value) in &before {
                 let is_named = named.iter().any(|named| named.eq_ignore_ascii_case(name.as_str()));
                 let goes = match name.as_str() {

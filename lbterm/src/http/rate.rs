@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use uuid::Uuid;
+
 use crate::limits::Source;
 
 /// Parts of the table, each with a lock of its own.
@@ -13,6 +15,9 @@ const PARTS: usize = 64;
 
 /// Sources in a part from which on those that are quiet are forgotten.
 const MANY: usize = 1024;
+
+/// What a limit is for: a group's published port, or the gateway if there is none.
+pub type Scope = Option<(Uuid, u16)>;
 
 /// The allowance of each source: a second's worth at most, refilled as time passes.
 #[derive(Debug)]
@@ -23,7 +28,7 @@ pub struct Rates {
 
 #[derive(Debug, Default)]
 struct Part {
-    sources: HashMap<Source, Allowance>,
+    sources: HashMap<(Scope, Source), Allowance>,
     /// When those that are quiet were last forgotten: once a second at most, because it takes a
     /// walk over all.
     swept: Option<Instant>,
@@ -66,8 +71,8 @@ impl Default for Rates {
 
 impl Rates {
     /// Whether a source may make a request now, which is counted then.
-    pub fn allows(&self, peer: IpAddr, per_second: u32, now: Instant) -> bool {
-        let source = Source::from(peer);
+    pub fn allows(&self, scope: Scope, peer: IpAddr, per_second: u32, now: Instant) -> bool {
+        let source = (scope, Source::from(peer));
         let part = self.hasher.hash_one(source) % PARTS as u64;
         // Counting does not panic, so what a poisoned lock guards is whole.
         let mut part = self.parts[part as usize]
@@ -100,7 +105,9 @@ mod tests {
         let allowed = |peer: &str, millis, tries| {
             let now = began + Duration::from_millis(millis);
             let peer = peer.parse().expect("an address");
-            (0..tries).filter(|_| rates.allows(peer, 10, now)).count()
+            (0..tries)
+                .filter(|_| rates.allows(None, peer, 10, now))
+                .count()
         };
         assert_eq!(allowed("192.0.2.1", 0, 50), 10);
         assert_eq!(allowed("192.0.2.2", 0, 5), 5);
@@ -111,6 +118,10 @@ mod tests {
             allowed("2001:db8::1", 0, 5) + allowed("2001:db8::2", 0, 50),
             10
         );
+        // Limits of other scopes are others.
+        let port = Some((Uuid::nil(), 443));
+        let peer = IpAddr::from([192, 0, 2, 1]);
+        assert!(rates.allows(port, peer, 1, began) && !rates.allows(port, peer, 1, began));
     }
 
     #[test]
@@ -121,7 +132,7 @@ mod tests {
             for number in 0..100_000_u32 {
                 let peer = IpAddr::from((number + second * 100_000).to_be_bytes());
                 let now = began + Duration::from_secs(u64::from(second) * 2);
-                assert!(rates.allows(peer, 1, now));
+                assert!(rates.allows(None, peer, 1, now));
             }
         }
         let kept = rates

@@ -11,17 +11,19 @@ use std::time::Instant;
 use http::header::HeaderValue;
 use http::{Request, Response, request};
 use hyper::body::Incoming;
-use lbagent_api::terminator::ServiceKind;
+use lbagent_api::terminator::{Proxies, ServiceKind};
 
 use super::access::{Beginning, Record};
 use super::answer::{Answer, AnswerForm};
 use super::body::ResponseBody;
 use super::forward::{self, Exchange, Refused, Sending};
-use super::forwarded::Forwarded;
+use super::forwarded::{self, Forwarded};
 use super::pulse::Pulse;
+use super::rate::Scope;
 use super::{authority, redirect, upgrade};
 use crate::conn::ConnMeta;
 use crate::metrics::{Counter, GroupCounter};
+use crate::proxies;
 use crate::route::{Target, canonical_host};
 use crate::worker::Worker;
 
@@ -51,7 +53,9 @@ pub struct Admitted {
 impl Connection {
     /// A connection without requests so far.
     pub fn new(meta: ConnMeta, worker: Rc<Worker>, pulse: Arc<Pulse>) -> Self {
-        let forwarded = Forwarded::new(meta.peer, meta.tls.is_some());
+        let serving = worker.shared.now();
+        let is_trusting = proxies::hold(&serving.routes.proxies.trusted, meta.peer.ip());
+        let forwarded = Forwarded::new(meta.peer, meta.tls.is_some(), is_trusting);
         Self {
             meta,
             worker,
@@ -80,12 +84,16 @@ impl Connection {
         }
         let serving = self.worker.shared.now();
         let routes = &serving.routes;
-        self.check_rate(routes.limits.requests_per_source)?;
+        let proxies = &routes.proxies;
+        let client = || self.client(request, proxies);
+        self.check_rate(None, routes.limits.requests_per_source, client)?;
         let authority = authority::check(request)?;
         let (name, _) = authority::split(authority).ok_or(Answer::HostInvalid)?;
         let name = canonical_host(name);
         let port = routes.port(self.meta.dialled).ok_or(Answer::NoService)?;
         let target = port.lookup(&name).ok_or(Answer::NoService)?;
+        let scope = Some((target.group.uuid, target.port));
+        self.check_rate(scope, target.policy.requests_per_source, client)?;
         // A client may use a connection for other hosts that its certificate names (RFC 9113,
         // section 9.1.1), but groups may differ in what their connections were checked for.
         let server_name = self
@@ -111,13 +119,26 @@ impl Connection {
         })
     }
 
-    fn check_rate(&self, per_second: u32) -> Result<(), Answer> {
+    /// Who asks: the client, or whom a trusted proxy tells.
+    fn client(&self, request: &request::Parts, proxies: &Proxies) -> IpAddr {
+        let told = self
+            .forwarded
+            .is_trusting()
+            .then(|| forwarded::client(&request.headers, &proxies.trusted));
+        told.flatten().unwrap_or(self.meta.peer.ip())
+    }
+
+    fn check_rate(
+        &self,
+        scope: Scope,
+        per_second: u32,
+        client: impl Fn() -> IpAddr,
+    ) -> Result<(), Answer> {
         if per_second == 0 {
             return Ok(());
         }
-        let peer: IpAddr = self.meta.peer.ip();
         let rates = &self.worker.shared.http.rates;
-        if rates.allows(peer, per_second, Instant::now()) {
+        if rates.allows(scope, client(), per_second, Instant::now()) {
             Ok(())
         } else {
             Err(Answer::TooManyRequests)

@@ -21,6 +21,7 @@ impl Routes {
         let mut routes = Self {
             generation: Some(snapshot.generation),
             limits: snapshot.limits.clone(),
+            proxies: snapshot.proxies.clone(),
             ..Self::default()
         };
         for wanted in &snapshot.groups {

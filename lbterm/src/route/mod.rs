@@ -12,7 +12,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use lbagent_api::terminator::{InstanceState, Limits, ServiceKind, ServicePolicy};
+use lbagent_api::terminator::{InstanceState, Limits, Proxies, ServiceKind, ServicePolicy};
 use uuid::Uuid;
 
 use crate::balance::Load;
@@ -27,6 +27,8 @@ pub struct Routes {
     pub generation: Option<u64>,
     /// Bounds of the terminator as a whole.
     pub limits: Limits,
+    /// Proxies in front of the gateway.
+    pub proxies: Proxies,
     ports: HashMap<(IpAddr, u16), Port>,
     groups: HashMap<Uuid, Arc<Group>>,
 }

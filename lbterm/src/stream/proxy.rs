@@ -1,6 +1,6 @@
 //! The header of the PROXY protocol, version 2, by which an instance learns who the client is.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ppp::v2::{Addresses, Builder, Command, IPv4, IPv6, Protocol, Type, Version};
 
@@ -25,8 +25,13 @@ pub fn header(meta: &ConnMeta) -> std::io::Result<Vec<u8>> {
             peer.port(),
             dialled.port(),
         )),
-        // A connection has one family.
-        _ => Addresses::Unspecified,
+        // A proxy in front of the gateway may tell a client of the other family.
+        (peer, dialled) => Addresses::from(IPv6::new(
+            mapped(peer.ip()),
+            mapped(dialled.ip()),
+            peer.port(),
+            dialled.port(),
+        )),
     };
     let mut builder =
         Builder::with_addresses(Version::Two | Command::Proxy, Protocol::Stream, addresses);
@@ -48,6 +53,13 @@ pub fn header(meta: &ConnMeta) -> std::io::Result<Vec<u8>> {
         builder = builder.write_tlv(Type::SSL, &about)?;
     }
     builder.build()
+}
+
+fn mapped(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod gateway;
 mod http2;
 mod limits;
 mod origin;
+mod proxies;
 mod smuggling;
 mod tls;
 mod upgrades;

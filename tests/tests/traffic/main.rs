@@ -27,6 +27,7 @@ mod sharing;
 mod startup;
 mod steer;
 mod terminated;
+mod terminated_settings;
 mod terminator;
 mod upgrade;
 mod watch;
