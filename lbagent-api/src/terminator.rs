@@ -7,8 +7,13 @@
 //! [`Hello`], which [`Welcome`] or [`FromAgent::Refused`] answers; then the agent sends a
 //! [`Snapshot`] whenever the desired state has changed, and the terminator answers each with a
 //! [`Verdict`]. Whole snapshots rather than changes: whoever reconnects needs nothing but the next
-//! one, and a snapshot that was refused leaves no gap.
+//! one, and a snapshot that was refused leaves no gap. What leaves out the objects that were refused
+//! comes next.
+//!
+//! `link` (a feature, as clients of the REST contract need none of it) is the framing.
 
+#[cfg(feature = "link")]
+pub mod link;
 mod report;
 mod snapshot;
 

@@ -28,6 +28,10 @@ pub struct Terminators {
     /// The snapshot that terminators are to serve; none before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
+    /// What that snapshot leaves out, because a terminator refused it; tried again when it changes, and
+    /// now and then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<Fault>,
     /// Whether the sockets of a terminator that has gone wait for its successor.
     pub awaits_successor: bool,
     /// By id.

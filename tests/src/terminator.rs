@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lbagent_api::terminator::{
-    DEFAULT_TERMINATOR_SOCKET, Fault, FromAgent, FromTerminator, Hello, ListenerFamily, Listeners,
-    PROTOCOL_VERSION, Report, Snapshot, Verdict,
+    DEFAULT_TERMINATOR_SOCKET, Fault, FaultyObject, FromAgent, FromTerminator, Hello,
+    ListenerFamily, Listeners, PROTOCOL_VERSION, Report, Snapshot, Verdict,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -31,7 +31,7 @@ const TICK: Timespec = Timespec {
 #[derive(Debug, Default)]
 struct State {
     latest: Mutex<Option<Snapshot>>,
-    /// What the next verdicts say.
+    /// What the next verdicts say of the objects that a snapshot has.
     faults: Mutex<Vec<Fault>>,
     drained: AtomicBool,
     /// Accept no more.
@@ -113,7 +113,7 @@ impl FakeTerminator {
         })
     }
 
-    /// What the verdicts on later snapshots say.
+    /// What the verdicts on later snapshots say of the objects that they have.
     pub fn refuse(&self, faults: Vec<Fault>) {
         *lock(&self.state.faults) = faults;
     }
@@ -176,9 +176,11 @@ fn speak(mut stream: UnixStream, state: &State) -> Result<()> {
         };
         match message {
             FromAgent::Snapshot(snapshot) => {
+                let mut faults = lock(&state.faults).clone();
+                faults.retain(|fault| is_in(fault.object, &snapshot));
                 let verdict = Verdict {
                     generation: snapshot.generation,
-                    faults: lock(&state.faults).clone(),
+                    faults,
                 };
                 let report = Report {
                     generation: Some(snapshot.generation),
@@ -198,6 +200,18 @@ fn speak(mut stream: UnixStream, state: &State) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn is_in(object: FaultyObject, snapshot: &Snapshot) -> bool {
+    let mut groups = snapshot.groups.iter();
+    match object {
+        FaultyObject::Gateway => true,
+        FaultyObject::ServiceGroup(uuid) => groups.any(|it| it.uuid == uuid),
+        FaultyObject::Instance(uuid) => {
+            groups.any(|group| group.instances.iter().any(|it| it.uuid == uuid))
+        }
+        FaultyObject::Certificate(uuid) => snapshot.certificates.iter().any(|it| it.uuid == uuid),
+    }
 }
 
 /// What a terminator said of a connection.

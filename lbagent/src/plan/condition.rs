@@ -104,7 +104,7 @@ pub enum Reason {
         /// These ports.
         ports: Vec<u16>,
     },
-    /// The terminator cannot serve the object as it was asked for: it goes on with what it had.
+    /// The terminator cannot serve the object as it was asked for: it serves the rest.
     RefusedByTerminator {
         /// What is wrong, and what to do.
         reason: String,
@@ -210,7 +210,7 @@ impl fmt::Display for Reason {
                 "map {map} is full: {needed} more entries needed, {free} of {capacity} free; raise its capacity under [limits]"
             ),
             Self::RefusedByTerminator { reason } => {
-                write!(f, "the terminator goes on with what it had: {reason}")
+                write!(f, "the terminator cannot serve it: {reason}")
             }
             Self::StepFailed { step, error } => write!(f, "{step}: {error}"),
         }

@@ -22,8 +22,8 @@ pub(super) const NAME: &str = "lbagent-development";
 const AUTHORITY_LIFE: time::Duration = time::Duration::days(3_650);
 /// Some clients refuse certificates that are valid for more than 398 days.
 const LIFE: time::Duration = time::Duration::days(90);
-/// A certificate is renewed when it has less than this left.
-const RENEWAL: time::Duration = time::Duration::days(30);
+/// A certificate is renewed when it has less than this left: before that is a condition.
+const RENEWAL: time::Duration = time::Duration::days(31);
 /// Clocks differ.
 const SLACK: time::Duration = time::Duration::hours(1);
 /// How often the certificate is looked at.

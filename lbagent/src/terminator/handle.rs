@@ -138,6 +138,12 @@ impl TerminatorHandle {
         })
     }
 
+    /// The snapshot that terminators are to serve; none before the first.
+    pub fn snapshot(&self) -> Option<u64> {
+        let published = self.shared.published.borrow();
+        published.as_ref().map(|published| published.generation)
+    }
+
     /// All terminators, by id.
     pub fn rows(&self) -> Vec<Terminator> {
         self.shared.with(|registry| {
@@ -153,12 +159,15 @@ impl TerminatorHandle {
             .reconciler
             .counters(Vec::new(), Vec::new())
             .await?;
+        let generation = self.snapshot();
         let published = self.shared.published.borrow();
-        let generation = published.as_ref().map(|published| published.generation);
         Ok(Terminators {
             taken_at: OffsetDateTime::now_utc(),
             steering: observe::steering(&counters),
             generation,
+            left_out: published
+                .as_ref()
+                .map_or_else(Vec::new, |published| published.left_out.clone()),
             awaits_successor: self.shared.with(|registry| registry.orphans.is_some()),
             all: self.rows(),
         })

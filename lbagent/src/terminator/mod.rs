@@ -10,7 +10,7 @@
 mod authority;
 mod foreign;
 mod handle;
-mod link;
+mod left_out;
 mod listener;
 mod publisher;
 mod record;
@@ -38,6 +38,7 @@ use crate::plan::{Condition, GatewaySettings, Health, Object, Reason, Terminator
 use crate::reconcile::ReconcilerHandle;
 pub use foreign::ForeignError;
 pub use handle::{TerminatorError, TerminatorHandle};
+use left_out::Refused;
 pub use listener::NotAListener;
 use publisher::{Published, Publisher};
 use record::Record;
@@ -59,6 +60,7 @@ pub(crate) struct Shared {
     view: watch::Sender<TerminatorView>,
     published: watch::Receiver<Option<Arc<Published>>>,
     floor: watch::Sender<u64>,
+    refused: watch::Sender<Option<Refused>>,
     record: Record,
     user: Option<u32>,
     drain: Duration,
@@ -113,9 +115,11 @@ pub fn start(inputs: Inputs<'_>) -> io::Result<TerminatorHandle> {
         metro_domain: inputs.metro_domain.to_owned(),
         settings: config.serving.clone(),
         floor: floors,
+        refused: shared.refused.subscribe(),
         published: publish,
     };
     tokio::spawn(publisher.run());
+    tokio::spawn(follow(Arc::clone(&shared)));
     if config.development_ca {
         let desired = Arc::clone(inputs.desired);
         tokio::spawn(authority::keep(desired, inputs.metro_domain.to_owned()));
@@ -134,6 +138,15 @@ async fn begin(handle: TerminatorHandle) {
     handle.restore().await;
     tokio::time::sleep(PATIENCE).await;
     handle.shared.apply().await;
+}
+
+/// Tells the reconciler what snapshots lack.
+async fn follow(shared: Arc<Shared>) {
+    let mut published = shared.published.clone();
+    while published.changed().await.is_ok() {
+        let steered = shared.steered.lock().await;
+        shared.tell(steered.unwrap_or_default());
+    }
 }
 
 async fn accept(listener: UnixListener, shared: Arc<Shared>) {
@@ -193,6 +206,7 @@ impl Shared {
             view,
             published,
             floor,
+            refused: watch::Sender::default(),
             record: Record::new(settings.state_dir),
             user: settings.user,
             drain: settings.drain,
@@ -279,6 +293,16 @@ impl Shared {
     }
 
     fn tell(&self, steered: Steered) {
+        let refused = self.with(|registry| registry.refused());
+        self.refused.send_if_modified(|current| {
+            let is_new = *current != refused;
+            *current = refused;
+            is_new
+        });
+        let left_out = match &*self.published.borrow() {
+            Some(published) => published.left_out.clone(),
+            None => Vec::new(),
+        };
         let faults = self.with(|registry| {
             let faults = registry.active().map(|active| active.faults.clone());
             // A newcomer that refuses its first snapshot never becomes active.
@@ -289,8 +313,9 @@ impl Shared {
                 .flatten()
                 .collect::<Vec<_>>()
         });
-        let mut faults: Vec<Condition> = faults
+        let mut faults: Vec<Condition> = left_out
             .into_iter()
+            .chain(faults)
             .map(|fault| {
                 let object = match fault.object {
                     FaultyObject::Gateway => Object::Gateway,

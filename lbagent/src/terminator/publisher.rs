@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lbagent_api::certificate::Secret;
-use lbagent_api::terminator::{FromAgent, Snapshot};
+use lbagent_api::terminator::link::Frame;
+use lbagent_api::terminator::{Fault, FromAgent, Snapshot};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::link::{self, Frame};
+use super::left_out::{LeftOut, Refused};
 use super::snapshot::{self, Inputs};
 use crate::config::ServingSettings;
 use crate::desired::{Certificate, Desired, DesiredState, SharedMap};
@@ -30,7 +31,9 @@ const RETRY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Published {
     pub(super) generation: u64,
-    pub(super) frame: Frame,
+    pub(super) frame: Frame<FromAgent>,
+    /// What of the desired state it lacks, because a terminator refused it.
+    pub(super) left_out: Vec<Fault>,
 }
 
 /// What snapshots are made of.
@@ -42,25 +45,33 @@ pub(super) struct Publisher {
     pub(super) settings: ServingSettings,
     /// A terminator serves this generation already: the next one is above it.
     pub(super) floor: watch::Receiver<u64>,
+    /// What the terminator that counts has refused.
+    pub(super) refused: watch::Receiver<Option<Refused>>,
     pub(super) published: watch::Sender<Option<Arc<Published>>>,
 }
 
-/// Private keys, and the certificates that they were read for.
+/// What is known between rounds.
 #[derive(Default)]
-struct Keys {
-    of: SharedMap<Uuid, Certificate>,
+struct Known {
+    /// Private keys, and the certificates that they were read for.
+    keys_of: SharedMap<Uuid, Certificate>,
     keys: BTreeMap<Uuid, Secret>,
+    left_out: LeftOut,
+    /// Of the desired state.
+    generation: u64,
+    /// What was published last, and what it lacked.
+    last: Option<(Snapshot, Vec<Fault>)>,
 }
 
 impl Publisher {
     /// Runs until the desired state's sender is gone.
     pub(super) async fn run(mut self) {
         let mut states = self.desired.subscribe();
-        let (mut keys, mut last) = (Keys::default(), None::<Snapshot>);
+        let mut known = Known::default();
         loop {
             let state = states.borrow_and_update().clone();
             let begun = Instant::now();
-            let wait = match self.round(&state, &mut keys, &mut last).await {
+            let wait = match self.round(&state, &mut known).await {
                 Ok(due) => due,
                 Err(error) => {
                     warn!(
@@ -76,6 +87,7 @@ impl Publisher {
                 changed = states.changed() => if changed.is_err() { return },
                 Ok(()) = self.health.changed() => {}
                 Ok(()) = self.floor.changed() => {}
+                Ok(()) = self.refused.changed() => {}
                 () = tokio::time::sleep(wait) => continue,
             }
             tokio::time::sleep(rest.max(COMPANY)).await;
@@ -87,12 +99,11 @@ impl Publisher {
     async fn round(
         &mut self,
         state: &Arc<DesiredState>,
-        keys: &mut Keys,
-        last: &mut Option<Snapshot>,
+        known: &mut Known,
     ) -> anyhow::Result<Duration> {
         let now = OffsetDateTime::now_utc();
         let store = Arc::clone(&self.desired);
-        let is_same = keys.of.changed_keys(&state.certificates).is_empty();
+        let is_same = known.keys_of.changed_keys(&state.certificates).is_empty();
         let work = move || -> anyhow::Result<_> {
             let due = store.rotate_ticket_keys(now)?;
             let keys = (!is_same).then(|| store.certificate_keys()).transpose()?;
@@ -100,41 +111,74 @@ impl Publisher {
         };
         let (due, ticket_keys, read) = tokio::task::spawn_blocking(work).await??;
         if let Some(read) = read {
-            *keys = Keys {
-                of: state.certificates.clone(),
-                keys: read,
-            };
+            (known.keys_of, known.keys) = (state.certificates.clone(), read);
         }
         let mut next = snapshot::snapshot(&Inputs {
             desired: state,
             health: &self.health.borrow_and_update(),
             gateway: &self.gateway,
             metro_domain: &self.metro_domain,
-            keys: &keys.keys,
+            keys: &known.keys,
             ticket_keys: &ticket_keys,
             settings: &self.settings,
         });
-        let former = last.as_ref().map_or(0, |last| last.generation);
+        let left_out = self.leave_out(state, known, &mut next);
+        let former = known.last.as_ref().map_or(0, |(last, _)| last.generation);
         let floor = *self.floor.borrow_and_update();
         next.generation = former;
-        if last.as_ref() != Some(&next) || floor > former {
-            next.generation = former.max(floor) + 1;
-            self.publish(&next)?;
-            *last = Some(next);
+        let next = (next, left_out);
+        if known.last.as_ref() != Some(&next) || floor > former {
+            let (mut snapshot, left_out) = next;
+            snapshot.generation = former.max(floor) + 1;
+            self.publish(&snapshot, &left_out)?;
+            known.last = Some((snapshot, left_out));
         }
         let wait = Duration::try_from(due - now).unwrap_or_default();
+        let retry = known.left_out.next_retry(Instant::now());
+        let wait = wait.min(retry.unwrap_or(ROUND));
         Ok(wait.clamp(Duration::from_secs(1), ROUND))
     }
 
-    fn publish(&self, snapshot: &Snapshot) -> anyhow::Result<()> {
+    /// Takes from a snapshot what the last one was refused for, and tells what that is.
+    fn leave_out(
+        &mut self,
+        state: &DesiredState,
+        known: &mut Known,
+        next: &mut Snapshot,
+    ) -> Vec<Fault> {
+        let now = Instant::now();
+        let left_out = &mut known.left_out;
+        if known.generation != state.generation {
+            known.generation = state.generation;
+            left_out.restart();
+        }
+        let refused = self.refused.borrow_and_update();
+        if let Some((last, _)) = &known.last {
+            match &*refused {
+                // A verdict on an earlier one says nothing of this.
+                Some(refused) if refused.generation != last.generation => {}
+                Some(refused) => left_out.note(refused, last, now),
+                None => left_out.restart(),
+            }
+        }
+        left_out.apply(next, now);
+        left_out.faults()
+    }
+
+    fn publish(&self, snapshot: &Snapshot, left_out: &[Fault]) -> anyhow::Result<()> {
         let generation = snapshot.generation;
-        let frame = link::frame(&FromAgent::Snapshot(Box::new(snapshot.clone())))?;
+        let frame = Frame::new(&FromAgent::Snapshot(Box::new(snapshot.clone())))?;
         debug!(
             generation,
-            bytes = frame.len(),
+            bytes = frame.size(),
+            left_out = left_out.len(),
             "a snapshot for terminators"
         );
-        let published = Published { generation, frame };
+        let published = Published {
+            generation,
+            frame,
+            left_out: left_out.to_vec(),
+        };
         self.published.send_replace(Some(Arc::new(published)));
         Ok(())
     }

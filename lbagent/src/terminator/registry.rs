@@ -13,6 +13,7 @@ use lbagent_api::terminators::TerminatorState;
 use tokio::sync::mpsc;
 
 use super::foreign::Process;
+use super::left_out::Refused;
 use super::listener::Listener;
 
 /// What a session is told to do.
@@ -55,6 +56,9 @@ pub(super) struct Entry {
     ready: Option<u64>,
     /// The snapshot that it took last.
     pub(super) generation: Option<u64>,
+    /// The snapshot that it refused last, if it has taken none since.
+    pub(super) refused: Option<u64>,
+    /// What was wrong with that.
     pub(super) faults: Vec<Fault>,
     pub(super) report: Option<Report>,
 }
@@ -148,6 +152,7 @@ impl Registry {
             awaits_successor: false,
             ready: None,
             generation: None,
+            refused: None,
             faults: Vec::new(),
             report: None,
         });
@@ -248,6 +253,18 @@ impl Registry {
     pub(super) fn active(&self) -> Option<&Entry> {
         let ready = self.entries.iter().filter(|entry| entry.ready.is_some());
         ready.max_by_key(|entry| entry.ready)
+    }
+
+    /// The refusal that counts: of the active terminator, or of a newcomer while none is fed. What one
+    /// serves is not taken from it because another one cannot serve it.
+    pub(super) fn refused(&self) -> Option<Refused> {
+        let is_fed = |entry: &&Entry| matches!(entry.kind, Kind::Connected { .. });
+        let active = self.active().filter(is_fed);
+        let judge = active.or_else(|| self.entries.iter().rfind(is_fed))?;
+        Some(Refused {
+            generation: judge.refused?,
+            faults: judge.faults.clone(),
+        })
     }
 
     /// Where new connections go.

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lbagent_api::terminator::link::{self, LinkError};
 use lbagent_api::terminator::{
     FromAgent, FromTerminator, Hello, ListenerFamily, Listeners, PROTOCOL_VERSION, Welcome,
 };
@@ -16,9 +17,11 @@ use tracing::{info, warn};
 
 use super::Shared;
 use super::foreign;
-use super::link::{self, Link, LinkError};
 use super::listener::{Listener, NotAListener};
 use super::registry::{self, Command, Kind};
+
+/// The agent's side of the connection.
+type Link = link::Link<FromAgent, FromTerminator>;
 
 /// How long a terminator may take for its first words.
 const INTRODUCTION: Duration = Duration::from_secs(10);
@@ -34,12 +37,6 @@ pub(super) enum SessionError {
     Refused(String),
 }
 
-impl From<serde_json::Error> for SessionError {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Link(error.into())
-    }
-}
-
 /// Root, the agent's own user, and the configured one.
 pub(super) fn is_known(uid: Uid, configured: Option<u32>) -> bool {
     uid.is_root() || uid == Uid::effective() || configured == Some(uid.as_raw())
@@ -51,7 +48,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: UnixStream, peer: UCred) 
         .pid()
         .and_then(|pid| u32::try_from(pid).ok())
         .unwrap_or(0);
-    let mut link = Link::new(stream);
+    let mut link = Link::from(stream);
     let uid = Uid::from_raw(peer.uid());
     let outcome = if is_known(uid, shared.user) {
         run(&shared, &mut link, pid).await
@@ -70,9 +67,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: UnixStream, peer: UCred) 
                 error => error.to_string(),
             };
             // Best effort: it may not listen any more.
-            if let Ok(frame) = link::frame(&FromAgent::Refused { reason }) {
-                let _ = link.send(&frame, &[]).await;
-            }
+            let _ = link.send(&FromAgent::Refused { reason }, &[]).await;
         }
     }
 }
@@ -141,7 +136,7 @@ async fn introduce(
         },
     });
     let fds: Vec<_> = offered.iter().map(|listener| listener.fd.as_fd()).collect();
-    link.send(&link::frame(&welcome)?, &fds).await?;
+    link.send(&welcome, &fds).await?;
     if !offered.is_empty() {
         return Ok(offered);
     }
@@ -202,13 +197,13 @@ impl Session<'_> {
                 Ok(()) = snapshots.changed() => {
                     let latest = snapshots.borrow_and_update().clone();
                     if let Some(latest) = latest {
-                        link.send(&latest.frame, &[]).await?;
+                        link.send_frame(&latest.frame, &[]).await?;
                     }
                 }
                 Some(Command::Drain) = self.commanded.recv() => {
                     let deadline_ms = self.shared.drain.as_millis();
                     let deadline_ms = u64::try_from(deadline_ms).unwrap_or(u64::MAX);
-                    link.send(&link::frame(&FromAgent::Drain { deadline_ms })?, &[]).await?;
+                    link.send(&FromAgent::Drain { deadline_ms }, &[]).await?;
                 }
                 message = link.receive() => self.hear(message?).await?,
             }
@@ -225,6 +220,7 @@ impl Session<'_> {
                 self.shared.with(|registry| {
                     let is_served = verdict.faults.is_empty();
                     if let Some(entry) = registry.entry(id) {
+                        entry.refused = (!is_served).then_some(verdict.generation);
                         entry.faults = verdict.faults;
                         if is_served {
                             entry.generation = Some(verdict.generation);

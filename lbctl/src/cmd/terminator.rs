@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use lbagent_api::paths;
-use lbagent_api::terminator::ListenerFamily;
+use lbagent_api::terminator::{Fault, FaultyObject, ListenerFamily};
 use lbagent_api::terminators::{
     AuthorityData, RegisterSpec, Terminator, TerminatorData, Terminators, TerminatorsData,
 };
@@ -135,6 +135,16 @@ fn render(all: &Terminators) -> String {
         let rows: Vec<Vec<String>> = all.all.iter().map(|it| row(it, all.generation)).collect();
         output::table(&columns, &rows)
     };
+    for Fault { object, reason } in &all.left_out {
+        let (kind, uuid) = match object {
+            FaultyObject::Gateway => ("gateway", None),
+            FaultyObject::ServiceGroup(uuid) => ("service group", Some(uuid)),
+            FaultyObject::Instance(uuid) => ("instance", Some(uuid)),
+            FaultyObject::Certificate(uuid) => ("certificate", Some(uuid)),
+        };
+        let uuid = uuid.map_or_else(String::new, |uuid| format!(" {uuid}"));
+        text.push_str(&format!("\n\nnot served: {kind}{uuid}: {reason}"));
+    }
     if all.awaits_successor {
         text.push_str("\n\nsockets of a terminator that has gone wait for its successor");
     }
@@ -176,7 +186,7 @@ fn row(terminator: &Terminator, latest: Option<u64>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use lbagent_api::terminator::{Fault, FaultyObject, Report};
+    use lbagent_api::terminator::Report;
     use lbagent_api::terminators::{TerminatorKind, TerminatorState};
     use time::OffsetDateTime;
 
@@ -224,6 +234,7 @@ mod tests {
             taken_at: OffsetDateTime::UNIX_EPOCH,
             steering: [("to_terminator".to_owned(), 5), ("refused".to_owned(), 0)].into(),
             generation: Some(12),
+            left_out: Vec::new(),
             awaits_successor: false,
             all: vec![one, other, refusing],
         };
@@ -237,6 +248,12 @@ connections: 0 refused, 5 to_terminator";
         assert_eq!(render(&all), expected);
         all.all.clear();
         all.awaits_successor = true;
+        all.left_out = vec![Fault {
+            object: FaultyObject::ServiceGroup(uuid::Uuid::nil()),
+            reason: "it smells".to_owned(),
+        }];
+        let left_out = "not served: service group 00000000-0000-0000-0000-000000000000: it smells";
+        assert!(render(&all).contains(left_out), "{}", render(&all));
         assert!(
             render(&all).contains("wait for its successor"),
             "{}",

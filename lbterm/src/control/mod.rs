@@ -1,13 +1,12 @@
 //! Client of the agent: takes snapshots, tells verdicts and reports, and goes on with the last
 //! snapshot while the agent is away.
 
-pub mod link;
-
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lbagent_api::terminator::link::{self, LinkError};
 use lbagent_api::terminator::{
     FromAgent, FromTerminator, Hello, PROTOCOL_VERSION, Snapshot, Verdict, Welcome,
 };
@@ -20,8 +19,6 @@ use crate::listen::{AdoptError, Sockets};
 use crate::notify;
 use crate::report::Reporter;
 use crate::serving::Shared;
-
-use link::LinkError;
 
 /// The terminator's side of the connection.
 type Link = link::Link<FromTerminator, FromAgent>;

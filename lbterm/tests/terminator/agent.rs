@@ -5,11 +5,12 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use lbagent_api::terminator::link::{Link, LinkError};
 use lbagent_api::terminator::{
     Fault, FromAgent, FromTerminator, Hello, ListenerFamily, Listeners, PROTOCOL_VERSION, Report,
     Snapshot, Welcome,
 };
-use lbterm::control::link::{Link, LinkError};
+
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::time::timeout;

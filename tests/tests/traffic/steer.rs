@@ -296,6 +296,59 @@ fn snapshots_follow_the_groups_and_faults_are_told() {
 }
 
 #[test]
+fn one_faulty_object_keeps_no_other_from_being_served() {
+    require_root!();
+    let gateway = gateway(|_| {});
+    gateway.create_service("bad", &json!([tls(8443)])).unwrap();
+    let host = &gateway.topology.gateway;
+    let bad = gateway
+        .agent
+        .call("GET", "/v1/services?name=bad", None)
+        .unwrap();
+    let uuid = bad["service_groups"][0]["uuid"].as_str().unwrap();
+    let faults = vec![Fault {
+        object: FaultyObject::ServiceGroup(uuid.parse().unwrap()),
+        reason: "it smells".into(),
+    }];
+    // Its first snapshot has it.
+    let terminator = FakeTerminator::start_refusing(host, "one", faults).unwrap();
+    wait_for(&gateway, "one");
+    let names = |it: &lbagent_api::terminator::Snapshot| -> Vec<String> {
+        it.groups.iter().map(|group| group.name.clone()).collect()
+    };
+    let is_without = |it: &lbagent_api::terminator::Snapshot| names(it) == ["web"];
+    terminator
+        .snapshot_where("a snapshot without it", is_without)
+        .unwrap();
+    let told = || {
+        let status = gateway.agent.status().unwrap();
+        let mut conditions = status.conditions.into_iter();
+        conditions.any(|it| {
+            it.name == "bad"
+                && it.reason == "refused_by_terminator"
+                && it.message.contains("it smells")
+        })
+    };
+    poll_until("its condition", SOON, told).unwrap();
+    let listed = ctl::succeed(host, &["terminator", "ls"]).unwrap();
+    assert!(listed.contains("it smells"), "{listed}");
+
+    // Other changes do not bring it back, its own do.
+    let backend = &gateway.topology.backends[0];
+    gateway.attach("b1", "web", &backend.addresses).unwrap();
+    let has_instance = |it: &lbagent_api::terminator::Snapshot| !it.groups[0].instances.is_empty();
+    let snapshot = terminator.snapshot_where("the change", has_instance);
+    assert!(is_without(&snapshot.unwrap()));
+    assert!(told());
+    terminator.refuse(Vec::new());
+    let line = ["service", "edit", "bad", "--set", "hard_limit=7"];
+    ctl::succeed(host, &line).unwrap();
+    let is_whole = |it: &lbagent_api::terminator::Snapshot| names(it).len() == 2;
+    terminator.snapshot_where("both", is_whole).unwrap();
+    poll_until("the end of the condition", SOON, || !told()).unwrap();
+}
+
+#[test]
 fn another_program_serves_the_same_ports() {
     require_root!();
     let mut gateway = gateway(|_| {});

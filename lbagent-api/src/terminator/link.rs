@@ -1,4 +1,5 @@
-//! A connection between agent and terminator: frames with file descriptors.
+//! A connection between agent and terminator: frames with file descriptors, for both sides (feature
+//! `link`).
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -8,7 +9,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use lbagent_api::terminator::{MAX_FRAME_FROM_AGENT, MAX_LISTENERS};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -18,6 +18,11 @@ use serde::de::DeserializeOwned;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::{
+    FromAgent, FromTerminator, MAX_FRAME_FROM_AGENT, MAX_FRAME_FROM_TERMINATOR, MAX_LISTENERS,
+};
 
 /// Bytes in front of a frame that tell its length.
 const LENGTH: usize = 4;
@@ -35,10 +40,10 @@ const FD_SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_LISTENERS + 1));
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The other side closed it.
-    #[error("the connection to the agent was closed")]
+    #[error("the other side closed the connection")]
     Closed,
     /// It failed.
-    #[error("the connection to the agent failed")]
+    #[error("the connection failed")]
     Io(#[from] io::Error),
     /// What came is no frame of this protocol.
     #[error("a frame came that cannot be read")]
@@ -46,6 +51,54 @@ pub enum LinkError {
     /// A frame is too long.
     #[error("a frame of {0} bytes is too long")]
     TooLong(usize),
+    /// More descriptors than a frame may have.
+    #[error("more than {MAX_LISTENERS} descriptors came that no frame speaks of")]
+    TooManyDescriptors,
+}
+
+/// What one side says.
+pub trait Message: Serialize + DeserializeOwned {
+    /// Longest frame in bytes, without its length.
+    const MAX_FRAME: usize;
+}
+
+impl Message for FromAgent {
+    const MAX_FRAME: usize = MAX_FRAME_FROM_AGENT;
+}
+
+impl Message for FromTerminator {
+    const MAX_FRAME: usize = MAX_FRAME_FROM_TERMINATOR;
+}
+
+/// A message as it travels, for several connections; it may hold secrets.
+#[derive(Debug)]
+pub struct Frame<Says> {
+    bytes: Zeroizing<Vec<u8>>,
+    message: PhantomData<fn(&Says)>,
+}
+
+impl<Says: Message> Frame<Says> {
+    /// Writes a message down.
+    pub fn new(message: &Says) -> Result<Self, LinkError> {
+        let mut bytes = Zeroizing::new(vec![0; LENGTH]);
+        serde_json::to_writer(&mut *bytes, message)?;
+        let length = bytes.len() - LENGTH;
+        match u32::try_from(length) {
+            Ok(told) if length <= Says::MAX_FRAME => {
+                bytes[..LENGTH].copy_from_slice(&told.to_be_bytes());
+            }
+            _ => return Err(LinkError::TooLong(length)),
+        }
+        Ok(Self {
+            bytes,
+            message: PhantomData,
+        })
+    }
+
+    /// Its bytes, its length included.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
 }
 
 /// One side of a connection, with what it says and what it hears.
@@ -72,17 +125,24 @@ impl<Says, Hears> From<UnixStream> for Link<Says, Hears> {
     }
 }
 
-impl<Says: Serialize, Hears: DeserializeOwned> Link<Says, Hears> {
+impl<Says: Message, Hears: Message> Link<Says, Hears> {
     /// Connects.
     pub async fn open(socket: &Path) -> io::Result<Self> {
         UnixStream::connect(socket).await.map(Self::from)
     }
 
-    /// Sends one frame. A connection whose frame was not sent to its end cannot be used any more.
+    /// Sends one message, with file descriptors.
     pub async fn send(&self, message: &Says, fds: &[BorrowedFd<'_>]) -> Result<(), LinkError> {
-        let body = serde_json::to_vec(message)?;
-        let length = u32::try_from(body.len()).map_err(|_| LinkError::TooLong(body.len()))?;
-        let frame = [&length.to_be_bytes()[..], &body].concat();
+        self.send_frame(&Frame::new(message)?, fds).await
+    }
+
+    /// Sends one frame. A connection whose frame was not sent to its end cannot be used any more.
+    pub async fn send_frame(
+        &self,
+        frame: &Frame<Says>,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), LinkError> {
+        let frame = &frame.bytes[..];
         let mut sent = 0;
         while sent < frame.len() {
             // They ride with the first byte.
@@ -109,6 +169,9 @@ impl<Says: Serialize, Hears: DeserializeOwned> Link<Says, Hears> {
                 return Err(LinkError::Closed);
             }
             self.read.extend_from_slice(&self.scratch[..count]);
+            if self.fds.len() > MAX_LISTENERS {
+                return Err(LinkError::TooManyDescriptors);
+            }
         }
     }
 
@@ -123,7 +186,7 @@ impl<Says: Serialize, Hears: DeserializeOwned> Link<Says, Hears> {
             return Ok(None);
         };
         let length = u32::from_be_bytes(*length) as usize;
-        if length > MAX_FRAME_FROM_AGENT {
+        if length > Hears::MAX_FRAME {
             return Err(LinkError::TooLong(length));
         }
         let Some(body) = rest.get(..length) else {
@@ -173,7 +236,6 @@ fn receive_some(
 mod tests {
     use std::os::fd::AsRawFd;
 
-    use lbagent_api::terminator::{FromAgent, FromTerminator};
     use tokio::io::AsyncWriteExt;
 
     use super::*;
@@ -249,5 +311,19 @@ mod tests {
             assert_eq!(came.len(), count);
             assert!(came.iter().all(|fd| fd.as_raw_fd() != file.as_raw_fd()));
         }
+        // Nobody can fill the table of files of the other side.
+        for _ in 0..2 {
+            let fds = vec![file.as_fd(); MAX_LISTENERS];
+            let drain = FromAgent::Drain { deadline_ms: 0 };
+            agent.send(&drain, &fds).await.unwrap();
+        }
+        let mut refused = None;
+        for _ in 0..2 {
+            refused = terminator.receive().await.err();
+        }
+        assert!(
+            matches!(refused, Some(LinkError::TooManyDescriptors)),
+            "{refused:?}"
+        );
     }
 }
