@@ -39,7 +39,7 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// A client's HTTP/2 connection with this server name.
-async fn client(gateway: &Gateway, trust: &Trust, name: &str) -> SendRequest<Bytes> {
+pub async fn client(gateway: &Gateway, trust: &Trust, name: &str) -> SendRequest<Bytes> {
     let stream = trust.connect(gateway.second(), name, "h2").await;
     let (sender, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);

@@ -9,6 +9,7 @@ mod failures;
 mod floods;
 mod gateway;
 mod http2;
+mod interim;
 mod limits;
 mod origin;
 mod proxies;
