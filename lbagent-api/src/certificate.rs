@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -174,6 +174,34 @@ pub enum CertificateState {
     Valid,
     /// It has expired, or is not valid yet.
     Error,
+}
+
+/// That a certificate is about to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ExpiryAlarm {
+    /// In less than [`Self::SOON`]: time to renew it.
+    Soon,
+    /// In less than [`Self::VERY_SOON`]: whoever renews it has failed to.
+    VerySoon,
+    /// It has ended: clients refuse it.
+    Over,
+}
+
+impl ExpiryAlarm {
+    /// Certificates for 90 days are renewed with as much left.
+    pub const SOON: Duration = Duration::days(30);
+    /// A week.
+    pub const VERY_SOON: Duration = Duration::days(7);
+
+    /// Whether there is cause for alarm.
+    pub fn of(not_after: OffsetDateTime, now: OffsetDateTime) -> Option<Self> {
+        match not_after - now {
+            left if left <= Duration::ZERO => Some(Self::Over),
+            left if left < Self::VERY_SOON => Some(Self::VerySoon),
+            left if left < Self::SOON => Some(Self::Soon),
+            _ => None,
+        }
+    }
 }
 
 impl CertificateState {

@@ -1,11 +1,13 @@
 //! Desired against actual: what is not as it was asked for, and why.
 
+use lbagent_api::certificate::ExpiryAlarm;
 use lbagent_api::status::{
     AgentInfo, AgentStatus, AttachMode, Condition, DataplaneInfo, InterfaceRole, InterfaceStatus,
     ObjectKind, ProgramsInfo, Severity,
 };
 
 use lbagent_api::terminators::Terminator;
+use time::OffsetDateTime;
 
 use crate::dataplane::{self, AttachedMode, Hook};
 use crate::desired::{DesiredState, InstanceState};
@@ -29,6 +31,8 @@ pub struct Inputs<'a> {
     pub object: Option<&'a dataplane::ObjectStatus>,
     /// Who takes connections to ports with handlers.
     pub terminators: Vec<Terminator>,
+    /// What certificates' ends are measured by.
+    pub now: OffsetDateTime,
     /// What the data plane holds now, or why that is not known.
     pub observation: Result<&'a Observation, &'a ObserveError>,
 }
@@ -43,15 +47,10 @@ pub fn agent_status(inputs: &Inputs<'_>) -> AgentStatus {
         interfaces,
         object,
         terminators,
+        now,
         observation,
     } = inputs;
-    let found = result.conditions.iter();
-    let mut conditions: Vec<Condition> = found
-        .map(|condition| observe::condition(desired, condition))
-        .collect();
-    conditions.extend(incomplete(result));
-    conditions.extend(interfaces.iter().filter_map(interface_condition));
-    conditions.extend(draining(desired));
+    let mut conditions: Vec<Condition> = conditions(desired, result, interfaces, *now).collect();
     if let Err(error) = observation {
         let message = format!("{error}; the agent's log says more");
         conditions.push(about_agent("dataplane_unreadable", message));
@@ -74,6 +73,22 @@ pub fn agent_status(inputs: &Inputs<'_>) -> AgentStatus {
         terminators: terminators.clone(),
         conditions,
     }
+}
+
+/// What is not as it was asked for, in no order.
+pub fn conditions<'a>(
+    desired: &'a DesiredState,
+    result: &'a ReconcileResult,
+    interfaces: &'a [dataplane::InterfaceStatus],
+    now: OffsetDateTime,
+) -> impl Iterator<Item = Condition> {
+    let found = result.conditions.iter();
+    found
+        .map(|condition| observe::condition(desired, condition))
+        .chain(incomplete(result))
+        .chain(interfaces.iter().filter_map(interface_condition))
+        .chain(draining(desired))
+        .chain(ending(desired, now))
 }
 
 fn about_agent(reason: &str, message: String) -> Condition {
@@ -180,6 +195,34 @@ fn programs_info(generation: &dataplane::GenerationInfo) -> ProgramsInfo {
         return_tag: format!("{return_tag:016x}"),
         loaded_at: *loaded_at,
     }
+}
+
+/// Certificates that are about to end.
+fn ending(desired: &DesiredState, now: OffsetDateTime) -> impl Iterator<Item = Condition> {
+    desired
+        .certificates
+        .values()
+        .filter_map(move |certificate| {
+            let alarm = ExpiryAlarm::of(certificate.not_after, now)?;
+            let (severity, reason, verb) = match alarm {
+                ExpiryAlarm::Soon => (Severity::Warning, "certificate_expires", "ends"),
+                ExpiryAlarm::VerySoon => (Severity::Error, "certificate_expires", "ends"),
+                ExpiryAlarm::Over => (Severity::Error, "certificate_expired", "has ended"),
+            };
+            let end = certificate.not_after;
+            Some(Condition {
+                severity,
+                object: ObjectKind::Certificate,
+                name: certificate.name.clone(),
+                uuid: Some(certificate.uuid),
+                reason: reason.to_owned(),
+                message: format!(
+                    "it {verb} at {end}; replace it (`lbctl certificate rotate`), or delete it if \
+                 nobody needs it"
+                ),
+                since: None,
+            })
+        })
 }
 
 fn draining(desired: &DesiredState) -> impl Iterator<Item = Condition> {

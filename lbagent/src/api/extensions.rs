@@ -47,6 +47,7 @@ pub(super) async fn status(State(context): State<Shared>, _: Operator) -> Answer
         interfaces: &interfaces,
         object: context.object.as_ref(),
         terminators: context.terminator.rows(),
+        now: OffsetDateTime::now_utc(),
         observation: observation.as_ref(),
     });
     answer(Envelope::success(StatusData { status }))

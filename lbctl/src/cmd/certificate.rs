@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use lbagent_api::certificate::{Certificate, CertificateSpec, Certificates, RotationSpec};
+use lbagent_api::certificate::{
+    Certificate, CertificateSpec, Certificates, ExpiryAlarm, RotationSpec,
+};
 use lbagent_api::request::validate_name;
 use lbagent_api::{ErrorCode, paths};
 use time::OffsetDateTime;
@@ -258,7 +260,7 @@ fn render_list(certificates: &[Certificate], format: Format, now: OffsetDateTime
             certificate.name.clone(),
             certificate.common_name.clone(),
             certificate.state.name().to_owned(),
-            left(certificate.not_after, now),
+            expiry(certificate.not_after, now),
             groups(certificate),
         ];
         if is_wide {
@@ -272,6 +274,15 @@ fn render_list(certificates: &[Certificate], format: Format, now: OffsetDateTime
         row
     };
     table(&columns, &certificates.iter().map(row).collect::<Vec<_>>())
+}
+
+/// How long it lasts, and whether that is short.
+fn expiry(not_after: OffsetDateTime, now: OffsetDateTime) -> String {
+    let left = left(not_after, now);
+    match ExpiryAlarm::of(not_after, now) {
+        Some(ExpiryAlarm::Soon | ExpiryAlarm::VerySoon) => format!("{left}, renew"),
+        Some(ExpiryAlarm::Over) | None => left,
+    }
 }
 
 fn render(certificate: &Certificate) -> String {
@@ -321,8 +332,8 @@ mod tests {
         };
         assert_eq!(
             render_list(std::slice::from_ref(&certificate), Format::Table, now),
-            "NAME  COMMON NAME      STATE  EXPIRES  SERVICES\n\
-             www   www.example.com  valid  in 2d    web shop"
+            "NAME  COMMON NAME      STATE  EXPIRES       SERVICES\n\
+             www   www.example.com  valid  in 2d, renew  web shop"
         );
         let long = "l".repeat(63);
         let worst = Certificate {

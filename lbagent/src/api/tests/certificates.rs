@@ -250,3 +250,31 @@ async fn a_rotation_keeps_the_identity_and_dates_are_told() {
     let warning = answer["warnings"][0]["message"].as_str().unwrap();
     assert!(warning.contains("is not valid before"), "{warning}");
 }
+
+#[tokio::test]
+async fn certificates_that_end_soon_are_conditions() {
+    let server = Server::start();
+    for (name, days) in [
+        ("over", -9..-2),
+        ("now", -9..6),
+        ("soon", -9..29),
+        ("later", -9..31),
+    ] {
+        let domain = format!("{name}.example.com");
+        let (chain, pkey) = pair(&[&domain], days);
+        let body = json!({"name": name, "common_name": domain, "chain": chain, "pkey": pkey});
+        server.call("POST /v1/certificates", body.to_string()).await;
+    }
+    let (_, answer) = server.call("GET /v1/x/status", "").await;
+    let conditions = answer["data"]["status"]["conditions"].as_array().unwrap();
+    let found: std::collections::BTreeSet<_> = conditions
+        .iter()
+        .map(|it| ["name", "severity", "reason"].map(|member| it[member].as_str().unwrap()))
+        .collect();
+    let expected = [
+        ["now", "error", "certificate_expires"],
+        ["over", "error", "certificate_expired"],
+        ["soon", "warning", "certificate_expires"],
+    ];
+    assert_eq!(found, expected.into(), "{answer}");
+}
