@@ -74,6 +74,8 @@ pub mod paths {
     pub const TERMINATORS: &str = "/v1/x/terminators";
     /// Extension: packets by reason, [`crate::status::Counters`].
     pub const COUNTERS: &str = "/v1/x/counters";
+    /// Extension: what collectors of metrics read, as text.
+    pub const METRICS: &str = "/v1/x/metrics";
     /// Extension: why a flow goes where it goes, [`crate::trace::Trace`].
     pub const TRACE: &str = "/v1/x/trace";
     /// Extension: what becomes of packets, as a stream, [`crate::monitor::MonitorLine`].

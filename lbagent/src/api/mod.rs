@@ -11,6 +11,7 @@ mod error;
 mod etag;
 mod events;
 mod extensions;
+mod gateway_metrics;
 mod health;
 mod instances;
 mod lifecycle;
@@ -143,6 +144,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(extensions::status))
         .routes(routes!(extensions::table))
         .routes(routes!(extensions::counters))
+        .routes(routes!(gateway_metrics::metrics))
         .routes(routes!(monitor::monitor))
         .routes(routes!(trace::trace))
         .routes(routes!(health::list))

@@ -1,5 +1,6 @@
 //! From what the data plane holds and has counted to what operators read. Pure.
 
+pub mod metrics;
 mod report;
 mod table;
 mod trace;

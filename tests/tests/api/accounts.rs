@@ -298,6 +298,14 @@ fn roles_expiry_and_revocation_hold_at_once() {
         gateway.call(&operator, "GET", "/v1/x/status", None).status,
         200
     );
+    // Metrics are for everybody, those of the gateway for operators.
+    for (token, is_operator) in [(&reader, false), (&operator, true)] {
+        let answer = gateway.call(token, "GET", "/v1/x/metrics", None);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let has_packets = answer.body.contains("lbagent_packets_total{");
+        assert_eq!(has_packets, is_operator, "{}", answer.body);
+        assert!(answer.body.ends_with("# EOF\n"), "{}", answer.body);
+    }
     for (method, path) in [
         ("PUT", "/v1/x/state"),
         ("POST", "/v1/x/tokens"),

@@ -89,6 +89,19 @@ impl Web {
         told["terminators"]["all"][0]["report"]["groups"][0]["counters"].clone()
     }
 
+    /// A metric of the gateway.
+    #[track_caller]
+    fn metric(&self, name: &str) -> f64 {
+        let mut curl = self.gateway.topology.gateway.command("curl");
+        curl.args(["--silent", "--unix-socket", lbagent_api::DEFAULT_SOCKET])
+            .arg(format!("http://lbagent{}", lbagent_api::paths::METRICS));
+        let text = String::from_utf8(curl.output().unwrap().stdout).unwrap();
+        let start = format!("lbagent_{name} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&start));
+        let value = value.unwrap_or_else(|| panic!("no {name}\n{text}"));
+        value.parse().unwrap()
+    }
+
     /// Holds a request in flight until it is dropped.
     fn hold(&self) -> Held {
         let mut curl = self.browser.command(VIP4, &format!("{HTTP}hold"), &[]);
@@ -170,6 +183,22 @@ fn limits_of_instances_are_reported_and_hold() {
     let count = |name: &str| web.counters()[name].as_u64().unwrap_or(0);
     let are_told = || count("over_hard_limit") > 0 && count("over_soft_limit") > 0;
     poll_until("the counters by the API", PATIENCE, are_told).unwrap();
+
+    let group = "account=\"default\",group=\"web\",terminator=\"1\"";
+    let over = format!("group_upstream_errors_total{{{group},reason=\"over_hard_limit\"}}");
+    for name in [
+        &format!("group_over_soft_limit_total{{{group}}}"),
+        &over,
+        &format!("group_in_flight{{{group}}}"),
+        "terminator_handshakes_total{terminator=\"1\",session=\"new\"}",
+        "terminators{state=\"active\"}",
+    ] {
+        assert!(web.metric(name) > 0.0, "{name}");
+    }
+    let end = web.metric(
+        "certificate_not_after_timestamp_seconds{account=\"default\",certificate=\"lbagent-development\"}",
+    );
+    assert!(end > 1.7e9, "{end}");
 }
 
 #[test]
