@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
 use super::{Failure, failure};
@@ -140,7 +141,9 @@ pub(super) fn poll_timer(
     patience: Duration,
     context: &mut Context<'_>,
 ) -> Poll<Result<Response<Incoming>, Failure>> {
-    while timer.as_mut().poll(context).is_ready() {
+    // What an instance sends without end, as interim answers, uses up what the runtime grants a task:
+    // the clock must not depend on that.
+    while pin!(unconstrained(timer.as_mut())).poll(context).is_ready() {
         // Time begins anew with each part of the request that was sent.
         let since = upload.map_or(began, |upload| began.max(upload.last_frame().into()));
         if since.elapsed() >= patience {
