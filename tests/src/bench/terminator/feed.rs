@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use lbagent_api::certificate::Secret;
 use lbagent_api::terminator::{
-    FromAgent, FromTerminator, Group, GroupDomain, Instance, InstanceState, Limits, ListenerFamily,
+    FromAgent, FromTerminator, Group, GroupDomain, Instance, InstanceState, ListenerFamily,
     Listeners, PROTOCOL_VERSION, Service, ServiceKind, ServicePolicy, Snapshot,
     TerminatorCertificate, TicketKey, Welcome,
 };
@@ -125,11 +125,10 @@ fn snapshot(base: u16, pki: &Pki) -> Snapshot {
         generation: 1,
         groups: vec![group],
         certificates: certificates.into(),
-        default_certificate: None,
         ticket_keys: vec![TicketKey {
             secret: Secret::new("5a".repeat(32)),
         }],
-        limits: Limits::default(),
+        ..Snapshot::default()
     }
 }
 
