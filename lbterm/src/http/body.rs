@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::hop;
-use super::relay::Relay;
+use super::relay::{Broken, Relay};
 
 /// How long a client's body waits for an instance's `100 Continue`, which many never send (RFC
 /// 9110, section 10.1.1: "SHOULD NOT wait for an indefinite period").
@@ -187,12 +187,12 @@ pub enum ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Relayed(relay) => relay.poll_frame(context),

@@ -25,7 +25,7 @@ use super::service::{Admitted, Connection, InFlight};
 use crate::balance::{self, Lease, Unavailable};
 use crate::metrics::{Counter, GroupCounter};
 use crate::route::Target;
-use crate::upstream::{self, Failure, Upstream};
+use crate::upstream::{self, Failure, Upstream, Wanted};
 
 /// Instances that are tried for one request, at most.
 const MAX_TRIES: usize = 3;
@@ -62,10 +62,12 @@ impl Sending {
         let (mut parts, incoming) = request.into_parts();
         let (mut body, upload) = RequestBody::new(incoming, exchange.began);
         prepare(&mut parts, &mut exchange);
-        let admitted = &exchange.admitted;
-        finish_head(&mut parts, &mut body, &admitted.target, &admitted.host);
+        let Admitted { target, host } = &exchange.admitted;
+        finish_head(&mut parts, &mut body, target, host);
         let request = Request::from_parts(parts, body);
-        let replay = Replay::of(&request, upload.is_none());
+        // A request that is sent as one head stays here.
+        let is_taken = target.policy.upstream == UpstreamProtocol::H2c;
+        let replay = Replay::of(&request, is_taken && upload.is_none());
         Box::new(Self {
             exchange,
             request: Some(request),
@@ -227,7 +229,7 @@ fn hold_back(parts: &mut request::Parts, body: &mut RequestBody) {
 /// nothing was sent, or it may be sent again.
 async fn exchange_with_any(
     sending: &mut Sending,
-) -> Result<(Response<Incoming>, Upstream, Lease), Answer> {
+) -> Result<(Response<Option<Incoming>>, Upstream, Lease), Answer> {
     let mut tried: SmallVec<[Uuid; MAX_TRIES]> = SmallVec::new();
     loop {
         let lease = select(&sending.exchange.admitted.target, &tried)?;
@@ -281,7 +283,7 @@ enum Missed {
 async fn exchange_with(
     sending: &mut Sending,
     lease: &Lease,
-) -> Result<(Response<Incoming>, Upstream), Missed> {
+) -> Result<(Response<Option<Incoming>>, Upstream), Missed> {
     let Exchange {
         connection,
         admitted: Admitted { target, .. },
@@ -292,7 +294,11 @@ async fn exchange_with(
     let (request, upload) = (&mut sending.request, sending.upload.as_ref());
     let mut is_fresh = false;
     loop {
-        let acquired = upstream::acquire(pool, lease.instance(), target, is_fresh).await;
+        let wanted = Wanted {
+            is_fresh,
+            has_body: upload.is_some(),
+        };
+        let acquired = upstream::acquire(pool, lease.instance(), target, wanted).await;
         let Ok(mut source) = acquired else {
             lease.failed(Instant::now());
             return Err(Missed::Again);
@@ -306,8 +312,8 @@ async fn exchange_with(
         let is_stale = source.is_reused();
         match failure {
             Failure::Client => return Err(Missed::Answer(Answer::BodyInvalid)),
-            Failure::Unsent | Failure::Malformed | Failure::Late => {}
-            Failure::Closed => *request = sending.replay.again(),
+            Failure::Closed if request.is_none() => *request = sending.replay.again(),
+            Failure::Unsent | Failure::Closed | Failure::Malformed | Failure::Late => {}
         }
         if request.is_some() && is_stale {
             connection.count(Counter::Retried);
@@ -332,7 +338,7 @@ pub fn clean_answer(parts: &mut response::Parts) {
 /// The body of an answer whose head goes to the client now.
 async fn relay(
     connection: &Connection,
-    incoming: Incoming,
+    incoming: Option<Incoming>,
     source: Upstream,
     ending: Ending,
 ) -> ResponseBody {

@@ -24,6 +24,7 @@ use std::sync::Arc;
 pub use access::AccessLog;
 pub use answer::Answer;
 pub use body::{RequestBody, Upload};
+pub use forward::is_idempotent;
 pub use rate::Rates;
 pub use serve::{LocalExecutor, serve_http};
 

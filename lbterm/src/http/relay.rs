@@ -1,5 +1,6 @@
 //! An instance's answer on its way to the client.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -17,16 +18,20 @@ use crate::balance::Lease;
 use crate::metrics::GroupCounter;
 use crate::upstream::{Pool, Upstream};
 
+/// How an answer broke off.
+pub type Broken = Box<dyn Error + Send + Sync>;
+
 /// An instance's answer on its way to the client. The instance counts as busy until the last byte
 /// was passed on.
 #[derive(Debug)]
 pub struct Relay {
-    incoming: Incoming,
+    /// What comes; none if it is `source` that brings it.
+    incoming: Option<Incoming>,
     /// Where it comes from; none when it has a task of its own, or all has come.
     source: Option<Upstream>,
     pool: Rc<Pool>,
     /// How it broke off.
-    broken: Option<hyper::Error>,
+    broken: Option<Broken>,
     ending: Ending,
 }
 
@@ -106,7 +111,7 @@ impl Relay {
     /// An answer whose head has come from `source`; from something that has a task of its own, if
     /// none is given.
     pub fn new(
-        incoming: Incoming,
+        incoming: Option<Incoming>,
         source: Option<Upstream>,
         pool: Rc<Pool>,
         ending: Ending,
@@ -129,7 +134,7 @@ impl Relay {
     pub fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
@@ -138,7 +143,7 @@ impl Relay {
             Poll::Ready(Some(Err(_))) => return self.break_off(frame, context),
             Poll::Ready(Some(Ok(part))) => {
                 self.ending.bytes += part.data_ref().map_or(0, |data| data.len() as u64);
-                if self.incoming.is_end_stream() {
+                if self.is_end_stream() {
                     self.finish(context);
                 }
             }
@@ -152,9 +157,9 @@ impl Relay {
     /// yet: so it knows a moment later.
     fn break_off(
         &mut self,
-        frame: Poll<Option<Result<Frame<Bytes>, hyper::Error>>>,
+        frame: Poll<Option<Result<Frame<Bytes>, Broken>>>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         self.source = None;
         self.ending.fail();
         if let Poll::Ready(Some(Err(error))) = frame {
@@ -167,32 +172,48 @@ impl Relay {
     fn poll_incoming(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let Some(incoming) = &mut self.incoming else {
+            return match &mut self.source {
+                Some(Upstream::Bare(source)) => source.poll_frame(context).map_err(Broken::from),
+                _ => Poll::Ready(None),
+            };
+        };
         let Some(Upstream::Http1(source)) = &mut self.source else {
-            return Pin::new(&mut self.incoming).poll_frame(context);
+            return Pin::new(incoming).poll_frame(context).map_err(Broken::from);
         };
         // Only driving the connection brings more, so nobody has to be woken for it. Asking for a
         // part before that tells hyper that it is wanted.
         let mut silent = Context::from_waker(Waker::noop());
-        let frame = Pin::new(&mut self.incoming).poll_frame(&mut silent);
+        let frame = Pin::new(&mut *incoming).poll_frame(&mut silent);
         if frame.is_ready() {
-            return frame;
+            return frame.map_err(Broken::from);
         }
         if source.drive(context).is_ready() {
             // It is over; what it had read before is still there.
             self.source = None;
         }
-        Pin::new(&mut self.incoming).poll_frame(&mut silent)
+        Pin::new(incoming)
+            .poll_frame(&mut silent)
+            .map_err(Broken::from)
     }
 
     /// Whether nothing more comes.
     pub fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match (&self.incoming, &self.source) {
+            (Some(incoming), _) => incoming.is_end_stream(),
+            (None, Some(Upstream::Bare(source))) => source.is_end_stream(),
+            (None, _) => true,
+        }
     }
 
     /// How much more comes.
     pub fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match (&self.incoming, &self.source) {
+            (Some(incoming), _) => incoming.size_hint(),
+            (None, Some(Upstream::Bare(source))) => source.size_hint(),
+            (None, _) => SizeHint::with_exact(0),
+        }
     }
 
     fn finish(&mut self, context: &mut Context<'_>) {
@@ -200,8 +221,10 @@ impl Relay {
             return;
         }
         self.ending.succeed();
-        if let Some(Upstream::Http1(source)) = self.source.take() {
-            self.pool.give_back(source, context);
+        match self.source.take() {
+            Some(Upstream::Bare(source)) => self.pool.give_back_bare(source, context),
+            Some(Upstream::Http1(source)) => self.pool.give_back(source, context),
+            Some(Upstream::H2c(_)) | None => {}
         }
     }
 }

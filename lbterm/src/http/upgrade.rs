@@ -138,7 +138,7 @@ fn decline(
     let (mut parts, incoming) = response.into_parts();
     forward::clean_answer(&mut parts);
     let pool = Rc::clone(&connection.worker.http.pool);
-    let relay = Relay::new(incoming, None, pool, ending);
+    let relay = Relay::new(Some(incoming), None, pool, ending);
     Response::from_parts(parts, ResponseBody::Relayed(relay))
 }
 

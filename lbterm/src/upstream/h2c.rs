@@ -127,7 +127,7 @@ impl H2c {
             if let Poll::Ready(result) = answer.as_mut().poll(context) {
                 return Poll::Ready(result.map_err(|error| failure(error, request, upload)));
             }
-            poll_timer(&mut timer, began, upload, patience, context)
+            poll_timer(&mut timer, began, upload, patience, context).map(Err)
         })
         .await
     }

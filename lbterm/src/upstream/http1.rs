@@ -1,4 +1,4 @@
-//! A connection that speaks HTTP/1.1.
+//! A connection that speaks HTTP/1.1, for requests with a body.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
-use super::{Failure, failure};
+use super::{Failure, Keepable, failure};
 use crate::http::{RequestBody, Upload};
 
 /// Longest head of an answer in bytes; hyper buffers as much of a body.
@@ -23,7 +23,7 @@ const MAX_BUFFER: usize = 256 << 10;
 
 type Connection = http1::Connection<TokioIo<TcpStream>, RequestBody>;
 
-/// A connection that speaks HTTP/1.1. It has no task of its own: whoever uses it drives it, so that
+/// A connection that speaks HTTP/1.1, for requests with a body. It has no task of its own: whoever uses it drives it, so that
 /// a request wakes one task only, its own.
 #[derive(Debug)]
 pub struct Http1 {
@@ -54,35 +54,9 @@ impl Http1 {
         })
     }
 
-    /// Where it leads.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Whether it has answered a request before.
-    pub fn is_reused(&self) -> bool {
-        self.is_reused
-    }
-
-    /// When it was last used.
-    pub fn idle_since(&self) -> Instant {
-        self.idle_since
-    }
-
-    /// Whether a request may be sent now. Sees whether the instance has closed it meanwhile.
-    pub fn poll_is_ready(&mut self, context: &mut Context<'_>) -> bool {
-        self.drive(context).is_pending() && self.sender.is_ready()
-    }
-
     /// Lets it read and write. Ready when it is over.
     pub fn drive(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.connection.as_mut().poll(context).map(|_| ())
-    }
-
-    /// It waits for the next request from now on.
-    pub fn rest(&mut self) {
-        self.is_reused = true;
-        self.idle_since = Instant::now();
     }
 
     /// Gives it a task of its own, in which it ends with its exchange. For answers that begin while
@@ -127,9 +101,32 @@ impl Http1 {
                 timer.as_mut().reset(now + patience);
                 now
             });
-            poll_timer(timer, began, upload, patience, context)
+            poll_timer(timer, began, upload, patience, context).map(Err)
         })
         .await
+    }
+}
+
+impl Keepable for Http1 {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn idle_since(&self) -> Instant {
+        self.idle_since
+    }
+
+    fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
+    fn poll_is_ready(&mut self, context: &mut Context<'_>) -> bool {
+        self.drive(context).is_pending() && self.sender.is_ready()
+    }
+
+    fn rest(&mut self) {
+        self.is_reused = true;
+        self.idle_since = Instant::now();
     }
 }
 
@@ -140,14 +137,14 @@ pub(super) fn poll_timer(
     upload: Option<&Rc<Upload>>,
     patience: Duration,
     context: &mut Context<'_>,
-) -> Poll<Result<Response<Incoming>, Failure>> {
+) -> Poll<Failure> {
     // What an instance sends without end, as interim answers, uses up what the runtime grants a task:
     // the clock must not depend on that.
     while pin!(unconstrained(timer.as_mut())).poll(context).is_ready() {
         // Time begins anew with each part of the request that was sent.
         let since = upload.map_or(began, |upload| began.max(upload.last_frame().into()));
         if since.elapsed() >= patience {
-            return Poll::Ready(Err(Failure::Late));
+            return Poll::Ready(Failure::Late);
         }
         timer.as_mut().reset(since + patience);
     }

@@ -1,8 +1,11 @@
 //! Connections to instances. They belong to one thread: a connection is used, kept and closed where
 //! it was made.
 
+mod bare;
+mod chunks;
 mod connect;
 mod h2c;
+mod head;
 mod http1;
 mod pool;
 
@@ -19,10 +22,11 @@ use lbagent_api::terminator::UpstreamProtocol;
 use crate::http::{RequestBody, Upload};
 use crate::route::{Instance, Target};
 
+pub use bare::Bare;
 pub use connect::{NotConnected, connect, connect_any};
 pub use h2c::H2c;
 pub use http1::{Http1, builder as http1_builder};
-pub use pool::Pool;
+pub use pool::{Keepable, Pool};
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub enum Failure {
 /// A connection to an instance on which a request may be sent now.
 #[derive(Debug)]
 pub enum Upstream {
+    /// For this request alone, which has no body.
+    Bare(Box<Bare>),
     /// For this request alone.
     Http1(Http1),
     /// Shared with other requests.
@@ -52,13 +58,15 @@ impl Upstream {
     /// Whether it has answered a request before: its end may have come with the request.
     pub fn is_reused(&self) -> bool {
         match self {
+            Self::Bare(connection) => connection.is_reused(),
             Self::Http1(connection) => connection.is_reused(),
             Self::H2c(connection) => connection.is_reused(),
         }
     }
 
     /// Takes a request, sends it and waits for the head of its answer, from the last byte of the request's
-    /// body on for as long as `patience`.
+    /// body on for as long as `patience`. Of a [`Self::Bare`] comes the body, too; of the others it
+    /// has one of its own.
     ///
     /// # Errors
     ///
@@ -68,12 +76,26 @@ impl Upstream {
         request: &mut Option<Request<RequestBody>>,
         upload: Option<&Rc<Upload>>,
         patience: Duration,
-    ) -> Result<Response<Incoming>, Failure> {
-        match self {
+    ) -> Result<Response<Option<Incoming>>, Failure> {
+        let response = match self {
+            Self::Bare(connection) => {
+                let response = connection.exchange(request, patience).await?;
+                return Ok(response.map(|()| None));
+            }
             Self::Http1(connection) => connection.exchange(request, upload, patience).await,
             Self::H2c(connection) => connection.exchange(request, upload, patience).await,
-        }
+        };
+        Ok(response?.map(Some))
     }
+}
+
+/// What a connection is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// None that was used before.
+    pub is_fresh: bool,
+    /// The request has a body.
+    pub has_body: bool,
 }
 
 /// A connection to an instance: one that waits or has room, unless a fresh one is wanted.
@@ -85,20 +107,25 @@ pub async fn acquire(
     pool: &Rc<Pool>,
     instance: &Instance,
     target: &Target,
-    is_fresh: bool,
+    wanted: Wanted,
 ) -> io::Result<Upstream> {
+    let Wanted { is_fresh, has_body } = wanted;
     match target.policy.upstream {
         UpstreamProtocol::Http1 => {
             if !is_fresh {
-                let port = target.destination_port;
-                let kept =
-                    poll_fn(|context| Poll::Ready(pool.take(&instance.addresses, port, context)));
+                let (addresses, port) = (&instance.addresses, target.destination_port);
+                let kept = poll_fn(|context| {
+                    Poll::Ready(match has_body {
+                        true => pool.take(addresses, port, context).map(Upstream::Http1),
+                        false => pool.take_bare(addresses, port, context).map(Upstream::Bare),
+                    })
+                });
                 if let Some(connection) = kept.await {
-                    return Ok(Upstream::Http1(connection));
+                    return Ok(connection);
                 }
             }
             // Rare and large, so not a part of every request's memory.
-            Box::pin(connect_http1(instance, target)).await
+            Box::pin(connect_http1(instance, target, has_body)).await
         }
         UpstreamProtocol::H2c => {
             let port = target.destination_port;
@@ -110,8 +137,15 @@ pub async fn acquire(
     }
 }
 
-async fn connect_http1(instance: &Instance, target: &Target) -> io::Result<Upstream> {
+async fn connect_http1(
+    instance: &Instance,
+    target: &Target,
+    has_body: bool,
+) -> io::Result<Upstream> {
     let (stream, address) = connect_any(&instance.addresses, target).await?;
+    if !has_body {
+        return Ok(Upstream::Bare(Bare::new(stream, address).into()));
+    }
     let connection = Http1::new(stream, address).await;
     connection.map(Upstream::Http1).map_err(io::Error::other)
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use super::{H2c, Http1};
+use super::{Bare, H2c, Http1};
 
 /// For how long a connection waits for its next request.
 const IDLE: Duration = Duration::from_secs(30);
@@ -20,6 +20,94 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Most connections that wait for one address.
 const MAX_IDLE: usize = 512;
 
+/// A connection that one request uses at a time, and that waits for the next one.
+pub trait Keepable {
+    /// Where it leads.
+    fn address(&self) -> SocketAddr;
+
+    /// When it was last used.
+    fn idle_since(&self) -> Instant;
+
+    /// Whether it has answered a request before.
+    fn is_reused(&self) -> bool;
+
+    /// Whether a request may be sent now. Sees whether the instance has closed it meanwhile.
+    fn poll_is_ready(&mut self, context: &mut Context<'_>) -> bool;
+
+    /// It waits for the next request from now on.
+    fn rest(&mut self);
+}
+
+impl<C: Keepable> Keepable for Box<C> {
+    fn address(&self) -> SocketAddr {
+        C::address(self)
+    }
+
+    fn idle_since(&self) -> Instant {
+        C::idle_since(self)
+    }
+
+    fn is_reused(&self) -> bool {
+        C::is_reused(self)
+    }
+
+    fn poll_is_ready(&mut self, context: &mut Context<'_>) -> bool {
+        C::poll_is_ready(self, context)
+    }
+
+    fn rest(&mut self) {
+        C::rest(self);
+    }
+}
+
+/// Connections of one kind that wait, by where they lead. The one used last is at the end.
+#[derive(Debug)]
+struct Waiting<C>(HashMap<SocketAddr, Vec<C>>);
+
+impl<C> Default for Waiting<C> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<C: Keepable> Waiting<C> {
+    fn take(&mut self, addresses: &[IpAddr], port: u16, context: &mut Context<'_>) -> Option<C> {
+        for address in addresses {
+            let Some(waiting) = self.0.get_mut(&SocketAddr::new(*address, port)) else {
+                continue;
+            };
+            while let Some(mut connection) = waiting.pop() {
+                if connection.poll_is_ready(context) {
+                    return Some(connection);
+                }
+            }
+        }
+        None
+    }
+
+    fn keep(&mut self, mut connection: C) {
+        connection.rest();
+        let waiting = self.0.entry(connection.address()).or_default();
+        if waiting.len() < MAX_IDLE {
+            waiting.push(connection);
+        }
+    }
+
+    fn remove_old(&mut self, is_old: impl Fn(Instant) -> bool) {
+        let mut context = Context::from_waker(Waker::noop());
+        self.0.retain(|_, waiting| {
+            waiting.retain_mut(|connection| {
+                !is_old(connection.idle_since()) && connection.poll_is_ready(&mut context)
+            });
+            !waiting.is_empty()
+        });
+    }
+
+    fn len(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+}
+
 /// The connections of a thread to instances that are not in use, or shared.
 #[derive(Debug, Default)]
 pub struct Pool {
@@ -28,8 +116,8 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// The one used last is at the end.
-    http1: HashMap<SocketAddr, Vec<Http1>>,
+    bare: Waiting<Box<Bare>>,
+    http1: Waiting<Http1>,
     h2c: HashMap<SocketAddr, Vec<Shared>>,
     /// Held by who makes a connection that others will share.
     turns: HashMap<SocketAddr, Rc<Mutex<()>>>,
@@ -51,32 +139,35 @@ impl Pool {
         port: u16,
         context: &mut Context<'_>,
     ) -> Option<Http1> {
-        let mut kept = self.kept.borrow_mut();
-        for address in addresses {
-            let Some(waiting) = kept.http1.get_mut(&SocketAddr::new(*address, port)) else {
-                continue;
-            };
-            while let Some(mut connection) = waiting.pop() {
-                if connection.poll_is_ready(context) {
-                    return Some(connection);
-                }
-            }
-        }
-        None
+        self.kept.borrow_mut().http1.take(addresses, port, context)
+    }
+
+    /// As [`Self::take`], for a request without a body.
+    pub fn take_bare(
+        &self,
+        addresses: &[IpAddr],
+        port: u16,
+        context: &mut Context<'_>,
+    ) -> Option<Box<Bare>> {
+        self.kept.borrow_mut().bare.take(addresses, port, context)
     }
 
     /// Keeps a connection whose exchange is over, if it takes another request.
     pub fn give_back(self: &Rc<Self>, mut connection: Http1, context: &mut Context<'_>) {
-        if !connection.poll_is_ready(context) {
-            return;
+        if connection.poll_is_ready(context) {
+            let mut kept = self.kept.borrow_mut();
+            kept.http1.keep(connection);
+            self.ensure_swept(&mut kept);
         }
-        connection.rest();
-        let mut kept = self.kept.borrow_mut();
-        let waiting = kept.http1.entry(connection.address()).or_default();
-        if waiting.len() < MAX_IDLE {
-            waiting.push(connection);
+    }
+
+    /// As [`Self::give_back`].
+    pub fn give_back_bare(self: &Rc<Self>, mut connection: Box<Bare>, context: &mut Context<'_>) {
+        if connection.poll_is_ready(context) {
+            let mut kept = self.kept.borrow_mut();
+            kept.bare.keep(connection);
+            self.ensure_swept(&mut kept);
         }
-        self.ensure_swept(&mut kept);
     }
 
     /// A share of a connection to the first of the addresses that has one with room.
@@ -125,8 +216,7 @@ impl Pool {
     /// Connections that wait or are shared.
     pub fn len(&self) -> usize {
         let kept = self.kept.borrow();
-        let http1: usize = kept.http1.values().map(Vec::len).sum();
-        http1 + kept.h2c.values().map(Vec::len).sum::<usize>()
+        kept.bare.len() + kept.http1.len() + kept.h2c.values().map(Vec::len).sum::<usize>()
     }
 
     /// Whether no connection waits.
@@ -145,13 +235,8 @@ impl Pool {
     fn remove_old(&self, now: Instant) {
         let mut kept = self.kept.borrow_mut();
         let is_old = |since: Instant| now.saturating_duration_since(since) > IDLE;
-        let mut context = Context::from_waker(Waker::noop());
-        kept.http1.retain(|_, waiting| {
-            waiting.retain_mut(|connection| {
-                !is_old(connection.idle_since()) && connection.poll_is_ready(&mut context)
-            });
-            !waiting.is_empty()
-        });
+        kept.bare.remove_old(is_old);
+        kept.http1.remove_old(is_old);
         kept.turns.retain(|_, turn| Rc::strong_count(turn) > 1);
         kept.h2c.retain(|_, shared| {
             shared.retain(|shared| {
