@@ -94,7 +94,8 @@ impl Forwarded {
         } else {
             field(format!("{start}\"{name}\"").as_bytes())
         };
-        *last = Some((host.clone(), value.clone()));
+        // A copy: the host as it came is a part of what was read, all of which it would keep.
+        *last = Some((field(host.as_bytes()), value.clone()));
         value
     }
 }

@@ -287,19 +287,18 @@ impl Keepable for Bare {
         self.is_reused
     }
 
-    fn poll_is_ready(&mut self, context: &mut Context<'_>) -> bool {
+    fn poll_is_ready(&mut self, _: &mut Context<'_>) -> bool {
         if !self.is_kept || !self.body.is_over() || !self.read.is_empty() {
             return false;
         }
         // Whatever has come before a request is none of ours, or the end.
-        let mut byte = [0];
-        let mut into = ReadBuf::new(&mut byte);
-        Pin::new(&mut self.stream)
-            .poll_read(context, &mut into)
-            .is_pending()
+        let came = self.stream.try_read(&mut [0]);
+        came.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     fn rest(&mut self) {
+        // It would keep the memory of the last answer.
+        self.read = BytesMut::new();
         self.is_reused = true;
         self.idle_since = Instant::now();
     }
