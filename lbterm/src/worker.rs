@@ -245,7 +245,7 @@ impl Worker {
         };
         if !port.is_tls {
             drop(serving);
-            return Box::pin(serve_http(stream, meta, Rc::clone(self))).await;
+            return serve_http(stream, meta, Rc::clone(self)).await;
         }
         let limit = Duration::from_millis(serving.routes.limits.handshake_timeout_ms.into());
         let handshake = timeout(limit, tls::accept(stream, &serving.tls, port));
@@ -266,7 +266,7 @@ impl Worker {
             Some(target) if target.kind == ServiceKind::Tls => {
                 Box::pin(crate::stream::relay(stream, meta, &target)).await;
             }
-            _ => Box::pin(serve_http(stream, meta, worker)).await,
+            _ => serve_http(stream, meta, worker).await,
         }
     }
 

@@ -52,7 +52,14 @@ const LAST_REQUEST: Duration = Duration::from_secs(2);
 const LEAST_HEAD: usize = 8 << 10;
 
 /// Serves a client's connection, decrypted where it was encrypted, until it ends.
-pub async fn serve_http<S>(stream: S, meta: ConnMeta, worker: Rc<Worker>)
+///
+/// This is no `async fn`, because the arguments of one keep their place for as long as it runs, and a
+/// stream with TLS is large.
+pub fn serve_http<S>(
+    stream: S,
+    meta: ConnMeta,
+    worker: Rc<Worker>,
+) -> Pin<Box<dyn Future<Output = ()>>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -63,30 +70,41 @@ where
     let connection = Rc::new(Connection::new(meta, worker, pulse));
     let requests = Requests(Rc::clone(&connection));
     if is_h2 {
-        let served = http2_builder(&limits).serve_connection(tapped, requests);
-        attend(&mut Box::pin(served), &connection, &limits).await;
-    } else {
-        let served = http1_builder(&limits).serve_connection(tapped, requests);
-        let mut served = Box::pin(served.with_upgrades());
+        let mut served = Box::pin(http2_builder(&limits).serve_connection(tapped, requests));
+        return Box::pin(async move {
+            attend(&mut served, &connection, &limits).await;
+        });
+    }
+    let served = http1_builder(&limits).serve_connection(tapped, requests);
+    let mut served = Box::pin(served.with_upgrades());
+    Box::pin(async move {
         let end = attend(&mut served, &connection, &limits).await;
         let tunnel = connection.tunnel.take();
         if let Some(tunnel) = tunnel {
             tunnel.await;
         } else if !matches!(end, End::Overdue)
             && connection.pulse.place() != Place::Between
-            && let Some(parts) = Pin::into_inner(served).into_parts()
+            && let Some(lingering) = linger(served)
         {
-            linger(parts.io.into_inner()).await;
+            lingering.await;
         }
-    }
+    })
 }
 
 /// Reads what a client still sends to a connection that was closed before the end of its request.
 /// Closing with bytes unread would be a reset, which overtakes the answer (RFC 9112, section 9.6).
-async fn linger<S: AsyncRead + Unpin>(mut stream: S) {
-    let mut sink = tokio::io::sink();
-    // Whatever happens to it then, it was told.
-    let _ = timeout(GOODBYE, tokio::io::copy(&mut stream, &mut sink)).await;
+fn linger<S>(
+    served: Pin<Box<http1::UpgradeableConnection<TokioIo<Tapped<S>>, Requests>>>,
+) -> Option<Pin<Box<impl Future<Output = ()>>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut stream = Pin::into_inner(served).into_parts()?.io.into_inner();
+    Some(Box::pin(async move {
+        let mut sink = tokio::io::sink();
+        // Whatever happens to it then, it was told.
+        let _ = timeout(GOODBYE, tokio::io::copy(&mut stream, &mut sink)).await;
+    }))
 }
 
 /// How HTTP on a connection ended.
