@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::access::Record;
 use super::answer::Answer;
 use super::body::{RequestBody, ResponseBody, Upload};
-use super::forwarded::ensure_request_id;
+use super::forwarded::{ensure_request_id, write_request_id};
 use super::hop::{self, Hop};
 use super::relay::{Ending, Relay};
 use super::replay::Replay;
@@ -29,6 +29,9 @@ use crate::upstream::{self, Failure, Upstream, Wanted};
 
 /// Instances that are tried for one request, at most.
 const MAX_TRIES: usize = 3;
+
+/// Bytes that what the gateway adds to a head has room in at first.
+const ADDED: usize = 320;
 
 /// What a request and its answer share.
 pub struct Exchange {
@@ -52,6 +55,8 @@ pub type Refused = (Answer, Option<Box<Record>>);
 pub struct Sending {
     exchange: Exchange,
     request: Option<Request<RequestBody>>,
+    /// What the gateway adds to the head, where it is not among the fields.
+    added: Vec<u8>,
     upload: Option<Rc<Upload>>,
     replay: Replay,
 }
@@ -61,7 +66,15 @@ impl Sending {
     pub fn new(mut exchange: Exchange, request: Request<Incoming>) -> Box<Self> {
         let (mut parts, incoming) = request.into_parts();
         let (mut body, upload) = RequestBody::new(incoming, exchange.began);
-        prepare(&mut parts, &mut exchange);
+        let is_written_here =
+            upload.is_none() && exchange.admitted.target.policy.upstream == UpstreamProtocol::Http1;
+        let mut added = Vec::new();
+        if is_written_here {
+            added.reserve(ADDED);
+            prepare_head(&mut parts, &mut exchange, Some(&mut added));
+        } else {
+            prepare(&mut parts, &mut exchange);
+        }
         let Admitted { target, host } = &exchange.admitted;
         finish_head(&mut parts, &mut body, target, host);
         let request = Request::from_parts(parts, body);
@@ -71,6 +84,7 @@ impl Sending {
         Box::new(Self {
             exchange,
             request: Some(request),
+            added,
             upload,
             replay,
         })
@@ -108,6 +122,16 @@ pub async fn forward(mut sending: Box<Sending>) -> Result<Response<ResponseBody>
 /// What every request has when it leaves the gateway, whatever the instance speaks: no fields that
 /// were for the gateway alone, and those that say where it came from.
 pub fn prepare(parts: &mut request::Parts, exchange: &mut Exchange) -> Hop {
+    prepare_head(parts, exchange, None)
+}
+
+/// As [`prepare`]; what is added goes to the lines, if there are any, unless it has to be joined with
+/// what a trusted proxy has said.
+fn prepare_head(
+    parts: &mut request::Parts,
+    exchange: &mut Exchange,
+    lines: Option<&mut Vec<u8>>,
+) -> Hop {
     let Exchange {
         connection,
         admitted,
@@ -116,8 +140,17 @@ pub fn prepare(parts: &mut request::Parts, exchange: &mut Exchange) -> Hop {
     } = exchange;
     let headers = &mut parts.headers;
     let hop = hop::strip_request(headers, connection.forwarded.is_trusting());
-    connection.forwarded.add(headers, admitted.host.clone());
-    let request_id = ensure_request_id(headers);
+    let forwarded = &connection.forwarded;
+    let request_id = match lines.filter(|_| !forwarded.is_trusting()) {
+        Some(lines) => {
+            forwarded.write(lines, &admitted.host);
+            write_request_id(headers, lines)
+        }
+        None => {
+            forwarded.add(headers, admitted.host.clone());
+            ensure_request_id(headers)
+        }
+    };
     if hop.takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -303,7 +336,10 @@ async fn exchange_with(
             lease.failed(Instant::now());
             return Err(Missed::Again);
         };
-        let failure = match source.exchange(request, upload, patience).await {
+        let failure = match source
+            .exchange(request, &sending.added, upload, patience)
+            .await
+        {
             Ok(response) => return Ok((response, source)),
             Err(failure) => failure,
         };

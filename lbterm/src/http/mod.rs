@@ -25,6 +25,7 @@ pub use access::AccessLog;
 pub use answer::Answer;
 pub use body::{RequestBody, Upload};
 pub use forward::is_idempotent;
+pub use forwarded::write_line;
 pub use rate::Rates;
 pub use serve::{LocalExecutor, serve_http};
 

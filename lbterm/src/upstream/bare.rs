@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header;
+use http::header::{self, HeaderValue};
 use http::{Method, Request, Response};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -22,7 +22,7 @@ use super::chunks::{Chunks, Part};
 use super::head::{self, Extent, Head, Malformed};
 use super::http1::poll_timer;
 use super::{Failure, Keepable};
-use crate::http::{RequestBody, is_idempotent};
+use crate::http::{RequestBody, is_idempotent, write_line};
 
 /// Longest head of an answer, with the interim answers before it.
 const MAX_HEAD: usize = 256 << 10;
@@ -87,17 +87,18 @@ impl Bare {
         }
     }
 
-    /// Sends the request, and waits for the head of its answer. The request stays where it is as long
+    /// Sends the request with these lines added, and waits for the head of its answer. The request stays where it is as long
     /// as it may be sent once more.
     pub(super) async fn exchange(
         &mut self,
         request: &mut Option<Request<RequestBody>>,
+        added: &[u8],
         patience: Duration,
     ) -> Result<Response<()>, Failure> {
         let Some(asked) = request.as_ref() else {
             return Err(Failure::Closed);
         };
-        let mut rest = match self.send(asked) {
+        let mut rest = match self.send(asked, added) {
             Ok(rest) => rest,
             Err(_) => return Err(Failure::Unsent),
         };
@@ -134,10 +135,12 @@ impl Bare {
     }
 
     /// Sends as much of the head as goes at once, and returns the rest.
-    fn send(&self, request: &Request<RequestBody>) -> io::Result<Vec<u8>> {
+    fn send(&self, request: &Request<RequestBody>, added: &[u8]) -> io::Result<Vec<u8>> {
         WRITE_FROM.with_borrow_mut(|text| {
             text.clear();
             write_head(request, text);
+            text.extend_from_slice(added);
+            text.extend_from_slice(b"\r\n");
             match self.stream.try_write(text) {
                 Ok(sent) => Ok(text[sent..].to_vec()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(text.clone()),
@@ -304,23 +307,17 @@ impl Keepable for Bare {
     }
 }
 
-/// The head of a request without a body.
+/// The head of a request without a body, up to the empty line at its end.
 fn write_head(request: &Request<RequestBody>, text: &mut Vec<u8>) {
     let path = request.uri().path_and_query();
     text.extend_from_slice(request.method().as_str().as_bytes());
     text.push(b' ');
     text.extend_from_slice(path.map_or("/", |path| path.as_str()).as_bytes());
     text.extend_from_slice(b" HTTP/1.1\r\n");
+    // Whatever the client wrote: nothing follows.
+    let no_length = HeaderValue::from_static("0");
     for (name, value) in request.headers() {
-        text.extend_from_slice(name.as_str().as_bytes());
-        text.extend_from_slice(b": ");
-        if name == header::CONTENT_LENGTH {
-            // Whatever the client wrote: nothing follows.
-            text.push(b'0');
-        } else {
-            text.extend_from_slice(value.as_bytes());
-        }
-        text.extend_from_slice(b"\r\n");
+        let is_length = name == header::CONTENT_LENGTH;
+        write_line(text, name, if is_length { &no_length } else { value });
     }
-    text.extend_from_slice(b"\r\n");
 }

@@ -65,7 +65,7 @@ impl Upstream {
     }
 
     /// Takes a request, sends it and waits for the head of its answer, from the last byte of the request's
-    /// body on for as long as `patience`. Of a [`Self::Bare`] comes the body, too; of the others it
+    /// body on for as long as `patience`. `added` are lines of the head of a request without a body. Of a [`Self::Bare`] comes the body, too; of the others it
     /// has one of its own.
     ///
     /// # Errors
@@ -74,12 +74,13 @@ impl Upstream {
     pub async fn exchange(
         &mut self,
         request: &mut Option<Request<RequestBody>>,
+        added: &[u8],
         upload: Option<&Rc<Upload>>,
         patience: Duration,
     ) -> Result<Response<Option<Incoming>>, Failure> {
         let response = match self {
             Self::Bare(connection) => {
-                let response = connection.exchange(request, patience).await?;
+                let response = connection.exchange(request, added, patience).await?;
                 return Ok(response.map(|()| None));
             }
             Self::Http1(connection) => connection.exchange(request, upload, patience).await,
