@@ -52,8 +52,9 @@ fn the_final_answer_alone_comes_by_http1() {
             assert_eq!(answer.fields(name), [""; 0], "{sent}");
         }
     }
-    // The instance's connection was used again, and nobody has failed.
-    assert_eq!(origin.connections(), 1);
+    // The instance's connections, one for requests with a body and one for those without, were used
+    // again, and nobody has failed.
+    assert_eq!(origin.connections(), 2);
     assert_eq!(gateway.load(origin.address), (0, 4, 0));
     assert_eq!(gateway.count("responses_1xx"), 0);
 }
