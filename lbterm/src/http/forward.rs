@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response, StatusCode, Version, request, response};
 use hyper::body::{Body, Incoming};
@@ -19,6 +19,7 @@ use super::answer::Answer;
 use super::body::{RequestBody, ResponseBody, Upload};
 use super::forwarded::{ensure_request_id, write_request_id};
 use super::hop::{self, Hop};
+use super::origin_form::origin_form;
 use super::relay::{Ending, Relay};
 use super::replay::Replay;
 use super::service::{Admitted, Connection, InFlight};
@@ -198,42 +199,6 @@ fn finish_head(
             // hyper's client for HTTP/2 does not tell when the instance says 100.
             parts.headers.remove(header::EXPECT);
         }
-    }
-}
-
-/// The head of a request to an instance that speaks HTTP/1.1.
-pub fn origin_form(parts: &mut request::Parts, host: &HeaderValue) {
-    let was_http2 = parts.version == Version::HTTP_2;
-    parts.version = Version::HTTP_11;
-    if parts.uri.authority().is_some() {
-        let path = parts.uri.path_and_query().cloned();
-        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        parts.uri = Uri::from(path);
-    }
-    // Also after an absolute target (RFC 9112, section 3.2.2).
-    parts
-        .headers
-        .entry(header::HOST)
-        .or_insert_with(|| host.clone());
-    if was_http2 {
-        join_cookies(&mut parts.headers);
-    }
-}
-
-/// HTTP/2 may split what is one field elsewhere (RFC 9113, section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut cookies = headers.get_all(header::COOKIE).iter();
-    let (Some(first), Some(_)) = (cookies.next(), cookies.next()) else {
-        return;
-    };
-    let mut joined = first.as_bytes().to_vec();
-    for cookie in headers.get_all(header::COOKIE).iter().skip(1) {
-        joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(cookie.as_bytes());
-    }
-    // Field values joined by these bytes are a field value.
-    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
-        headers.insert(header::COOKIE, joined);
     }
 }
 

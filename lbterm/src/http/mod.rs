@@ -8,6 +8,7 @@ mod forward;
 mod forwarded;
 mod framing;
 mod hop;
+mod origin_form;
 mod pulse;
 mod rate;
 mod redirect;

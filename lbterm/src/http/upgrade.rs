@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use super::answer::Answer;
 use super::body::{RequestBody, ResponseBody};
 use super::forward::{self, Exchange, Refused};
+use super::origin_form::origin_form;
 use super::relay::{Ending, Relay};
 use super::service::{Connection, Tunnel};
 use crate::balance::Lease;
@@ -72,7 +73,7 @@ pub async fn upgrade(
         ..
     } = exchange;
     let asked = ask(&mut parts, hop.upgrade);
-    forward::origin_form(&mut parts, &admitted.host);
+    origin_form(&mut parts, &admitted.host);
     let target = &admitted.target;
     let sent = send_to_any(target, parts).await;
     let (mut response, lease) = match sent {
