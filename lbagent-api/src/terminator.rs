@@ -23,7 +23,7 @@ use uuid::Uuid;
 pub use report::{GroupReport, InstanceReport, Report};
 pub use snapshot::{
     Group, GroupDomain, Instance, InstanceState, Limits, Proxies, Service, ServiceKind,
-    ServicePolicy, Snapshot, TerminatorCertificate, TicketKey, UpstreamProtocol,
+    ServicePolicy, Snapshot, TerminatorCertificate, TicketKey, UpstreamProtocol, https_port,
 };
 
 /// Version of this protocol. Raised by any change that the other side of the former version would

@@ -17,6 +17,7 @@ pub mod decap;
 mod event;
 mod fragment;
 pub mod hash;
+mod hosts;
 mod layouts;
 pub mod limits;
 mod maglev;
@@ -38,6 +39,7 @@ pub use conntrack::{CONN_WAYS, ConnBucket, ConnEntry, NatFlowEntry, NatFlowKey, 
 pub use counters::{PacketCounter, TrafficCounter};
 pub use event::{EventDraft, FlowEvent};
 pub use fragment::{FragmentEntry, FragmentKey, HeldFragment};
+pub use hosts::{HostEntry, HostKey};
 pub use layouts::layout_since;
 pub use maglev::{LADDER, Slot, table_len};
 pub use object::{OBJECT_SECTION, ObjectInfo};

@@ -45,11 +45,13 @@ pub const EVENT_DRAFTS: &str = "EVENT_DRAFTS";
 pub const TERMINATORS: &str = "TERMINATORS";
 /// Connections to terminated ports by [`crate::Steered`] (`u64`, PERCPU_ARRAY).
 pub const STEER_COUNTERS: &str = "STEER_COUNTERS";
+/// Host names of port 80 ([`crate::HostKey`] → [`crate::HostEntry`], HASH).
+pub const HOSTS: &str = "HOSTS";
 /// One [`crate::Settings`] (ARRAY).
 pub const SETTINGS: &str = "SETTINGS";
 
 /// Every map, in the order in which an operator would read them.
-pub const ALL_MAPS: [&str; 21] = [
+pub const ALL_MAPS: [&str; 22] = [
     SETTINGS,
     VIPS,
     SLOTS,
@@ -69,6 +71,7 @@ pub const ALL_MAPS: [&str; 21] = [
     ANSWERS,
     EVENTS,
     EVENT_DRAFTS,
+    HOSTS,
     TERMINATORS,
     STEER_COUNTERS,
 ];
@@ -84,6 +87,8 @@ pub const PROGRAM_STEER: &str = "lb_steer";
 pub const MAX_VIPS: u32 = 4096;
 /// Entries of `TERMINATORS`: one for each family.
 pub const MAX_TERMINATORS: u32 = 2;
+/// Default number of host names; memory is taken for those that there are.
+pub const MAX_HOSTS: u32 = 1 << 17;
 /// Default number of slots, over all tables: 8 bytes each.
 pub const MAX_SLOTS: u32 = 1 << 20;
 /// Default number of backend ids, 0 included.

@@ -2,8 +2,9 @@
 
 use crate::{
     AnswerBudget, BackendEntry, ConnBucket, ConnEntry, EventDraft, FlowEvent, FragmentEntry,
-    FragmentKey, NatFlowEntry, NatFlowKey, PacketCounter, QuicServerKey, ReturnEntry, ReturnKey,
-    Settings, Slot, SourceEntry, SourceKey, TrafficCounter, VipEntry, VipKey,
+    FragmentKey, HostEntry, HostKey, NatFlowEntry, NatFlowKey, PacketCounter, QuicServerKey,
+    ReturnEntry, ReturnKey, Settings, Slot, SourceEntry, SourceKey, TrafficCounter, VipEntry,
+    VipKey,
 };
 
 macro_rules! pod {
@@ -24,6 +25,8 @@ pod!(
     FlowEvent,
     FragmentEntry,
     FragmentKey,
+    HostEntry,
+    HostKey,
     NatFlowEntry,
     NatFlowKey,
     PacketCounter,

@@ -1,6 +1,6 @@
 //! `SETTINGS`: one entry that holds for every packet.
 
-/// Global settings of the data plane. Size 64, alignment 8.
+/// Global settings of the data plane. Size 80, alignment 8.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -37,6 +37,15 @@ pub struct Settings {
     /// What happens to a connection to a terminated port while no terminator is registered: one of the
     /// `UNSTEERED_*` constants.
     pub unsteered: u32,
+    /// When SYNs to ports with [`crate::VipEntry::FLAG_SHIELD`] are answered with cookies: one of the
+    /// `SHIELD_*` constants.
+    pub shield_mode: u32,
+    /// Last tick at which SYNs are answered with cookies, by family ([`crate::TERMINATOR_V4`],
+    /// [`crate::TERMINATOR_V6`]). The agent moves it on while it sees to it that the terminator's
+    /// listening socket accepts them; later every SYN passes, and the kernel answers.
+    pub cookies_until: [u32; 2],
+    /// SYNs for one VIP in a tick above which `SHIELD_AUTO` answers them.
+    pub shield_per_tick: u32,
     #[doc(hidden)]
     pub pad_end: u32,
 }
@@ -46,6 +55,12 @@ impl Settings {
     pub const UNPUBLISHED_PASS: u32 = 0;
     /// Drop and count.
     pub const UNPUBLISHED_DROP: u32 = 1;
+    /// Never: the kernel answers.
+    pub const SHIELD_OFF: u32 = 0;
+    /// While a VIP gets more SYNs than [`shield_per_tick`](Self::shield_per_tick).
+    pub const SHIELD_AUTO: u32 = 1;
+    /// Always.
+    pub const SHIELD_ON: u32 = 2;
     /// The client gets a reset.
     pub const UNSTEERED_RESET: u32 = 0;
     /// Whatever is bound to the port on the host gets it.

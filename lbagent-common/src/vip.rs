@@ -81,8 +81,10 @@ pub struct VipEntry {
     pub quic_server_id_len: u8,
     /// Value of the first three bits of connection ids that carry a server id.
     pub quic_config_rotation: u8,
+    /// Place of the VIP's address in bit sets, from 1; 0 for none. See [`bit`](Self::bit).
+    pub vip_index: u8,
     #[doc(hidden)]
-    pub pad: [u8; 6],
+    pub pad: [u8; 5],
 }
 
 impl VipEntry {
@@ -104,6 +106,14 @@ impl VipEntry {
     /// `SOURCES` has rules for [`policy_id`](Self::policy_id).
     pub const FLAG_SOURCES: u32 = 2;
 
+    /// Port 80 of the terminator: clients of names in `HOSTS` are sent to HTTPS before the kernel has
+    /// seen them.
+    pub const FLAG_REDIRECT: u32 = 4;
+    /// A port of the terminator whose SYNs may be answered with cookies before the kernel has seen them.
+    pub const FLAG_SHIELD: u32 = 8;
+    /// Highest [`vip_index`](Self::vip_index).
+    pub const MAX_VIP_INDEX: u8 = 64;
+
     /// A port of the terminator. It is no one group's: many may share it, told apart by host name.
     pub const TERMINATED: Self = Self {
         vip_id: 0,
@@ -121,8 +131,18 @@ impl VipEntry {
         group_tag: 0,
         quic_server_id_len: 0,
         quic_config_rotation: 0,
-        pad: [0; 6],
+        vip_index: 0,
+        pad: [0; 5],
     };
+
+    /// The bit of the VIP's address in [`crate::HostEntry`]; 0 where it has none.
+    #[inline(always)]
+    pub const fn bit(&self) -> u64 {
+        match self.vip_index {
+            index @ 1..=Self::MAX_VIP_INDEX => 1 << (index - 1),
+            _ => 0,
+        }
+    }
 
     /// Whether packets go up to the terminator.
     #[inline(always)]

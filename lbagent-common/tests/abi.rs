@@ -23,7 +23,9 @@ fn layouts_are_fixed() {
     layout!(VipEntry, size 64, align 4, vip_id at 0, table_offset at 4, table_len at 8,
         previous_offset at 12, previous_len at 16, destination_port at 20, disposition at 22,
         forwarding_mode at 23, flags at 24, service_group at 28, policy_id at 44, changed_at at 48,
-        group_tag at 52, quic_server_id_len at 56, quic_config_rotation at 57);
+        group_tag at 52, quic_server_id_len at 56, quic_config_rotation at 57, vip_index at 58);
+    layout!(HostKey, size 64, align 1, name at 0);
+    layout!(HostEntry, size 16, align 8, serves at 0, redirects at 8);
     layout!(BackendEntry, size 128, align 8, addr at 0, onlink_mask at 16, link at 32,
         ifindex at 44, mtu at 48, vlan at 50, flags at 52, weight at 54, group_tag at 56,
         source at 64, instance at 80);
@@ -48,10 +50,11 @@ fn layouts_are_fixed() {
     layout!(ReturnKey, size 20, align 4, backend at 0, port at 16, protocol at 18);
     layout!(ReturnEntry, size 48, align 4, vip at 0, source at 16, vip_id at 32,
         backend_id at 36, vip_port at 40, flags at 42);
-    layout!(Settings, size 64, align 8, hash_seed at 0, abi_version at 8, unpublished at 12,
+    layout!(Settings, size 80, align 8, hash_seed at 0, abi_version at 8, unpublished at 12,
         udp_idle_ticks at 16, source_port_first at 20, source_port_count at 22,
         next_hops_until at 24, conn_mask at 28, answers_per_tick at 32, sample_shift at 36,
-        conn_idle_ticks at 40, sample_until at 44, sample_outcomes at 48, unsteered at 56);
+        conn_idle_ticks at 40, sample_until at 44, sample_outcomes at 48, unsteered at 56,
+        shield_mode at 60, cookies_until at 64, shield_per_tick at 72);
     layout!(FlowEvent, size 72, align 8, time_ns at 0, source at 8, destination at 24,
         source_port at 40, destination_port at 42, outcome at 44, bytes at 48, ifindex at 52,
         vip_id at 56, backend_id at 60, protocol at 64);

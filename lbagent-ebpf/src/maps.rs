@@ -9,9 +9,9 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockMap};
 use aya_ebpf::programs::SkLookupContext;
 use lbagent_common::{
     AnswerBudget, BackendEntry, BackendId, ConnBucket, ConnEntry, EventDraft, FlowEvent,
-    FragmentEntry, FragmentKey, HeldFragment, NatFlowEntry, NatFlowKey, Outcome, PacketCounter,
-    QuicServerKey, ReturnEntry, ReturnKey, Settings, Slot, SourceEntry, SourceKey, Steered,
-    TrafficCounter, VipEntry, VipKey, limits,
+    FragmentEntry, FragmentKey, HeldFragment, HostEntry, HostKey, NatFlowEntry, NatFlowKey,
+    Outcome, PacketCounter, QuicServerKey, ReturnEntry, ReturnKey, Settings, Slot, SourceEntry,
+    SourceKey, Steered, TrafficCounter, VipEntry, VipKey, limits,
 };
 
 use crate::icmp::Work;
@@ -65,6 +65,10 @@ static VIP_COUNTERS: PerCpuArray<TrafficCounter> =
 #[map]
 static BACKEND_COUNTERS: PerCpuArray<TrafficCounter> =
     PerCpuArray::with_max_entries(limits::MAX_BACKENDS, 0);
+/// Only the agent writes, so an entry may take memory when it comes.
+#[map]
+static HOSTS: HashMap<HostKey, HostEntry> =
+    HashMap::with_max_entries(limits::MAX_HOSTS, BPF_F_NO_PREALLOC);
 #[map]
 static TERMINATORS: SockMap = SockMap::with_max_entries(limits::MAX_TERMINATORS, 0);
 #[map]
@@ -95,6 +99,14 @@ pub fn vip(key: &VipKey) -> Option<&'static VipEntry> {
     // was replaced while this program runs, so a reader can at worst see another valid entry, for
     // one packet; every field of it is checked again where it is used as an index.
     unsafe { VIPS.get(key) }
+}
+
+/// Where a host name is served.
+#[inline(always)]
+#[expect(dead_code, reason = "the redirect in XDP looks names up")]
+pub fn host(key: &HostKey) -> Option<&'static HostEntry> {
+    // SAFETY: as for `vip`; a bit set that is mixed of two leads to a name that is served.
+    unsafe { HOSTS.get(key) }
 }
 
 /// One slot of the Maglev tables.

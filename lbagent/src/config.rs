@@ -21,7 +21,7 @@ use std::time::Duration;
 use lbagent_api::terminator::{Limits, Proxies};
 
 use crate::dataplane::{Capacity, OpenOptions, VipMode, XdpMode};
-use crate::plan::{GatewaySettings, UnpublishedPorts, WithoutTerminator};
+use crate::plan::{GatewaySettings, SynShield, UnpublishedPorts, WithoutTerminator};
 
 pub use settings::Overrides;
 pub(crate) use validate::unusable_address;
@@ -64,6 +64,22 @@ pub struct Config {
     pub settle_after: Duration,
     /// Echo replies and "too big" messages that each CPU may send in a second.
     pub answers_per_second: u32,
+    /// Who answers clients of ports with the handler `redirect`.
+    pub redirect_at_nic: AtNic,
+    /// When SYNs to ports with handlers are answered with cookies.
+    pub syn_shield: SynShield,
+}
+
+/// Whether something is done before the kernel has seen a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtNic {
+    /// Where the kernel can.
+    #[default]
+    Auto,
+    /// Always: the agent does not start where the kernel cannot.
+    On,
+    /// Never.
+    Off,
 }
 
 /// How the REST server is reached.
@@ -180,6 +196,8 @@ impl Config {
             source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
             without_terminator: self.terminator.missing,
             answers_per_second: self.answers_per_second,
+            redirect_at_nic: self.redirect_at_nic != AtNic::Off,
+            syn_shield: self.syn_shield,
         }
     }
 

@@ -14,8 +14,8 @@ use lbagent::desired::{
     InstanceState, Service, ServiceGroup, Transport,
 };
 use lbagent::plan::{
-    GatewaySettings, Health, IdCursor, Plan, PlanInput, Terminator, UnpublishedPorts,
-    WithoutTerminator, backend_addresses, plan, settle,
+    Elsewhere, GatewaySettings, Health, IdCursor, Plan, PlanInput, SynShield, Terminator,
+    UnpublishedPorts, WithoutTerminator, backend_addresses, plan, settle,
 };
 use lbagent_common::{BackendId, ConnEntry, Outcome, TrafficCounter};
 use rtnetlink::packet_route::neighbour::NeighbourState;
@@ -186,6 +186,8 @@ impl Rig {
                 source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
                 without_terminator: WithoutTerminator::Reset,
                 answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
+                redirect_at_nic: true,
+                syn_shield: SynShield::Off,
             },
             now: OffsetDateTime::UNIX_EPOCH,
             dataplane,
@@ -387,7 +389,7 @@ impl Rig {
             gateway: &self.gateway,
             health: &Health::new(),
             terminator: Terminator::default(),
-            others_terminated: &BTreeSet::new(),
+            elsewhere: &Elsewhere::default(),
             actual: &actual,
             retired: &self.retired,
             cursor: self.cursor,

@@ -160,6 +160,12 @@ pub enum ServiceKind {
     Redirect,
 }
 
+/// Where the clients of a redirect go, of the ports that its group has for HTTPS on some of the same
+/// addresses.
+pub fn https_port(near: impl Iterator<Item = u16>) -> u16 {
+    near.min_by_key(|port| (*port != 443, *port)).unwrap_or(443)
+}
+
 /// How connections to instances are made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -24,7 +24,7 @@ use super::*;
 use crate::dataplane::fake::FakeDataplane;
 use crate::dataplane::{AttachedMode, Capacity, Hook, Path};
 use crate::health::HealthHandle;
-use crate::plan::{Health, TerminatorView, UnpublishedPorts, WithoutTerminator};
+use crate::plan::{Health, SynShield, TerminatorView, UnpublishedPorts, WithoutTerminator};
 use crate::reconcile::{Reconciler, Timing};
 use crate::store::RedbStore;
 use crate::terminator::TerminatorHandle;
@@ -102,6 +102,8 @@ impl Server {
             source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
             without_terminator: WithoutTerminator::Reset,
             answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
+            redirect_at_nic: true,
+            syn_shield: SynShield::default(),
         };
         let (reconciler, handle) = Reconciler::new(
             Box::new(fake_dataplane()),

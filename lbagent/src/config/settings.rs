@@ -86,6 +86,9 @@ pub(super) struct Settings {
     pub(super) udp_idle_s: Value<u64>,
     pub(super) settle_after_s: Value<u64>,
     pub(super) answers_per_second: Value<u64>,
+    pub(super) at_nic: Value<String>,
+    pub(super) shield_mode: Value<String>,
+    pub(super) shield_per_second: Value<u64>,
 }
 
 /// Map capacities as written down.
@@ -97,6 +100,7 @@ pub(super) struct Limits {
     pub(super) returns: Value<u64>,
     pub(super) conns: Value<u64>,
     pub(super) nat_flows: Value<u64>,
+    pub(super) hosts: Value<u64>,
 }
 
 impl Limits {
@@ -108,6 +112,7 @@ impl Limits {
             returns: table.number("returns", problems),
             conns: table.number("conns", problems),
             nat_flows: table.number("nat_flows", problems),
+            hosts: table.number("hosts", problems),
         }
     }
 }
@@ -146,7 +151,14 @@ pub(super) fn read(file: &str, text: &str, problems: &mut Vec<Problem>) -> Setti
     let settle_after_s = flow.number("settle_after_s", problems);
     let mut answers = root.table("answers", problems);
     let answers_per_second = answers.number("per_second", problems);
-    for table in [root, api, terminator, limits, flow, answers] {
+    let mut redirect = root.table("redirect", problems);
+    let at_nic = redirect.string("at_nic", problems);
+    let mut shield = root.table("syn_shield", problems);
+    let shield_mode = shield.string("mode", problems);
+    let shield_per_second = shield.number("per_second", problems);
+    for table in [
+        root, api, terminator, limits, flow, answers, redirect, shield,
+    ] {
         table.finish(problems);
     }
     Settings {
@@ -167,6 +179,9 @@ pub(super) fn read(file: &str, text: &str, problems: &mut Vec<Problem>) -> Setti
         udp_idle_s,
         settle_after_s,
         answers_per_second,
+        at_nic,
+        shield_mode,
+        shield_per_second,
     }
 }
 

@@ -9,9 +9,9 @@ use lbagent_common::limits;
 
 use super::reader::{Located, nearest};
 use super::settings::{Limits, Settings};
-use super::{Config, Origin, Problem};
+use super::{AtNic, Config, Origin, Problem};
 use crate::dataplane::{Capacity, VipMode, XdpMode};
-use crate::plan::{GatewaySettings, UnpublishedPorts};
+use crate::plan::{GatewaySettings, SynShield, UnpublishedPorts};
 
 /// Longest interface name (`IFNAMSIZ` less the closing zero).
 const MAX_INTERFACE_NAME: usize = 15;
@@ -88,6 +88,16 @@ pub(super) fn validate(settings: Settings, problems: &mut Vec<Problem>) -> Confi
         udp_idle: check.udp_idle(settings.udp_idle_s),
         settle_after: check.settle_after(settings.settle_after_s),
         answers_per_second: check.answers(settings.answers_per_second),
+        redirect_at_nic: check.choice(
+            "redirect.at_nic",
+            settings.at_nic,
+            &[
+                ("auto", AtNic::Auto),
+                ("on", AtNic::On),
+                ("off", AtNic::Off),
+            ],
+        ),
+        syn_shield: check.syn_shield(settings.shield_mode, settings.shield_per_second),
     }
 }
 
@@ -219,6 +229,39 @@ impl Checker<'_> {
         }
     }
 
+    fn syn_shield(
+        &mut self,
+        mode: Option<Located<String>>,
+        given: Option<Located<u64>>,
+    ) -> SynShield {
+        let mut per_second = SynShield::PER_SECOND;
+        if let Some(Located { value, origin }) = given {
+            match u32::try_from(value) {
+                Ok(syns) if (1..=MAX_ANSWERS).contains(&syns) => per_second = syns,
+                _ => {
+                    let text = format!(
+                        "syn_shield.per_second: {value} is not in the range 1 to {MAX_ANSWERS}"
+                    );
+                    self.problem(&origin, text);
+                }
+            }
+        }
+        let mode = self.choice(
+            "syn_shield.mode",
+            mode,
+            &[
+                ("auto", AtNic::Auto),
+                ("on", AtNic::On),
+                ("off", AtNic::Off),
+            ],
+        );
+        match mode {
+            AtNic::Auto => SynShield::Above { per_second },
+            AtNic::On => SynShield::Always,
+            AtNic::Off => SynShield::Off,
+        }
+    }
+
     fn limits(&mut self, limits: Limits, vips: &BTreeSet<IpAddr>) -> Capacity {
         // One entry for each VIP's address, and one port at least.
         let min_vips = 1 + vips.len() as u64;
@@ -235,6 +278,7 @@ impl Checker<'_> {
                 limits::MAX_CONN_BUCKETS * lbagent_common::CONN_WAYS as u32,
             ),
             nat_flows: self.limit("nat_flows", limits.nat_flows, 1, limits::MAX_NAT_FLOWS),
+            hosts: self.limit("hosts", limits.hosts, 1, limits::MAX_HOSTS),
         }
     }
 

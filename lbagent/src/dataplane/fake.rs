@@ -9,8 +9,8 @@ use std::os::fd::OwnedFd;
 
 use anyhow::anyhow;
 use lbagent_common::{
-    BackendEntry, BackendId, ConnBucket, Outcome, PacketCounter, ReturnEntry, ReturnKey, Settings,
-    Slot, Steered, TrafficCounter, VipEntry, VipKey, limits,
+    BackendEntry, BackendId, ConnBucket, HostEntry, HostKey, Outcome, PacketCounter, ReturnEntry,
+    ReturnKey, Settings, Slot, Steered, TrafficCounter, VipEntry, VipKey, limits,
 };
 
 use super::{
@@ -38,6 +38,8 @@ pub struct FakeDataplane {
     pub returns: BTreeMap<ReturnKey, ReturnEntry>,
     /// `SOURCES` and `QUIC_SERVERS`.
     pub rules: BTreeMap<RuleKey, u32>,
+    /// `HOSTS`.
+    pub hosts: BTreeMap<HostKey, HostEntry>,
     /// The buckets of `CONNS` that hold something.
     pub conns: BTreeMap<u32, ConnBucket>,
     /// `REFUSALS`.
@@ -80,6 +82,7 @@ impl FakeDataplane {
             backends: BTreeMap::new(),
             returns: BTreeMap::new(),
             rules: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             conns: BTreeMap::new(),
             refusals: BTreeMap::new(),
             udp_seen: BTreeMap::new(),
@@ -117,6 +120,7 @@ impl FakeDataplane {
             backends: self.backends.clone(),
             returns: self.returns.clone(),
             rules: self.rules.clone(),
+            hosts: self.hosts.clone(),
             host_addresses: self.host_addresses.clone(),
             tick: self.tick,
             ..ActualState::default()
@@ -278,6 +282,11 @@ impl Dataplane for FakeDataplane {
                 }
                 self.rules.insert(*key, *value);
             }
+            Step::PutHost(key, entry) => {
+                has_room(limits::HOSTS, &self.hosts, key, self.capacity.hosts)?;
+                self.hosts.insert(*key, *entry);
+            }
+            Step::DeleteHost(key) => drop(self.hosts.remove(key)),
             Step::DeleteRule(key) => {
                 let named = |entry: &VipEntry| entry.policy_id == key.policy_id();
                 if matches!(key, RuleKey::Source(_)) && self.vips.values().any(named) {

@@ -320,6 +320,8 @@ impl Dataplane for KernelDataplane {
             Step::PutRule(RuleKey::QuicServer(key), id) => maps.quic_servers.put(key, id),
             Step::DeleteRule(RuleKey::Source(key)) => maps.sources.delete(key),
             Step::DeleteRule(RuleKey::QuicServer(key)) => maps.quic_servers.delete(key),
+            Step::PutHost(key, entry) => maps.hosts.put(key, entry),
+            Step::DeleteHost(key) => maps.hosts.delete(key),
             Step::AddHostAddress(ip) => self.add_host_address(*ip),
             Step::DeleteHostAddress(ip) => self.delete_host_address(*ip),
             Step::Probe(ip, path) => self.probe(*ip, path),

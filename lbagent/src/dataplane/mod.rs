@@ -47,8 +47,8 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use lbagent_common::{
-    BackendEntry, BackendId, CONN_WAYS, PacketCounter, QuicServerKey, ReturnEntry, ReturnKey,
-    Settings, Slot, SourceKey, TrafficCounter, VipEntry, VipKey,
+    BackendEntry, BackendId, CONN_WAYS, HostEntry, HostKey, PacketCounter, QuicServerKey,
+    ReturnEntry, ReturnKey, Settings, Slot, SourceKey, TrafficCounter, VipEntry, VipKey,
 };
 
 pub use attach::{AttachedMode, Hook, InterfaceStatus, XdpMode};
@@ -89,6 +89,8 @@ pub struct ActualState {
     pub returns: BTreeMap<ReturnKey, ReturnEntry>,
     /// Rules of service groups' policies.
     pub rules: BTreeMap<RuleKey, u32>,
+    /// Host names of port 80.
+    pub hosts: BTreeMap<HostKey, HostEntry>,
     /// VIP addresses that the agent made the host answer for.
     pub host_addresses: BTreeSet<IpAddr>,
     /// How the host reaches each address asked about; absent when there is no route.
@@ -174,6 +176,8 @@ pub struct Capacity {
     pub conns: u32,
     /// Entries of `NAT_FLOWS`.
     pub nat_flows: u32,
+    /// Entries of `HOSTS`.
+    pub hosts: u32,
 }
 
 impl Default for Capacity {
@@ -186,6 +190,7 @@ impl Default for Capacity {
             returns: limits::MAX_RETURNS,
             conns: limits::MAX_CONN_BUCKETS * CONN_WAYS as u32,
             nat_flows: limits::MAX_NAT_FLOWS,
+            hosts: limits::MAX_HOSTS,
         }
     }
 }
@@ -262,6 +267,10 @@ pub enum Step {
     PutRule(RuleKey, u32),
     /// Remove a rule of a policy.
     DeleteRule(RuleKey),
+    /// Write where a host name is served.
+    PutHost(HostKey, HostEntry),
+    /// Remove a host name.
+    DeleteHost(HostKey),
     /// Make the host answer for a VIP address.
     AddHostAddress(IpAddr),
     /// Stop answering for it.

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use aya::maps::{MapInfo, MapType};
 use lbagent_common::{
     ABI_VERSION, AnswerBudget, BackendEntry, BackendId, ConnBucket, EventDraft, FragmentEntry,
-    FragmentKey, NatFlowEntry, NatFlowKey, Outcome, PacketCounter, QuicServerKey, ReturnEntry,
-    ReturnKey, Settings, Slot, SourceEntry, SourceKey, Steered, TrafficCounter, VipEntry, VipKey,
-    layout_since, limits,
+    FragmentKey, HostEntry, HostKey, NatFlowEntry, NatFlowKey, Outcome, PacketCounter,
+    QuicServerKey, ReturnEntry, ReturnKey, Settings, Slot, SourceEntry, SourceKey, Steered,
+    TrafficCounter, VipEntry, VipKey, layout_since, limits,
 };
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -163,6 +163,7 @@ impl MapShape {
             returns,
             conns: _,
             nat_flows,
+            hosts,
         } = *capacity;
         let conn_buckets = capacity.conn_buckets();
         let (udp_seen, outcomes) = (limits::UDP_SEEN_LEN, Outcome::COUNT);
@@ -207,6 +208,7 @@ impl MapShape {
             Self::of::<u32, AnswerBudget>(limits::ANSWERS, PerCpuArray, 1, ""),
             Self::ring(limits::EVENTS, limits::EVENTS_LEN),
             Self::of::<u32, EventDraft>(limits::EVENT_DRAFTS, PerCpuArray, 1, ""),
+            Self::of::<HostKey, HostEntry>(limits::HOSTS, Hash, hosts, "limits.hosts"),
             Self::of::<u32, u32>(limits::TERMINATORS, SockMap, limits::MAX_TERMINATORS, ""),
             Self::of::<u32, u64>(limits::STEER_COUNTERS, PerCpuArray, Steered::COUNT, ""),
         ]

@@ -18,6 +18,7 @@ pub(super) fn read_maps(maps: &Maps) -> Result<ActualState, DataplaneError> {
         backends: maps.backends.used().collect(),
         returns: maps.returns.entries()?.into_iter().collect(),
         rules: rules(maps)?,
+        hosts: maps.hosts.entries()?.into_iter().collect(),
         ..ActualState::default()
     })
 }

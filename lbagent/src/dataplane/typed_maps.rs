@@ -8,8 +8,9 @@ use aya::maps::{
 };
 use aya::{Ebpf, Pod};
 use lbagent_common::{
-    BackendId, NatFlowEntry, NatFlowKey, PacketCounter, QuicServerKey, ReturnEntry, ReturnKey,
-    Settings, SourceEntry, SourceKey, TrafficCounter, VipEntry, VipKey, limits,
+    BackendId, HostEntry, HostKey, NatFlowEntry, NatFlowKey, PacketCounter, QuicServerKey,
+    ReturnEntry, ReturnKey, Settings, SourceEntry, SourceKey, TrafficCounter, VipEntry, VipKey,
+    limits,
 };
 
 use super::events::EventReader;
@@ -33,6 +34,8 @@ pub struct Maps {
     pub sources: Prefixes,
     /// QUIC server ids of policies.
     pub quic_servers: Table<QuicServerKey, BackendId>,
+    /// Host names of port 80.
+    pub hosts: Table<HostKey, HostEntry>,
     /// Flows of changed slots.
     pub conns: Conns,
     /// When a flow of a VIP last found no room in `conns`, by VIP id.
@@ -68,6 +71,7 @@ impl Maps {
             returns: Table::take(ebpf, limits::RETURNS, capacity.returns)?,
             sources: Prefixes::take(ebpf)?,
             quic_servers: Table::take(ebpf, limits::QUIC_SERVERS, limits::MAX_QUIC_SERVERS)?,
+            hosts: Table::take(ebpf, limits::HOSTS, capacity.hosts)?,
             conns: Conns::take(ebpf, capacity.conn_buckets())?,
             refusals: Records::take(ebpf, limits::REFUSALS)?,
             nat_flows: Table::take(ebpf, limits::NAT_FLOWS, capacity.nat_flows)?,

@@ -63,6 +63,8 @@ const fn severity(reason: &Reason) -> Severity {
         Reason::NoActiveBackend { .. }
         | Reason::SomeUnhealthy { .. }
         | Reason::NoAddress { .. }
+        | Reason::NoVipIndex
+        | Reason::NoCookies { .. }
         | Reason::UnknownServiceGroup { .. } => Severity::Warning,
         Reason::AllUnhealthy { .. }
         | Reason::NoRoute { .. }
@@ -150,6 +152,7 @@ pub fn maps(actual: &ActualState) -> Vec<MapStatus> {
             actual.returns.len() as u64,
             capacity.returns,
         ),
+        row(limits::HOSTS, actual.hosts.len() as u64, capacity.hosts),
     ]
 }
 
@@ -226,6 +229,6 @@ mod tests {
         world.add_instance(1, 1, v4(1));
         world.converge();
         let used: Vec<u64> = maps(&world.read()).iter().map(|map| map.used).collect();
-        assert_eq!(used, [3, 509, 1, 1]);
+        assert_eq!(used, [3, 509, 1, 1, 0]);
     }
 }

@@ -109,6 +109,13 @@ pub enum Reason {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// The gateway has more VIPs than redirects can be answered for before the kernel has seen them.
+    NoVipIndex,
+    /// SYNs cannot be answered with cookies.
+    NoCookies {
+        /// What is missing, and what to do.
+        reason: String,
+    },
     /// A map has no room for the object, which stays as it was.
     MapFull {
         /// Map name.
@@ -144,6 +151,8 @@ impl Reason {
             Self::PortTaken { .. } => "port_taken",
             Self::NoTerminator { .. } => "no_terminator",
             Self::RefusedByTerminator { .. } => "refused_by_terminator",
+            Self::NoVipIndex => "redirect_at_terminator",
+            Self::NoCookies { .. } => "no_syn_cookies",
             Self::MapFull { .. } => "map_full",
             Self::StepFailed { .. } => "step_failed",
         }
@@ -199,6 +208,13 @@ impl fmt::Display for Reason {
                 f,
                 "no terminator takes connections to the ports with handlers ({}); start lbterm, or name another program with `lbctl terminator register`",
                 listed(ports)
+            ),
+            Self::NoVipIndex => f.write_str(
+                "redirects are answered at the network card for 64 VIPs; the terminator answers those of this one",
+            ),
+            Self::NoCookies { reason } => write!(
+                f,
+                "the terminator answers redirects, and nothing shields it from SYN floods: {reason}"
             ),
             Self::MapFull {
                 map,

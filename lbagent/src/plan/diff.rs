@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use lbagent_common::{BackendEntry, BackendId, ReturnEntry, ReturnKey, Settings, VipEntry, VipKey};
+use lbagent_common::{
+    BackendEntry, BackendId, HostEntry, HostKey, ReturnEntry, ReturnKey, Settings, VipEntry, VipKey,
+};
 
 use super::{Condition, IdCursor};
 use crate::dataplane::{ActualState, Region, RuleKey, Step};
@@ -19,6 +21,7 @@ pub(super) struct Target {
     pub(super) backends: BTreeMap<BackendId, BackendEntry>,
     pub(super) returns: BTreeMap<ReturnKey, ReturnEntry>,
     pub(super) rules: BTreeMap<RuleKey, u32>,
+    pub(super) hosts: BTreeMap<HostKey, HostEntry>,
     pub(super) conditions: Vec<Condition>,
     pub(super) cursor: IdCursor,
 }
@@ -31,6 +34,7 @@ pub(super) fn is_deletion(step: &Step) -> bool {
             | Step::DeleteVip(..)
             | Step::DeleteReturn(_)
             | Step::DeleteRule(_)
+            | Step::DeleteHost(_)
             | Step::PutVip(..)
     )
 }
@@ -59,6 +63,7 @@ pub(super) fn steps(actual: &ActualState, target: &mut Target) -> Vec<Step> {
         .iter()
         .filter(|(key, value)| actual.rules.get(key) != Some(value));
     steps.extend(rules.map(|(key, value)| Step::PutRule(*key, *value)));
+    put_hosts(actual, target, &mut steps);
     for (key, entry) in &target.vips {
         put_vip(actual, *key, entry, &mut steps);
     }
@@ -101,6 +106,16 @@ fn put_backend(actual: &ActualState, id: BackendId, entry: &BackendEntry, steps:
     {
         steps.push(Step::Probe(address, *path));
     }
+}
+
+/// A name that is missing is the terminator's, so those that go make room first.
+fn put_hosts(actual: &ActualState, target: &Target, steps: &mut Vec<Step>) {
+    let gone = actual.hosts.keys();
+    let gone = gone.filter(|key| !target.hosts.contains_key(key));
+    steps.extend(gone.copied().map(Step::DeleteHost));
+    let hosts = target.hosts.iter();
+    let changed = hosts.filter(|(key, entry)| actual.hosts.get(key) != Some(entry));
+    steps.extend(changed.map(|(key, entry)| Step::PutHost(*key, *entry)));
 }
 
 fn put_vip(actual: &ActualState, key: VipKey, entry: &VipEntry, steps: &mut Vec<Step>) {

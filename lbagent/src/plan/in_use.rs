@@ -68,6 +68,9 @@ pub struct InUse {
     pub(super) returns: usize,
     /// Rules for sources.
     pub(super) sources: usize,
+    pub(super) hosts: usize,
+    /// VIP entries whose SYNs may be answered with cookies.
+    cookies: usize,
 }
 
 impl InUse {
@@ -78,6 +81,7 @@ impl InUse {
         let ids = actual.backends.keys().copied();
         in_use.backend_ids = ids.collect();
         in_use.returns = actual.returns.len();
+        in_use.hosts = actual.hosts.len();
         actual.rules.keys().for_each(|key| in_use.add_rule(key));
         in_use
     }
@@ -87,9 +91,15 @@ impl InUse {
         self.regions.contains(region)
     }
 
+    /// Whether some port's SYNs may be answered with cookies.
+    pub const fn has_cookies(&self) -> bool {
+        self.cookies > 0
+    }
+
     /// A VIP entry is written.
     pub fn add_vip(&mut self, entry: &VipEntry) {
         self.vips += 1;
+        self.cookies += usize::from(has_cookies(entry));
         self.vip_ids.add(entry.vip_id);
         self.policy_ids.add(entry.policy_id);
         regions(entry).for_each(|region| self.regions.add(region));
@@ -98,6 +108,7 @@ impl InUse {
     /// A VIP entry is removed.
     pub fn remove_vip(&mut self, entry: &VipEntry) {
         self.vips -= 1;
+        self.cookies -= usize::from(has_cookies(entry));
         self.vip_ids.remove(entry.vip_id);
         self.policy_ids.remove(entry.policy_id);
         regions(entry).for_each(|region| self.regions.remove(region));
@@ -123,6 +134,16 @@ impl InUse {
         self.returns -= 1;
     }
 
+    /// A host name is written that was not there.
+    pub fn add_host(&mut self) {
+        self.hosts += 1;
+    }
+
+    /// A host name is removed.
+    pub fn remove_host(&mut self) {
+        self.hosts -= 1;
+    }
+
     /// A rule is written that was not there.
     pub fn add_rule(&mut self, key: &RuleKey) {
         self.policy_ids.add(key.policy_id());
@@ -134,6 +155,11 @@ impl InUse {
         self.policy_ids.remove(key.policy_id());
         self.sources -= usize::from(matches!(key, RuleKey::Source(_)));
     }
+}
+
+/// Whether the port's SYNs may be answered with cookies.
+const fn has_cookies(entry: &VipEntry) -> bool {
+    entry.flags & (VipEntry::FLAG_REDIRECT | VipEntry::FLAG_SHIELD) != 0
 }
 
 /// The regions that an entry names.

@@ -4,6 +4,7 @@ use lbagent_common::{Port, ReturnKey, VipKey};
 use uuid::Uuid;
 
 use super::backends::group_tag;
+use super::hosts::is_redirect;
 use super::publish::{vip_key, vips_of};
 use super::{GatewaySettings, protocol};
 use crate::desired::{DesiredState, Instance};
@@ -16,6 +17,8 @@ pub enum Link {
     /// A port with handlers. Those that share one are planned apart; a group that has it as a raw
     /// port all the same comes with each.
     Terminated(VipKey),
+    /// A port of [`Terminated`](Self::Terminated) that sends clients to HTTPS.
+    Redirected(VipKey),
     /// A reply source: the VIPs that share one store their flows.
     Return(ReturnKey),
     /// The number by which a group's backends are told from those of others.
@@ -37,7 +40,10 @@ pub fn links<'a>(
         let vips = vips_of(service, gateway);
         if !service.is_raw() {
             let keys = vips.into_iter().map(|vip| vip_key(vip, service));
-            links.extend(keys.map(Link::Terminated));
+            for key in keys {
+                links.push(Link::Terminated(key));
+                links.extend(is_redirect(service).then_some(Link::Redirected(key)));
+            }
             continue;
         }
         links.extend(vips.into_iter().map(|vip| Link::Vip(vip_key(vip, service))));

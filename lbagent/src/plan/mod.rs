@@ -11,6 +11,7 @@ mod diff;
 pub mod drain;
 mod groups;
 mod health;
+mod hosts;
 mod ids;
 mod in_use;
 mod links;
@@ -31,7 +32,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lbagent_common::{ABI_VERSION, Addr, Protocol, Settings, VipKey};
+use lbagent_common::{ABI_VERSION, Addr, Protocol, Settings};
 use time::OffsetDateTime;
 
 use crate::dataplane::{ActualState, Capacity, Region, Step};
@@ -40,9 +41,11 @@ use crate::desired::{DesiredState, Transport};
 pub use backends::group_tag;
 pub use condition::{Condition, Object, Reason};
 pub use health::{CheckedAddress, Fitness, Health, Target, check_of, targets};
+pub use hosts::host_keys;
 pub use ids::IdCursor;
 pub use in_use::InUse;
 pub use links::{Link, links};
+pub use publish::Elsewhere;
 pub(crate) use publish::vips_of;
 pub use regions::{named_regions, previous_region, table_region};
 pub use terminator::{Terminator, TerminatorView, WithoutTerminator};
@@ -69,6 +72,10 @@ pub struct GatewaySettings {
     pub without_terminator: WithoutTerminator,
     /// Echo replies and "too big" messages that each CPU may send in a second.
     pub answers_per_second: u32,
+    /// Whether clients of ports with the handler `redirect` are answered before the kernel has seen them.
+    pub redirect_at_nic: bool,
+    /// When SYNs to ports with handlers are answered with cookies.
+    pub syn_shield: SynShield,
 }
 
 impl GatewaySettings {
@@ -107,6 +114,15 @@ impl GatewaySettings {
                 WithoutTerminator::Reset => Settings::UNSTEERED_RESET,
                 WithoutTerminator::Pass => Settings::UNSTEERED_PASS,
             },
+            shield_mode: match self.syn_shield {
+                SynShield::Off => Settings::SHIELD_OFF,
+                SynShield::Above { .. } => Settings::SHIELD_AUTO,
+                SynShield::Always => Settings::SHIELD_ON,
+            },
+            shield_per_tick: match self.syn_shield {
+                SynShield::Above { per_second } => per_tick(per_second),
+                SynShield::Off | SynShield::Always => 0,
+            },
             ..Settings::default()
         }
     }
@@ -117,6 +133,39 @@ impl GatewaySettings {
 fn ticks(silence: Duration) -> u32 {
     let ticks = silence.as_nanos().div_ceil(1 << 30).max(1);
     u32::try_from(ticks).unwrap_or(u32::MAX)
+}
+
+/// A number a second as one a tick of 2^30 ns.
+fn per_tick(per_second: u32) -> u32 {
+    let per_tick = (u64::from(per_second) << 30) / 1_000_000_000;
+    u32::try_from(per_tick).unwrap_or(u32::MAX)
+}
+
+/// When SYNs to ports with handlers are answered with cookies before the kernel has seen them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SynShield {
+    /// Never.
+    Off,
+    /// While a VIP gets more.
+    Above {
+        /// SYNs in a second.
+        per_second: u32,
+    },
+    /// Always.
+    Always,
+}
+
+impl SynShield {
+    /// SYNs for one VIP in a second that are left to the kernel unless configured otherwise.
+    pub const PER_SECOND: u32 = 10_000;
+}
+
+impl Default for SynShield {
+    fn default() -> Self {
+        Self::Above {
+            per_second: Self::PER_SECOND,
+        }
+    }
 }
 
 /// Policy for packets to a VIP on a port that nobody published.
@@ -190,7 +239,7 @@ pub struct PlanInput<'a> {
     /// Who takes connections to ports with handlers.
     pub terminator: Terminator,
     /// Ports with handlers of groups that `desired` leaves out, among those that `actual` has.
-    pub others_terminated: &'a BTreeSet<VipKey>,
+    pub elsewhere: &'a Elsewhere,
     /// What there is.
     pub actual: &'a ActualState,
     /// Regions that VIPs named until a moment ago: packets in flight may still read them.

@@ -6,8 +6,18 @@ use std::net::IpAddr;
 use lbagent_common::{Port, VipKey};
 use uuid::Uuid;
 
+use super::hosts::is_redirect;
 use super::{Condition, Family, GatewaySettings, Object, PlanInput, Reason, protocol};
 use crate::desired::{Service, ServiceGroup};
+
+/// Ports with handlers that groups share which a plan is not about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// All of them.
+    pub terminated: BTreeSet<VipKey>,
+    /// Those that send clients to HTTPS.
+    pub redirected: BTreeSet<VipKey>,
+}
 
 /// Every port of every group that is published.
 #[derive(Debug, Default)]
@@ -16,6 +26,8 @@ pub(super) struct Published {
     pub(super) groups: Vec<(Uuid, BTreeMap<VipKey, u16>)>,
     /// Ports with handlers, which any number of groups share; never one that a group has.
     pub(super) terminated: BTreeSet<VipKey>,
+    /// Those among them that send clients of some group to HTTPS.
+    pub(super) redirected: BTreeSet<VipKey>,
     /// Ports that could not be published.
     pub(super) conditions: Vec<Condition>,
 }
@@ -57,7 +69,8 @@ pub(super) fn publish(input: &PlanInput<'_>) -> Published {
         }
         published.groups.push((group.uuid, keys));
     }
-    published.terminated.extend(input.others_terminated);
+    published.terminated.extend(&input.elsewhere.terminated);
+    published.redirected.extend(&input.elsewhere.redirected);
     published.terminated.retain(|key| !taken.contains_key(key));
     published
 }
@@ -75,6 +88,9 @@ impl Published {
                     continue;
                 }
                 self.terminated.insert(vip_key(vip, service));
+                if is_redirect(service) {
+                    self.redirected.insert(vip_key(vip, service));
+                }
                 if !input.terminator.takes(Family::of(&vip)) {
                     unserved.insert(service.port);
                 }

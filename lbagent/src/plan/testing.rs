@@ -11,8 +11,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    CheckedAddress, Fitness, GatewaySettings, Health, IdCursor, Plan, PlanInput, Terminator,
-    UnpublishedPorts, WithoutTerminator, backend_addresses, plan, settle,
+    CheckedAddress, Elsewhere, Fitness, GatewaySettings, Health, IdCursor, Plan, PlanInput,
+    SynShield, Terminator, UnpublishedPorts, WithoutTerminator, backend_addresses, plan, settle,
 };
 use crate::dataplane::fake::FakeDataplane;
 use crate::dataplane::{ActualState, Dataplane, Path, Region};
@@ -194,7 +194,7 @@ impl World {
             gateway: &self.gateway,
             health: &self.health,
             terminator: self.terminator,
-            others_terminated: &BTreeSet::new(),
+            elsewhere: &Elsewhere::default(),
             actual: &actual,
             retired: &self.retired,
             cursor: self.cursor,
@@ -236,5 +236,7 @@ pub(crate) fn gateway(vips: &[IpAddr]) -> GatewaySettings {
         source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
         without_terminator: WithoutTerminator::Reset,
         answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
+        redirect_at_nic: true,
+        syn_shield: SynShield::default(),
     }
 }

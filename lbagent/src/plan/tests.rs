@@ -58,6 +58,8 @@ fn kinds(plan: &Plan) -> Vec<&'static str> {
         Step::DeleteReturn(_) => "-return",
         Step::PutRule(..) => "+rule",
         Step::DeleteRule(_) => "-rule",
+        Step::PutHost(..) => "+host",
+        Step::DeleteHost(_) => "-host",
         Step::AddHostAddress(_) => "+address",
         Step::DeleteHostAddress(_) => "-address",
         Step::Probe(..) => "probe",
@@ -98,7 +100,10 @@ fn the_entries_say_what_was_asked_for() {
     assert_eq!(backend.flags, BackendEntry::FLAG_ALIVE);
     assert_eq!(
         world.dataplane.vips[&VipKey::address(v4(250).into())],
-        VipEntry::default()
+        VipEntry {
+            vip_index: 1,
+            ..VipEntry::default()
+        }
     );
     let vip = world.dataplane.vips[&key(v4(250), 80)];
     assert_eq!(

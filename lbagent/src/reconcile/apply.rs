@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use lbagent_common::BackendId;
+use lbagent_common::{BackendId, VipEntry};
 use uuid::Uuid;
 
 use super::chain;
@@ -112,6 +112,8 @@ struct Missing {
     regions: BTreeSet<Region>,
     vip_ids: BTreeSet<u32>,
     policies: BTreeSet<u32>,
+    /// Some host name.
+    hosts: bool,
     /// The kernel takes no more neighbours: it need not be asked for each of the rest.
     neighbours: bool,
     /// A VIP was not switched, so its old table is still in use, with the backends in it.
@@ -127,6 +129,7 @@ impl Missing {
             Step::PutReturn(_, entry) => drop(self.vip_ids.insert(entry.vip_id)),
             Step::PutVip(..) | Step::DeleteVip(..) => self.switch = true,
             Step::PutRule(key, _) => drop(self.policies.insert(key.policy_id())),
+            Step::PutHost(..) | Step::DeleteHost(_) => self.hosts = true,
             Step::DeleteBackend(_)
             | Step::DeleteReturn(_)
             | Step::DeleteRule(_)
@@ -156,6 +159,7 @@ impl Missing {
                         .any(|region| self.regions.contains(&region))
                     || self.vip_ids.contains(&entry.vip_id)
                     || self.policies.contains(&entry.policy_id)
+                    || self.hosts && entry.flags & VipEntry::FLAG_REDIRECT != 0
             }
             Step::PutRule(RuleKey::QuicServer(_), id) => self.backends.contains(id),
             Step::DeleteBackend(_) | Step::DeleteReturn(_) | Step::DeleteRule(_) => self.switch,
@@ -163,6 +167,8 @@ impl Missing {
             | Step::PutBackend(..)
             | Step::PutReturn(..)
             | Step::PutRule(..)
+            | Step::PutHost(..)
+            | Step::DeleteHost(_)
             | Step::DeleteVip(..)
             | Step::AddHostAddress(_)
             | Step::DeleteHostAddress(_) => false,
@@ -202,6 +208,8 @@ fn object_of(step: &Step, steps: &[Step]) -> Object {
         | Step::DeleteBackend(_)
         | Step::DeleteReturn(_)
         | Step::DeleteRule(_)
+        | Step::PutHost(..)
+        | Step::DeleteHost(_)
         | Step::Probe(..) => Object::Gateway,
     }
 }
@@ -261,6 +269,8 @@ fn describe(step: &Step) -> String {
         Step::DeleteReturn(key) => format!("remove the reply source {}", source(key)),
         Step::PutRule(key, _) => format!("write {}", rule(key)),
         Step::DeleteRule(key) => format!("remove {}", rule(key)),
+        Step::PutHost(key, _) => format!("write the host name {}", key.text()),
+        Step::DeleteHost(key) => format!("remove the host name {}", key.text()),
         Step::AddHostAddress(address) => format!("make the host answer for {address}"),
         Step::DeleteHostAddress(address) => format!("stop the host answering for {address}"),
         Step::Probe(address, _) => format!("resolve the link address of {address}"),

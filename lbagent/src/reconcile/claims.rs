@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use lbagent_common::VipKey;
 use uuid::Uuid;
 
 use crate::desired::{DesiredState, Instance};
-use crate::plan::{GatewaySettings, Link, links};
+use crate::plan::{Elsewhere, GatewaySettings, Link, links};
 
 /// Who claims what under a desired state.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,7 +26,7 @@ pub(super) struct Scope {
     /// What they claim before and after the change.
     pub(super) links: BTreeSet<Link>,
     /// Ports among these that other groups have with handlers.
-    pub(super) others_terminated: BTreeSet<VipKey>,
+    pub(super) elsewhere: Elsewhere,
 }
 
 impl Claims {
@@ -103,7 +102,7 @@ impl Claims {
             for link in std::mem::take(&mut found) {
                 scope.links.insert(link);
                 waiting.extend(self.claimants(match link {
-                    Link::Terminated(key) => Link::Vip(key),
+                    Link::Terminated(key) | Link::Redirected(key) => Link::Vip(key),
                     link => link,
                 }));
             }
@@ -116,20 +115,28 @@ impl Claims {
         for claim in gone {
             self.groups.remove(&claim);
         }
-        scope.others_terminated = self.others_terminated(&scope);
+        scope.elsewhere = self.elsewhere(&scope);
         scope
     }
 
-    fn others_terminated(&self, scope: &Scope) -> BTreeSet<VipKey> {
-        let keys = scope.links.iter().filter_map(|link| match link {
-            Link::Vip(key) | Link::Terminated(key) => Some(*key),
-            Link::Return(_) | Link::Tag(_) => None,
-        });
-        keys.filter(|key| {
-            let mut claimants = self.claimants(Link::Terminated(*key));
-            claimants.any(|group| !scope.groups.contains(&group))
-        })
-        .collect()
+    fn elsewhere(&self, scope: &Scope) -> Elsewhere {
+        let mut elsewhere = Elsewhere::default();
+        for link in &scope.links {
+            let (Link::Vip(key) | Link::Terminated(key)) = *link else {
+                continue;
+            };
+            let is_claimed = |link| {
+                let mut claimants = self.claimants(link);
+                claimants.any(|group| !scope.groups.contains(&group))
+            };
+            if is_claimed(Link::Terminated(key)) {
+                elsewhere.terminated.insert(key);
+            }
+            if is_claimed(Link::Redirected(key)) {
+                elsewhere.redirected.insert(key);
+            }
+        }
+        elsewhere
     }
 
     fn change_members(&mut self, from: &DesiredState, to: &DesiredState) {

@@ -15,14 +15,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lbagent_common::{BackendId, VipKey};
+use lbagent_common::{BackendId, HostKey, VipKey};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::claims::Claims;
 use crate::dataplane::{ActualState, RuleKey, Step};
 use crate::desired::DesiredState;
-use crate::plan::{Condition, GatewaySettings, Health, InUse, Link, Object, Plan, Terminator};
+use crate::plan::{
+    self, Condition, Elsewhere, GatewaySettings, Health, InUse, Link, Object, Plan, Terminator,
+};
 
 /// What is planned and written.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,7 +89,7 @@ pub(super) struct Part {
     /// Without tables and ways.
     pub(super) actual: ActualState,
     /// Ports among `actual`'s that other groups have with handlers.
-    pub(super) others_terminated: BTreeSet<VipKey>,
+    pub(super) elsewhere: Elsewhere,
     groups: BTreeSet<Uuid>,
     /// Instances of these groups, those that have left included.
     instances: BTreeSet<Uuid>,
@@ -158,7 +160,12 @@ impl Known {
         gateway: &GatewaySettings,
     ) -> Part {
         let scope = self.claims.change(changed, &self.desired, desired, gateway);
-        self.desired = Arc::clone(desired);
+        let former = std::mem::replace(&mut self.desired, Arc::clone(desired));
+        let keys = [&former, desired].map(|state| host_keys(state, &scope.groups));
+        let keys = keys.into_iter().flatten();
+        let host = |key| Some((key, *self.actual.hosts.get(&key)?));
+        let mut actual = self.entries_of(&scope.links, gateway);
+        actual.hosts = keys.filter_map(host).collect();
         let group = |uuid: &Uuid| Some((*uuid, desired.service_groups.get(uuid)?.clone()));
         let instance = |uuid: &Uuid| Some((*uuid, desired.instances.get(uuid)?.clone()));
         let in_group = |(_, instance): &(Uuid, crate::desired::Instance)| {
@@ -178,8 +185,8 @@ impl Known {
         };
         Part {
             desired: part,
-            actual: self.entries_of(&scope.links, gateway),
-            others_terminated: scope.others_terminated,
+            actual,
+            elsewhere: scope.elsewhere,
             groups: scope.groups,
             instances: scope.instances,
         }
@@ -203,7 +210,7 @@ impl Known {
         let addresses: Vec<Link> = addresses.map(Link::Vip).collect();
         for link in links.iter().chain(&addresses) {
             match link {
-                Link::Vip(key) | Link::Terminated(key) => {
+                Link::Vip(key) | Link::Terminated(key) | Link::Redirected(key) => {
                     let entry = actual.vips.get(key);
                     part.vips.extend(entry.map(|entry| (*key, *entry)));
                 }
@@ -236,6 +243,7 @@ impl Known {
         });
         self.conditions.extend(plan.conditions.iter().cloned());
         self.conditions.sort();
+        self.conditions.dedup();
         self.conditions.clone()
     }
 
@@ -252,6 +260,7 @@ impl Known {
             && ours.backends == actual.backends
             && ours.returns == actual.returns
             && ours.rules == actual.rules
+            && ours.hosts == actual.hosts
             && ours.host_addresses == actual.host_addresses
     }
 
@@ -311,10 +320,27 @@ impl Known {
                     entries.remove_rule(key);
                 }
             }
+            Step::PutHost(key, entry) => {
+                if actual.hosts.insert(*key, *entry).is_none() {
+                    in_use.add_host();
+                }
+            }
+            Step::DeleteHost(key) => {
+                if actual.hosts.remove(key).is_some() {
+                    in_use.remove_host();
+                }
+            }
             Step::AddHostAddress(address) => drop(actual.host_addresses.insert(*address)),
             Step::DeleteHostAddress(address) => drop(actual.host_addresses.remove(address)),
             // Tables are read when they are needed.
             Step::PutTable(..) | Step::Probe(..) => {}
         }
     }
+}
+
+/// The names that groups may have entries for.
+fn host_keys(desired: &DesiredState, groups: &BTreeSet<Uuid>) -> Vec<HostKey> {
+    let groups = groups.iter();
+    let groups = groups.filter_map(|uuid| desired.service_groups.get(uuid));
+    groups.flat_map(plan::host_keys).collect()
 }

@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use lbagent_common::VipKey;
 use time::OffsetDateTime;
 use tracing::warn;
 use uuid::Uuid;
@@ -22,7 +21,7 @@ use crate::dataplane::{ActualState, Dataplane, DataplaneError, Glimpse, Path};
 use crate::desired::{DesiredState, Instance};
 use crate::plan::drain::Deadlines;
 use crate::plan::{
-    self, GatewaySettings, Health, IdCursor, InUse, Plan, PlanInput, Terminator, settle,
+    self, Elsewhere, GatewaySettings, Health, IdCursor, InUse, Plan, PlanInput, Terminator, settle,
 };
 
 /// What one pass leaves to the next.
@@ -106,7 +105,7 @@ impl Pass {
         let mut actual = self.read(dataplane)?;
         let in_use = InUse::of(&actual);
         let desired = Arc::clone(&self.desired);
-        let plan = self.plan((&desired, &BTreeSet::new()), &actual, &in_use);
+        let plan = self.plan((&desired, &Elsewhere::default()), &actual, &in_use);
         let report = self.apply(&plan, &actual, dataplane);
         let agrees = known.as_ref().is_none_or(|known| known.agrees(&actual));
         if !agrees {
@@ -155,7 +154,7 @@ impl Pass {
         let changed = known.changed_groups(&self.desired, instances);
         let mut part = known.part(changed, &self.desired, &self.gateway);
         self.complete(&mut part, dataplane)?;
-        let desired = (&part.desired, &part.others_terminated);
+        let desired = (&part.desired, &part.elsewhere);
         let mut plan = self.plan(desired, &part.actual, &known.in_use);
         if is_full(&plan) {
             return Ok(None);
@@ -224,7 +223,7 @@ impl Pass {
 
     fn plan(
         &mut self,
-        (desired, others_terminated): (&DesiredState, &BTreeSet<VipKey>),
+        (desired, elsewhere): (&DesiredState, &Elsewhere),
         actual: &ActualState,
         in_use: &InUse,
     ) -> Plan {
@@ -234,7 +233,7 @@ impl Pass {
             gateway: &self.gateway,
             health: &self.health,
             terminator: self.terminator,
-            others_terminated,
+            elsewhere,
             actual,
             retired: &retired,
             cursor: self.memory.cursor,

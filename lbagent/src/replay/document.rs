@@ -13,7 +13,7 @@ use lbagent_common::table_len;
 use super::ReplayState;
 use crate::dataplane::{self, Capacity};
 use crate::desired::{DesiredState, HealthPolicy, document};
-use crate::plan::{GatewaySettings, UnpublishedPorts, WithoutTerminator};
+use crate::plan::{GatewaySettings, SynShield, UnpublishedPorts, WithoutTerminator};
 
 /// Reads what `lbctl state export` wrote.
 pub(super) fn read(path: &Path, client_side: BTreeSet<u32>) -> Result<ReplayState> {
@@ -36,6 +36,8 @@ fn convert(document: &StateDocument, client_side: BTreeSet<u32>) -> Result<Repla
         source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
         without_terminator: WithoutTerminator::Reset,
         answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
+        redirect_at_nic: true,
+        syn_shield: SynShield::Off,
     };
     let mut desired = document::import(document, &gateway.vips)?.state;
     // Nobody checks anything here: all instances count as healthy.

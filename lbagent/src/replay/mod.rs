@@ -26,7 +26,7 @@ use crate::dataplane::{
     Path, Sandbox, Step,
 };
 use crate::desired::DesiredState;
-use crate::plan::{self, GatewaySettings, Health, IdCursor, PlanInput, Terminator};
+use crate::plan::{self, Elsewhere, GatewaySettings, Health, IdCursor, PlanInput, Terminator};
 use capture::Captured;
 use verdict::{Namer, Verdict};
 
@@ -166,7 +166,7 @@ fn fill(dataplane: &mut KernelDataplane, state: &ReplayState) -> Result<ActualSt
             gateway: &state.gateway,
             health: &Health::new(),
             terminator: Terminator::default(),
-            others_terminated: &BTreeSet::new(),
+            elsewhere: &Elsewhere::default(),
             actual: &actual,
             retired: &BTreeSet::new(),
             cursor,

@@ -176,12 +176,6 @@ fn https_port(group: &wire::Group, service: &Service) -> u16 {
     let is_near = |other: &&Service| {
         other.kind == ServiceKind::Https && other.vips.iter().any(|vip| service.vips.contains(vip))
     };
-    let ports = group
-        .services
-        .iter()
-        .filter(is_near)
-        .map(|other| other.port);
-    ports
-        .min_by_key(|port| (*port != 443, *port))
-        .unwrap_or(443)
+    let near = group.services.iter().filter(is_near);
+    wire::https_port(near.map(|other| other.port))
 }

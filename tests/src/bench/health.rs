@@ -15,7 +15,7 @@ use lbagent::desired::{
     InstanceState, Service, ServiceGroup, Transport,
 };
 use lbagent::health::{self, Carried, HealthHandle};
-use lbagent::plan::{GatewaySettings, UnpublishedPorts, WithoutTerminator};
+use lbagent::plan::{GatewaySettings, SynShield, UnpublishedPorts, WithoutTerminator};
 use lbagent_api::health::{CheckSpec, Payload};
 use lbagent_api::health_report::HealthCounters;
 use time::OffsetDateTime;
@@ -112,6 +112,8 @@ fn gateway() -> GatewaySettings {
         source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
         without_terminator: WithoutTerminator::Reset,
         answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
+        redirect_at_nic: true,
+        syn_shield: SynShield::default(),
     }
 }
 

@@ -10,18 +10,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lbagent_common::{
-    BackendEntry, BackendId, Port, ReturnKey, VipEntry, VipKey, limits, table_len,
+    BackendEntry, BackendId, Port, Protocol, ReturnKey, VipEntry, VipKey, limits, table_len,
 };
 use uuid::Uuid;
 
 use super::backends::{Member, Members, group_tag};
 use super::diff::Target;
+use super::hosts::{self, Indexes};
 use super::ids::Ids;
 use super::in_use::InUse;
 use super::publish::Published;
 use super::regions::{Regions, previous_region, table_region};
 use super::returns::{self, Candidate, Candidates};
-use super::{Condition, Family, IdCursor, Object, PlanInput, Reason};
+use super::{Condition, Family, IdCursor, Object, PlanInput, Reason, SynShield};
 use crate::dataplane::{ActualState, Region};
 use crate::desired::ForwardingMode;
 use layout::FamilyDraft;
@@ -51,7 +52,7 @@ pub(super) fn build_target(input: &PlanInput<'_>, in_use: &InUse, published: &Pu
         }
         builder.add_conditions(*group, ports);
     }
-    builder.finish(&published.terminated)
+    builder.finish(published)
 }
 
 /// Ids handed out for one group, by instance and address.
@@ -73,6 +74,7 @@ struct Builder<'a> {
     claimed_vip_ids: BTreeSet<u32>,
     candidates: Candidates,
     servers: Servers,
+    vip_indexes: Indexes,
     target: Target,
 }
 
@@ -116,6 +118,7 @@ impl<'a> Builder<'a> {
             claimed_vip_ids: BTreeSet::new(),
             candidates: Candidates::new(),
             servers: Servers::new(),
+            vip_indexes: hosts::index_vips(gateway, actual),
             members,
             target,
         }
@@ -137,7 +140,11 @@ impl<'a> Builder<'a> {
                 }
                 self.vip_keys.insert(key);
             }
-            self.target.vips.insert(key, VipEntry::default());
+            let entry = VipEntry {
+                vip_index: self.vip_indexes.get(vip).copied().unwrap_or_default(),
+                ..VipEntry::default()
+            };
+            self.target.vips.insert(key, entry);
         }
     }
 
@@ -321,7 +328,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn finish(mut self, terminated: &BTreeSet<VipKey>) -> Target {
+    fn finish(mut self, published: &Published) -> Target {
         for instance in self.input.desired.instances.values() {
             if let Some(group) = instance.service_group
                 && !self.input.desired.service_groups.contains_key(&group)
@@ -336,7 +343,8 @@ impl<'a> Builder<'a> {
             &self.actual.returns,
             &mut self.target.vips,
         );
-        self.add_terminated(terminated);
+        hosts::add_conditions(self.input, &self.vip_indexes, &mut self.target);
+        self.add_terminated(published);
         let policy = policies::assign(self.input, self.in_use, &self.servers, &mut self.target);
         self.target.cursor = IdCursor {
             vip: self.vip_ids.cursor(),

@@ -44,10 +44,12 @@ impl Builder<'_> {
     }
 
     /// The entries of ports with handlers. What groups have comes first where there is little room.
-    pub(super) fn add_terminated(&mut self, terminated: &BTreeSet<VipKey>) {
+    pub(super) fn add_terminated(&mut self, published: &Published) {
+        let redirects =
+            hosts::add_hosts(self.input, self.in_use, &self.vip_indexes, &mut self.target);
         let capacity = self.actual.capacity.vips;
         let mut refused: BTreeMap<VipKey, u32> = BTreeMap::new();
-        for key in terminated {
+        for key in &published.terminated {
             if !self.vip_keys.contains(key) {
                 if self.free_vips() == 0 {
                     let address = VipKey::address(key.addr);
@@ -56,13 +58,33 @@ impl Builder<'_> {
                 }
                 self.vip_keys.insert(*key);
             }
-            self.target.vips.insert(*key, VipEntry::TERMINATED);
+            let is_redirected = redirects && published.redirected.contains(key);
+            let entry = self.terminated_entry(key, is_redirected);
+            self.target.vips.insert(*key, entry);
         }
         let conditions = refused.into_iter().map(|(key, needed)| {
             let reason = map_full(limits::VIPS, needed, 0, capacity);
             Condition::new(Object::Vip(key.addr.into()), reason)
         });
         self.target.conditions.extend(conditions);
+    }
+
+    /// The entry of a port with handlers. Nothing is answered for a terminator that is not there.
+    fn terminated_entry(&self, key: &VipKey, is_redirected: bool) -> VipEntry {
+        let index = self.vip_indexes.get(&key.addr.into()).copied();
+        let takes = self.input.terminator.takes(Family::of_addr(&key.addr));
+        let Some(vip_index) = index.filter(|_| takes && key.protocol == Protocol::TCP) else {
+            return VipEntry::TERMINATED;
+        };
+        let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
+        let is_shielded = self.input.gateway.syn_shield != SynShield::Off;
+        let flags =
+            flag(is_redirected, VipEntry::FLAG_REDIRECT) | flag(is_shielded, VipEntry::FLAG_SHIELD);
+        VipEntry {
+            flags,
+            vip_index: if flags == 0 { 0 } else { vip_index },
+            ..VipEntry::TERMINATED
+        }
     }
 
     /// Notes where replies to the VIP come from; in the other modes they don't pass the gateway.

@@ -16,7 +16,9 @@ use lbagent::desired::{
     Caller, DEFAULT_ACCOUNT, Desired, DesiredState, GroupPolicy, Instance, InstancePolicy,
     InstanceState, Service, ServiceGroup, SourcePolicy, StopRequest, Transport,
 };
-use lbagent::plan::{GatewaySettings, Health, TerminatorView, UnpublishedPorts, WithoutTerminator};
+use lbagent::plan::{
+    GatewaySettings, Health, SynShield, TerminatorView, UnpublishedPorts, WithoutTerminator,
+};
 use lbagent::reconcile::{Reconciler, ReconcilerHandle, Timing};
 use lbagent::store::RedbStore;
 use lbagent_api::Selector;
@@ -124,6 +126,8 @@ fn gateway() -> GatewaySettings {
         source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
         without_terminator: WithoutTerminator::Reset,
         answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
+        redirect_at_nic: true,
+        syn_shield: SynShield::default(),
     }
 }
 
