@@ -8,7 +8,11 @@ pub fn layout_since(map: &str) -> u32 {
     match map {
         // An object of another version may number outcomes otherwise.
         limits::OUTCOMES => crate::ABI_VERSION,
-        limits::SETTINGS | limits::TERMINATORS | limits::STEER_COUNTERS | limits::HOSTS => 3,
+        limits::SETTINGS
+        | limits::TERMINATORS
+        | limits::STEER_COUNTERS
+        | limits::HOSTS
+        | limits::REDIRECT_COUNTERS => 3,
         _ => 2,
     }
 }

@@ -26,6 +26,7 @@ mod outcome;
 #[cfg(feature = "user")]
 mod pod;
 mod quic;
+pub mod redirect;
 mod returns;
 mod settings;
 mod source;

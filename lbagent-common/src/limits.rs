@@ -47,11 +47,13 @@ pub const TERMINATORS: &str = "TERMINATORS";
 pub const STEER_COUNTERS: &str = "STEER_COUNTERS";
 /// Host names of port 80 ([`crate::HostKey`] → [`crate::HostEntry`], HASH).
 pub const HOSTS: &str = "HOSTS";
+/// Packets left to the terminator by [`crate::redirect::Passed`] (`u64`, PERCPU_ARRAY).
+pub const REDIRECT_COUNTERS: &str = "REDIRECT_COUNTERS";
 /// One [`crate::Settings`] (ARRAY).
 pub const SETTINGS: &str = "SETTINGS";
 
 /// Every map, in the order in which an operator would read them.
-pub const ALL_MAPS: [&str; 22] = [
+pub const ALL_MAPS: [&str; 23] = [
     SETTINGS,
     VIPS,
     SLOTS,
@@ -74,6 +76,7 @@ pub const ALL_MAPS: [&str; 22] = [
     HOSTS,
     TERMINATORS,
     STEER_COUNTERS,
+    REDIRECT_COUNTERS,
 ];
 
 /// XDP program on the client-facing interface.

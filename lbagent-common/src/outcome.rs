@@ -110,6 +110,20 @@ outcomes! {
     /// A later fragment for a VIP that came before the first one: handed to the agent until that has
     /// come; counted again then.
     HoldFragment = 30, Passed, "hold_fragment";
+    /// The SYN of a connection to a port 80 that redirects, answered with a cookie.
+    AnswerCookie = 31, Answered, "answer_cookie";
+    /// A SYN for another port of the terminator, answered with a cookie because there were too many.
+    AnswerShield = 32, Answered, "answer_shield";
+    /// A request for a host name that redirects, answered: the client goes to HTTPS.
+    AnswerRedirect = 33, Answered, "answer_redirect";
+    /// The end of a connection that was answered, or data behind it, acknowledged.
+    AnswerClose = 34, Answered, "answer_close";
+    /// An acknowledgement that a connection answered here needs no answer to.
+    AbsorbAck = 35, Answered, "absorb_ack";
+    /// Part of a request whose beginning has not come yet: the client sends it again.
+    DropUnordered = 36, Dropped, "drop_unordered";
+    /// For a port 80 that redirects, and left to the terminator; `REDIRECT_COUNTERS` says why.
+    PassRedirect = 37, Passed, "pass_redirect";
 }
 
 impl Outcome {

@@ -18,7 +18,7 @@ use crate::forward::{self, mss};
 use crate::kernel::{self, Hop, Route};
 use crate::outcome::Packed;
 use crate::packet::Packet;
-use crate::{fragments, icmp, pipeline, quic, sources};
+use crate::{fragments, icmp, pipeline, quic, sources, web};
 
 /// Types whose bytes may pass between functions that know nothing of each other.
 ///
@@ -224,6 +224,23 @@ stages! {
     /// [`quic::server`].
     quic_server(packet: &Packet, vip: &VipEntry) -> BackendId
         = quic::server, lb_quic_server_xdp, lb_quic_server_tc;
+}
+
+/// [`web::serve`], which only packets from the client side come to.
+#[inline(always)]
+pub fn serve(ctx: &XdpContext, packet: &Packet, vip: &VipEntry) -> Packed {
+    Scalar::from_number(lb_serve_xdp(ctx.ctx, packet.raw(), vip.raw()))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_serve_xdp(ctx: *mut xdp_md, packet: *const Packet, vip: *const VipEntry) -> u64 {
+    // SAFETY: called by the function above only.
+    let (packet, vip) = unsafe { (<&Packet>::from_raw(packet), <&VipEntry>::from_raw(vip)) };
+    let (Some(packet), Some(vip)) = (packet, vip) else {
+        return Packed::NONE.number();
+    };
+    web::serve(&XdpContext::new(ctx), packet, vip).number()
 }
 
 /// The same for stages that need no packet.

@@ -18,6 +18,7 @@ mod answer;
 mod apart;
 mod backend;
 mod conntrack;
+mod cookie;
 mod counters;
 mod events;
 mod forward;
@@ -35,6 +36,7 @@ mod restore;
 mod sources;
 mod steer;
 mod vip;
+mod web;
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, sk_action, xdp_action};
 use aya_ebpf::macros::{classifier, sk_lookup, xdp};

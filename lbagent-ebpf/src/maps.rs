@@ -1,8 +1,10 @@
 //! All maps, behind accessors that cannot be misused. One of the places that may hold `unsafe`.
 
+use core::ffi::c_void;
 use core::ptr;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP};
+use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_sk_release};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockMap};
@@ -103,7 +105,6 @@ pub fn vip(key: &VipKey) -> Option<&'static VipEntry> {
 
 /// Where a host name is served.
 #[inline(always)]
-#[expect(dead_code, reason = "the redirect in XDP looks names up")]
 pub fn host(key: &HostKey) -> Option<&'static HostEntry> {
     // SAFETY: as for `vip`; a bit set that is mixed of two leads to a name that is served.
     unsafe { HOSTS.get(key) }
@@ -343,14 +344,7 @@ pub fn take_answer(now: u32, per_tick: u32) -> bool {
         return false;
     };
     // SAFETY: as in `count_outcome`.
-    let budget = unsafe { &mut *budget };
-    if budget.tick != now {
-        budget.tick = now;
-        budget.used = 0;
-    }
-    let is_left = budget.used < per_tick;
-    budget.used = budget.used.saturating_add(1);
-    is_left
+    unsafe { &mut *budget }.take(now, per_tick)
 }
 
 /// This CPU's event under way. Made of plain stores by one program at a time; where another one
@@ -388,5 +382,33 @@ pub fn count_steered(end: Steered) {
     if let Some(counter) = STEER_COUNTERS.get_ptr_mut(end as u32) {
         // SAFETY: as in `count_outcome`.
         unsafe { *counter += 1 };
+    }
+}
+
+/// A terminator's listening socket, held while the program looks at it.
+pub struct Listener(*mut c_void);
+
+impl Listener {
+    /// For helpers.
+    #[inline(always)]
+    pub fn raw(&self) -> *mut c_void {
+        self.0
+    }
+}
+
+/// Looks at the terminator's socket at an index, if there is one.
+#[inline(always)]
+pub fn with_listener<T>(index: u32, look: impl FnOnce(&Listener) -> Option<T>) -> Option<T> {
+    // SAFETY: the map's values are sockets, which the helper takes a reference to; it is given back
+    // before anything else happens.
+    unsafe {
+        let map: *const SockMap = &raw const TERMINATORS;
+        let socket = bpf_map_lookup_elem(map.cast_mut().cast(), (&raw const index).cast());
+        if socket.is_null() {
+            return None;
+        }
+        let found = look(&Listener(socket));
+        bpf_sk_release(socket);
+        found
     }
 }

@@ -84,6 +84,12 @@ impl Packed {
         Self(4 << 32 | outcome as u64)
     }
 
+    /// Taken, and not answered.
+    #[inline(always)]
+    pub const fn absorbed() -> Self {
+        Self::dropped(Outcome::AbsorbAck)
+    }
+
     /// Discarded.
     pub const fn dropped(outcome: Outcome) -> Self {
         Self(5 << 32 | outcome as u64)

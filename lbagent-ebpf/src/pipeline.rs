@@ -27,6 +27,9 @@ const FOREIGN: Stop = Stop::Pass(Outcome::PassProtocol);
 /// A later fragment passes unless its first one was balanced.
 const LATER: Stop = Stop::Pass(Outcome::PassFragment);
 
+/// What is for a port with handlers is the terminator's.
+const TERMINATED: Stop = Stop::Pass(Outcome::PassTerminate);
+
 /// Reads the headers of a packet that has ports.
 #[inline(always)]
 fn read<C: Context>(ctx: &C, packet: &mut Packet) -> Result<(), Stop> {
@@ -120,7 +123,13 @@ fn balance_whole<C: Context>(
         is_new: false,
     };
     if C::IS_ROOMY {
-        choose(ctx, settings, packet, &mut choice)?;
+        match (choose(ctx, settings, packet, &mut choice), choice.vip) {
+            (Ok(()), _) => {}
+            (Err(TERMINATED), Some(vip)) if vip::may_answer(vip, packet) => {
+                return ctx.serve(packet, vip).result().unwrap_or(Err(TERMINATED));
+            }
+            (Err(stop), _) => return Err(stop),
+        }
     } else {
         choose_apart(ctx, settings, packet, &mut choice)?;
     }
@@ -157,9 +166,12 @@ fn choose<C: Context>(
     choice: &mut Choice,
 ) -> Result<(), Stop> {
     let vip = vip::lookup(settings, packet)?;
+    choice.vip = Some(vip);
+    if vip.is_terminated() {
+        return Err(TERMINATED);
+    }
     policy::admit(packet, vip)?;
     let hash = maglev::hash(settings, packet);
-    choice.vip = Some(vip);
     choice.is_new = conntrack::is_new(settings, packet, hash);
     choice.id = quic::select_server(ctx, packet, vip);
     if choice.id == 0 {

@@ -4,7 +4,7 @@
 use aya_ebpf::programs::SkLookupContext;
 use lbagent_common::{Settings, Steered, TERMINATOR_V4, TERMINATOR_V6};
 
-use crate::{kernel, maps};
+use crate::{kernel, maps, web};
 
 /// Steers a connection; `None` for what is not for a terminated port.
 ///
@@ -12,6 +12,10 @@ use crate::{kernel, maps};
 /// the backend, say. They are the host's then.
 #[inline(always)]
 pub fn steer(ctx: &SkLookupContext) -> Option<Steered> {
+    // A program asks whether there is a connection: it wants no listening socket.
+    if web::maps::is_asking() {
+        return None;
+    }
     let key = kernel::dialled(ctx)?;
     let vip = maps::vip(&key)?;
     if !vip.is_terminated() {

@@ -11,10 +11,17 @@ use crate::packet::Packet;
 pub fn lookup(settings: &Settings, packet: &Packet) -> Result<&'static VipEntry, Stop> {
     let key = VipKey::new(packet.destination, packet.destination_port, packet.protocol);
     match maps::vip(&key) {
-        Some(vip) if vip.disposition == VipEntry::DISPOSITION_FORWARD => Ok(vip),
-        Some(_) => Err(Stop::Pass(Outcome::PassTerminate)),
+        Some(vip) => Ok(vip),
         None => Err(unpublished(settings, packet)),
     }
+}
+
+/// Whether the programs may answer a packet for a port of the terminator.
+#[inline(always)]
+pub fn may_answer(vip: &VipEntry, packet: &Packet) -> bool {
+    const SHIELD: u32 = VipEntry::FLAG_SHIELD;
+    vip.flags & VipEntry::FLAG_REDIRECT != 0
+        || vip.flags & SHIELD != 0 && packet.starts_connection()
 }
 
 /// Foreign packets cost no second lookup unless the policy asks for the difference.

@@ -18,6 +18,12 @@ const UNSAFE_HOMES: &[(&str, &str)] = &[
         "map values are shared with other CPUs",
     ),
     ("lbagent-ebpf/src/kernel.rs", "calls of BPF helpers"),
+    ("lbagent-ebpf/src/cookie.rs", "calls of BPF helpers"),
+    ("lbagent-ebpf/src/web/copy.rs", "calls of BPF helpers"),
+    (
+        "lbagent-ebpf/src/web/maps.rs",
+        "map values are shared with other CPUs",
+    ),
     (
         "lbagent-ebpf/src/apart.rs",
         "pointers between functions that the verifier checks apart",

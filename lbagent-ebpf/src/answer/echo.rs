@@ -7,9 +7,9 @@ use lbagent_common::Outcome;
 use lbagent_common::checksum::Difference;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
-use super::turn_around;
+use super::{is_answerable, turn_around};
 use crate::outcome::{Packed, Stop};
-use crate::packet::{Context, L3_OFFSET, Packet, is_host};
+use crate::packet::{Context, L3_OFFSET, Packet};
 use crate::{kernel, maps};
 
 /// TTL or hop limit of an answer.
@@ -17,11 +17,8 @@ const TTL: u8 = 64;
 /// Type and code of the replies, as words of the wire.
 const REPLY_V4: u16 = 0;
 const REPLY_V6: u16 = 0x8100_u16.to_be();
-/// The bit that tells a link address of many from that of one, as a word of the wire.
-const GROUP: u16 = 0x0100_u16.to_be();
 
-/// Answers an echo request for a VIP, while this CPU may. Left to the kernel: IPv4 with options,
-/// which a reply would have to turn round too, and what many hosts may have got.
+/// Answers an echo request for a VIP, while this CPU may.
 #[inline(never)]
 pub fn answer<C: Context>(ctx: &C, packet: &Packet) -> Packed {
     Packed::new(Err(if !is_answerable(ctx, packet) {
@@ -33,21 +30,6 @@ pub fn answer<C: Context>(ctx: &C, packet: &Packet) -> Packed {
     } else {
         Stop::Drop(Outcome::DropRewrite)
     }))
-}
-
-#[inline(always)]
-fn is_answerable<C: Context>(ctx: &C, packet: &Packet) -> bool {
-    let header_len = if packet.destination.is_v4() {
-        Ipv4Hdr::LEN
-    } else {
-        Ipv6Hdr::LEN
-    };
-    let Some([to, _, _, from, _, _]) = ctx.load::<[u16; 6]>(0) else {
-        return false;
-    };
-    packet.l4_offset() == L3_OFFSET + header_len
-        && (to | from) & GROUP == 0
-        && is_host(&packet.source)
 }
 
 #[inline(always)]

@@ -14,7 +14,7 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use lbagent_common::checksum::Difference;
-use lbagent_common::{Addr, Port, Protocol};
+use lbagent_common::{Addr, Port, Protocol, VipEntry};
 use network_types::eth::EthHdr;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
@@ -23,8 +23,9 @@ use network_types::udp::UdpHdr;
 pub use self::extensions::may_hold_transport;
 pub use self::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, parse_ip, parse_transport};
 pub use self::vlan::Tags;
-use crate::apart::Stages;
+use crate::apart::{self, Stages};
 use crate::kernel;
+use crate::outcome::Packed;
 
 /// Offset of the IP header: VLAN tags are taken off before the stages and put back after them.
 pub const L3_OFFSET: usize = EthHdr::LEN;
@@ -74,6 +75,9 @@ pub trait Context: Stages {
 
     /// Updates the checksum of the TCP header at an offset, for a change within the segment.
     fn update_tcp_checksum(&self, l4_offset: usize, difference: Difference) -> Option<()>;
+
+    /// Answers a packet for a port of the terminator, or leaves it to that.
+    fn serve(&self, packet: &Packet, vip: &VipEntry) -> Packed;
 
     /// A pointer to a `T` at an offset, if it lies within the packet.
     #[inline(always)]
@@ -296,6 +300,11 @@ fn pointer<const OFFSET: usize, T>(context: *const T) -> usize {
 }
 
 impl Context for XdpContext {
+    #[inline(always)]
+    fn serve(&self, packet: &Packet, vip: &VipEntry) -> Packed {
+        apart::serve(self, packet, vip)
+    }
+
     const REDIRECTS_BY_XDP: bool = true;
     const IS_ROOMY: bool = true;
 

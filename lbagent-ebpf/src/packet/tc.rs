@@ -4,15 +4,21 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
-use lbagent_common::Protocol;
 use lbagent_common::checksum::Difference;
+use lbagent_common::{Outcome, Protocol, VipEntry};
 use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
 
 use super::{Context, L3_OFFSET, Packet, l4_checksum_offset, outer_len, pointer};
 use crate::kernel;
+use crate::outcome::Packed;
 
 impl Context for TcContext {
+    #[inline(always)]
+    fn serve(&self, _packet: &Packet, _vip: &VipEntry) -> Packed {
+        Packed::passed(Outcome::PassTerminate)
+    }
+
     const REDIRECTS_BY_XDP: bool = false;
     const IS_ROOMY: bool = false;
 

@@ -30,11 +30,12 @@ const SHARED_WITH_IDS: [&str; 4] = [
 ];
 /// The maps that programs write whose entries do not depend on ids. A stored flow of the way back
 /// names some, for counting alone.
-const SHARED: [&str; 5] = [
+const SHARED: [&str; 6] = [
     limits::NAT_FLOWS,
     limits::UDP_SEEN,
     limits::OUTCOMES,
     limits::STEER_COUNTERS,
+    limits::REDIRECT_COUNTERS,
     // Not written by programs, but by terminators that come: those that are there need not again.
     limits::TERMINATORS,
 ];

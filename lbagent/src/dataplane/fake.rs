@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use anyhow::anyhow;
+use lbagent_common::redirect::Passed;
 use lbagent_common::{
     BackendEntry, BackendId, ConnBucket, HostEntry, HostKey, Outcome, PacketCounter, ReturnEntry,
     ReturnKey, Settings, Slot, Steered, TrafficCounter, VipEntry, VipKey, limits,
@@ -339,6 +340,7 @@ impl Dataplane for FakeDataplane {
             vips: read(vips, &self.vip_counters),
             backends: read(backends, &self.backend_counters),
             steered: vec![0; Steered::COUNT as usize],
+            passed: vec![0; Passed::COUNT as usize],
         })
     }
 }

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use aya::programs::{SchedClassifier, Xdp};
+use lbagent_common::redirect::Passed;
 use lbagent_common::{
     BackendEntry, BackendId, ConnEntry, Outcome, Settings, SourceEntry, Steered, VipEntry, VipKey,
 };
@@ -396,6 +397,7 @@ impl Dataplane for KernelDataplane {
             vips: of(&maps.vip_counters, vips)?,
             backends: of(&maps.backend_counters, backends)?,
             steered: maps.steered.first(Steered::COUNT)?,
+            passed: maps.passed.first(Passed::COUNT)?,
         })
     }
 }

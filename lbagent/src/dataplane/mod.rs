@@ -290,6 +290,9 @@ pub struct CounterSnapshot {
     pub backends: BTreeMap<BackendId, TrafficCounter>,
     /// Connections to ports with handlers, by [`lbagent_common::Steered`] index.
     pub steered: Vec<u64>,
+    /// Packets for ports that redirect that were left to the terminator, by
+    /// [`lbagent_common::redirect::Passed`].
+    pub passed: Vec<u64>,
 }
 
 /// Why a step or a read failed.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapInfo, MapType};
+use lbagent_common::redirect::Passed;
 use lbagent_common::{
     ABI_VERSION, AnswerBudget, BackendEntry, BackendId, ConnBucket, EventDraft, FragmentEntry,
     FragmentKey, HostEntry, HostKey, NatFlowEntry, NatFlowKey, Outcome, PacketCounter,
@@ -211,6 +212,7 @@ impl MapShape {
             Self::of::<HostKey, HostEntry>(limits::HOSTS, Hash, hosts, "limits.hosts"),
             Self::of::<u32, u32>(limits::TERMINATORS, SockMap, limits::MAX_TERMINATORS, ""),
             Self::of::<u32, u64>(limits::STEER_COUNTERS, PerCpuArray, Steered::COUNT, ""),
+            Self::of::<u32, u64>(limits::REDIRECT_COUNTERS, PerCpuArray, Passed::COUNT, ""),
         ]
     }
 

@@ -54,6 +54,8 @@ pub struct Maps {
     pub terminators: Sockets,
     /// Such connections, by what became of them.
     pub steered: Counters<u64>,
+    /// Packets left to the terminator, by reason.
+    pub passed: Counters<u64>,
     /// Sampled packets, until somebody takes the reader.
     pub events: Option<EventReader>,
     /// Fragments that wait, until somebody takes them.
@@ -81,6 +83,7 @@ impl Maps {
             udp_seen: Records::take(ebpf, limits::UDP_SEEN)?,
             terminators: Sockets::take(ebpf, limits::TERMINATORS)?,
             steered: Counters::take(ebpf, limits::STEER_COUNTERS)?,
+            passed: Counters::take(ebpf, limits::REDIRECT_COUNTERS)?,
             events: Some(EventReader::take(ebpf)?),
             held: Some(HeldMaps::take(ebpf)?),
         })
