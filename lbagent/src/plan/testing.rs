@@ -17,7 +17,7 @@ use super::{
 use crate::dataplane::fake::FakeDataplane;
 use crate::dataplane::{ActualState, Dataplane, Path, Region};
 use crate::desired::{
-    DesiredState, GroupPolicy, Instance, InstancePolicy, InstanceState, Service, ServiceGroup,
+    DesiredState, Domain, GroupPolicy, Instance, InstancePolicy, InstanceState, Service, ServiceGroup,
     Transport,
 };
 
@@ -115,6 +115,25 @@ impl World {
         let groups = &mut self.desired.service_groups;
         groups.insert(uuid, group);
         groups.get_mut(&uuid).expect("just inserted")
+    }
+
+    /// Gives a domain to a group, if there is one, and takes it from the others.
+    pub(crate) fn name(&mut self, group: u8, fqdn: &str) {
+        let uuid = group_uuid(group);
+        let groups = &mut self.desired.service_groups;
+        let owners: Vec<Uuid> = groups.keys().copied().collect();
+        for owner in owners {
+            let Some(found) = groups.get_mut(&owner) else {
+                continue;
+            };
+            found.domains.retain(|domain| domain.fqdn != fqdn);
+            if owner == uuid {
+                found.domains.push(Domain {
+                    fqdn: fqdn.to_owned(),
+                    certificate: None,
+                });
+            }
+        }
     }
 
     /// Adds a running instance, with a path to it.

@@ -14,6 +14,7 @@ use crate::desired::{Instance, InstanceState, SharedMap};
 mod flows;
 mod health;
 mod histories;
+mod hosts;
 mod modes;
 mod terminated;
 

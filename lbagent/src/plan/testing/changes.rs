@@ -14,6 +14,16 @@ use crate::desired::{
     ForwardingMode, GroupPolicy, HealthPolicy, InstanceState, QuicLayout, Transport,
 };
 
+/// Names that groups may have.
+pub(crate) const NAMES: [&str; 6] = [
+    "a.example",
+    "*.a.example",
+    "b.a.example",
+    "*.example",
+    "c.example",
+    "d.c.example",
+];
+
 /// One change of the world.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
@@ -61,6 +71,12 @@ pub(crate) enum Change {
     Handlers {
         group: u8,
         port: u16,
+        kind: u8,
+    },
+    /// Gives a name to a group, and takes it from the others.
+    Domain {
+        group: u8,
+        name: u8,
     },
     Judge {
         number: u8,
@@ -106,8 +122,10 @@ pub(crate) fn change_of_anything() -> impl Strategy<Value = Change> {
         2 => (1..12_u8, 0..3_u8)
             .prop_map(|(number, server)| Change::QuicServer { number, server }),
         1 => group.clone().prop_map(Change::Udp),
-        2 => (group.clone(), 80..83_u16)
-            .prop_map(|(group, port)| Change::Handlers { group, port }),
+        3 => (group.clone(), 80..83_u16, 0..3_u8)
+            .prop_map(|(group, port, kind)| Change::Handlers { group, port, kind }),
+        2 => (group.clone(), 0..NAMES.len() as u8)
+            .prop_map(|(group, name)| Change::Domain { group, name }),
         3 => change_of_health(),
     ]
 }
@@ -215,12 +233,19 @@ pub(crate) fn make(world: &mut World, change: Change) {
         Change::Health { group, policy } => set_policy(world, group, |found| {
             found.health = health_policy(policy);
         }),
-        Change::Handlers { group, port } => {
+        Change::Domain { group, name } => world.name(group, NAMES[usize::from(name)]),
+        Change::Handlers { group, port, kind } => {
             if let Some(group) = world.desired.service_groups.get_mut(&group_uuid(group)) {
                 let services = group.services.iter_mut();
                 services
                     .filter(|service| service.port == port)
-                    .for_each(|service| service.handlers = vec![Handler::Tls]);
+                    .for_each(|service| {
+                        service.handlers = match kind {
+                            0 => vec![Handler::Tls],
+                            1 => vec![Handler::Http],
+                            _ => vec![Handler::Http, Handler::Redirect],
+                        };
+                    });
             }
         }
         Change::Udp(number) => {

@@ -20,9 +20,13 @@ struct Twins {
 }
 
 impl Twins {
-    fn new(capacity: Capacity, grace: Duration) -> Self {
+    fn new(capacity: Capacity, grace: Duration, takes: bool) -> Self {
         let mut world = World::new(&[v4(250), v4(251)]);
         world.dataplane = FakeDataplane::new(capacity);
+        world.terminator = Terminator {
+            v4: takes,
+            v6: takes,
+        };
         let addresses = (0..6).flat_map(|host| [v4(host), v6(host)]);
         world.dataplane.paths = addresses.map(|ip| (ip, path_to(ip))).collect();
         Self {
@@ -110,18 +114,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn a_part_is_planned_as_it_would_be_among_everything(history in history(), rests: bool) {
+    fn a_part_is_planned_as_it_would_be_among_everything(history in history(), rests: bool, takes: bool) {
         let grace = if rests { Duration::from_secs(3600) } else { Duration::ZERO };
-        let mut twins = Twins::new(Capacity::default(), grace);
+        let mut twins = Twins::new(Capacity::default(), grace, takes);
         history.into_iter().for_each(|changes| twins.change(changes));
     }
 
     #[test]
     fn groups_that_compete_for_room_are_planned_together(history in history()) {
         let capacity = Capacity {
-            vips: 9, slots: 4000, backends: 7, returns: 9, ..Capacity::default()
+            vips: 9, slots: 4000, backends: 7, returns: 9, hosts: 3, ..Capacity::default()
         };
-        let mut twins = Twins::new(capacity, Duration::ZERO);
+        let mut twins = Twins::new(capacity, Duration::ZERO, true);
         history.into_iter().for_each(|changes| twins.change(changes));
     }
 }
