@@ -35,8 +35,10 @@ use tokio::sync::{Semaphore, watch};
 use tracing::info;
 
 use crate::api;
-use crate::config::Config;
-use crate::dataplane::{InterfaceStatus, KernelDataplane, LoadError, ObjectStatus, OpenOptions};
+use crate::config::{AtNic, Config};
+use crate::dataplane::{
+    DataplaneError, InterfaceStatus, KernelDataplane, LoadError, ObjectStatus, OpenOptions,
+};
 use crate::desired::{Desired, DesiredError, Digest, TokenError};
 use crate::fragments;
 use crate::health::{self, HealthHandle};
@@ -117,6 +119,11 @@ pub enum AgentError {
     /// The maps of an upgraded data plane could not be filled, so it was not attached.
     #[error(transparent)]
     Fill(#[from] FillError),
+    /// The configuration wants what the kernel cannot do.
+    #[error(
+        "redirect.at_nic is \"on\", which this kernel cannot do; set it to \"auto\" to leave redirects to the terminator"
+    )]
+    NoCookies(#[source] DataplaneError),
     /// The API, or the socket of terminators, cannot listen.
     #[error("cannot listen on {address}")]
     Listen {
@@ -185,6 +192,9 @@ fn take_over(
         let gateway = config.gateway_settings(desired.hash_seed());
         let steps = fill(&mut dataplane, desired.current(), gateway)?;
         info!(steps, "filled the maps of the new data plane");
+    }
+    if config.redirect_at_nic == AtNic::On {
+        dataplane.check_cookies().map_err(AgentError::NoCookies)?;
     }
     dataplane.attach()?;
     let object = ObjectStatus::read(&options);

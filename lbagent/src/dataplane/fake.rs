@@ -65,6 +65,10 @@ pub struct FakeDataplane {
     pub probed: Vec<IpAddr>,
     /// Which packets are told to whoever watches.
     pub sampling: Sampling,
+    /// Whether SYNs are answered with cookies.
+    pub cookies: bool,
+    /// Whether the host refuses to have them.
+    pub refuses_cookies: bool,
     /// Steps that were applied.
     pub steps: usize,
     /// Reads that fail before one succeeds again.
@@ -96,6 +100,8 @@ impl FakeDataplane {
             terminators: [false; 2],
             probed: Vec::new(),
             sampling: Sampling::OFF,
+            cookies: false,
+            refuses_cookies: false,
             steps: 0,
             failing_reads: 0,
             failing: None,
@@ -313,6 +319,14 @@ impl Dataplane for FakeDataplane {
         socket: Option<&OwnedFd>,
     ) -> Result<(), DataplaneError> {
         self.terminators[index as usize] = socket.is_some();
+        Ok(())
+    }
+
+    fn offer_cookies(&mut self, wanted: bool) -> Result<(), DataplaneError> {
+        self.cookies = wanted && !self.refuses_cookies;
+        if wanted && self.refuses_cookies {
+            return Err(refused("any", "write", "asked to fail"));
+        }
         Ok(())
     }
 

@@ -23,11 +23,11 @@ use super::typed_maps::Maps;
 use super::watch::Changes;
 use super::{
     ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, EventReader, FlowMaps,
-    Glimpse, HostState, LoadError, Path, Region, RuleKey, Sampling, Step, StoredFlows,
+    Glimpse, HostState, LoadError, Path, Region, RuleKey, Sampling, Step, StoredFlows, cookies,
 };
 
 /// How long the programs go on using next hops without hearing from the agent, in ticks of 2^30 ns:
-/// 30 s. Later they ask the routing table for each packet.
+/// 30 s. Later they ask the routing table for each packet. As long they answer SYNs with cookies.
 const LEASE_TICKS: u32 = 28;
 
 /// What [`KernelDataplane::open`] needs to know, from the agent's configuration.
@@ -66,6 +66,7 @@ pub struct KernelDataplane {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Running {
     next_hops_until: u32,
+    cookies_until: [u32; 2],
     sample_shift: u32,
     sample_until: u32,
     sample_outcomes: u64,
@@ -76,12 +77,14 @@ impl Running {
     pub(super) const fn within(self, settings: &Settings) -> Settings {
         let Self {
             next_hops_until,
+            cookies_until,
             sample_shift,
             sample_until,
             sample_outcomes,
         } = self;
         Settings {
             next_hops_until,
+            cookies_until,
             sample_shift,
             sample_until,
             sample_outcomes,
@@ -123,6 +126,7 @@ impl KernelDataplane {
             // Nobody but the caller says how addresses are reached.
             running: Running {
                 next_hops_until: u32::MAX,
+                cookies_until: [u32::MAX; 2],
                 ..Running::default()
             },
             surroundings,
@@ -135,6 +139,11 @@ impl KernelDataplane {
         if let Surroundings::Memory { paths, .. } = &mut self.surroundings {
             *paths = given;
         }
+    }
+
+    /// Whether the kernel can answer SYNs with cookies, or what it lacks.
+    pub fn check_cookies(&self) -> Result<(), DataplaneError> {
+        cookies::require()
     }
 
     /// The interfaces and how the programs are attached to them, at the last pass.
@@ -352,6 +361,34 @@ impl Dataplane for KernelDataplane {
         }
         self.running.next_hops_until = tick().saturating_add(LEASE_TICKS);
         settings.put(0, &self.running.within(&current))
+    }
+
+    fn offer_cookies(&mut self, wanted: bool) -> Result<(), DataplaneError> {
+        let Surroundings::Host(host) = &mut self.surroundings else {
+            return Ok(());
+        };
+        let ready = if wanted {
+            cookies::require().and_then(|()| host.ensure_syncookies())
+        } else {
+            Ok(())
+        };
+        let until = match &ready {
+            Ok(()) if wanted => tick().saturating_add(LEASE_TICKS),
+            _ => 0,
+        };
+        let settings = &mut self.loaded.maps.settings;
+        let current = settings.get(0)?;
+        // An entry that was never written says nothing yet.
+        if current.abi_version != 0 && current.cookies_until != [until; 2] {
+            self.running.cookies_until = [until; 2];
+            let next_hops_until = current.next_hops_until;
+            let running = Running {
+                next_hops_until,
+                ..self.running
+            };
+            settings.put(0, &running.within(&current))?;
+        }
+        ready
     }
 
     fn look_up(&self, look_up: &mut dyn FnMut(&dyn FlowMaps)) {

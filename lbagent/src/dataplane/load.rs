@@ -11,7 +11,7 @@ use lbagent_common::limits;
 use super::object::Object;
 use super::pins::MapShape;
 use super::typed_maps::Maps;
-use super::{Capacity, DataplaneError, LoadError};
+use super::{Capacity, DataplaneError, LoadError, cookies};
 
 /// Lines of the verifier's log that an error shows: its end says what was refused.
 const LOG_LINES: usize = 25;
@@ -68,6 +68,9 @@ pub(super) fn load_maps(
             shape.check_pin(&path)?;
             loader.map_pin_path(shape.name, path);
         }
+    }
+    if !cookies::are_supported() {
+        loader.override_global(cookies::GLOBAL, &0_u32, true);
     }
     let ebpf = loader.load(&object.bytes).map_err(refused)?;
     for shape in &shapes {

@@ -8,6 +8,7 @@ mod attach;
 mod batch;
 mod carry;
 mod clsact;
+mod cookies;
 pub mod decap;
 mod detach;
 mod events;
@@ -373,6 +374,11 @@ pub trait Dataplane: Send {
     /// Says that the agent lives and that what the last [`read`](Self::read) found is planned and
     /// applied: the data plane may use the next hops for some more time. To be repeated.
     fn renew(&mut self) -> Result<(), DataplaneError> {
+        Ok(())
+    }
+    /// Has SYNs answered with cookies for some more time, having seen to it that the kernel accepts them,
+    /// or no longer. To be repeated.
+    fn offer_cookies(&mut self, _wanted: bool) -> Result<(), DataplaneError> {
         Ok(())
     }
     /// Has single entries looked up, for the explanation of one flow.

@@ -271,6 +271,11 @@ impl Host {
             .keep(&mut self.netlink, path.ifindex, way.next_hop)
     }
 
+    /// Has the kernel accept SYN cookies.
+    pub(super) fn ensure_syncookies(&mut self) -> Result<(), DataplaneError> {
+        sysctl::ensure_syncookies(&mut self.journal)
+    }
+
     fn ensure_forwarding(&mut self, interfaces: &Interfaces) -> Result<(), DataplaneError> {
         let Attachments {
             clients, backends, ..

@@ -1,5 +1,6 @@
-//! Forwarding settings of the agent's interfaces: without them the kernel answers the programs'
-//! route lookups with "forwarding is off" and drops what they leave to it.
+//! Settings of the kernel that the programs rely on. Forwarding of the agent's interfaces: without it the
+//! kernel answers the programs' route lookups with "forwarding is off" and drops what they leave to it.
+//! SYN cookies, where the programs hand some out.
 
 use std::fs;
 use std::io;
@@ -34,6 +35,12 @@ pub(super) fn ensure_forwarding<'a>(
         }
     }
     Ok(())
+}
+
+/// Has every listening socket of the namespace answer SYNs with cookies, and accept them: the programs'
+/// cookies are good only where the kernel's own are.
+pub(super) fn ensure_syncookies(journal: &mut Journal) -> Result<(), DataplaneError> {
+    ensure("net/ipv4/tcp_syncookies", "2", journal)
 }
 
 /// Writes the previous values back where nobody else has changed them since: the setting of an

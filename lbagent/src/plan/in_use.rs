@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lbagent_common::{BackendId, VipEntry};
 
 use super::regions::{previous_region, table_region};
-use crate::dataplane::{ActualState, Region, RuleKey};
+use crate::dataplane::{ActualState, Region, RuleKey, Step};
 
 /// Things with the number of users that each has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,6 +155,11 @@ impl InUse {
         self.policy_ids.remove(key.policy_id());
         self.sources -= usize::from(matches!(key, RuleKey::Source(_)));
     }
+}
+
+/// Whether a step makes a port's SYNs be answered with cookies.
+pub fn gives_cookies(step: &Step) -> bool {
+    matches!(step, Step::PutVip(_, entry) if has_cookies(entry))
 }
 
 /// Whether the port's SYNs may be answered with cookies.

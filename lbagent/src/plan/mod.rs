@@ -43,7 +43,7 @@ pub use condition::{Condition, Object, Reason};
 pub use health::{CheckedAddress, Fitness, Health, Target, check_of, targets};
 pub use hosts::host_keys;
 pub use ids::IdCursor;
-pub use in_use::InUse;
+pub use in_use::{InUse, gives_cookies};
 pub use links::{Link, links};
 pub use publish::Elsewhere;
 pub(crate) use publish::vips_of;

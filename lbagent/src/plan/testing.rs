@@ -17,8 +17,8 @@ use super::{
 use crate::dataplane::fake::FakeDataplane;
 use crate::dataplane::{ActualState, Dataplane, Path, Region};
 use crate::desired::{
-    DesiredState, Domain, GroupPolicy, Instance, InstancePolicy, InstanceState, Service, ServiceGroup,
-    Transport,
+    DesiredState, Domain, GroupPolicy, Instance, InstancePolicy, InstanceState, Service,
+    ServiceGroup, Transport,
 };
 
 /// The moment that tests begin at.

@@ -27,7 +27,7 @@ use tracing::{debug, info, warn};
 
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::desired::DesiredState;
-use crate::plan::{GatewaySettings, Health, TerminatorView};
+use crate::plan::{Condition, GatewaySettings, Health, Object, Reason, TerminatorView};
 pub use fill::{FillError, fill};
 use grace::Grace;
 pub use handle::{
@@ -185,18 +185,27 @@ impl Reconciler {
         outcome: Result<Done, DataplaneError>,
     ) {
         let previous = self.results.borrow().clone();
-        let (steps, conditions, error) = match outcome {
-            Ok(Done { plan, report, .. }) => {
-                let mut conditions = plan.conditions;
-                conditions.extend(report.conditions());
-                conditions.extend(self.terminators.borrow().faults.iter().cloned());
-                conditions.sort();
-                conditions.dedup();
-                (report.applied, conditions, report.error())
-            }
-            // Nothing was looked at, so what the last pass found stands.
-            Err(error) => (0, previous.conditions.clone(), Some(chain(&error))),
-        };
+        let (steps, conditions, error) =
+            match outcome {
+                Ok(Done {
+                    plan,
+                    report,
+                    without_cookies,
+                    ..
+                }) => {
+                    let mut conditions = plan.conditions;
+                    conditions.extend(report.conditions());
+                    conditions.extend(self.terminators.borrow().faults.iter().cloned());
+                    conditions.extend(without_cookies.map(|reason| {
+                        Condition::new(Object::Gateway, Reason::NoCookies { reason })
+                    }));
+                    conditions.sort();
+                    conditions.dedup();
+                    (report.applied, conditions, report.error())
+                }
+                // Nothing was looked at, so what the last pass found stands.
+                Err(error) => (0, previous.conditions.clone(), Some(chain(&error))),
+            };
         for condition in conditions
             .iter()
             .filter(|found| previous.conditions.binary_search(found).is_err())
@@ -249,7 +258,12 @@ impl Reconciler {
         if !self.is_complete {
             return Some(());
         }
-        self.owner.run(renew).await
+        let has_cookies = self.memory.has_cookies;
+        let beat = move |dataplane: &mut dyn Dataplane| {
+            renew(dataplane);
+            drop(offer_cookies(dataplane, has_cookies));
+        };
+        self.owner.run(beat).await
     }
 
     /// Sleeps until something happens. `None`: the agent is stopping.
@@ -288,6 +302,15 @@ fn renew(dataplane: &mut dyn Dataplane) {
             "each packet's way will be looked up in the routing table"
         );
     }
+}
+
+/// Has SYNs answered with cookies where some port wants it; tells why they are not.
+fn offer_cookies(dataplane: &mut dyn Dataplane, wanted: bool) -> Option<String> {
+    let error = dataplane.offer_cookies(wanted).err()?;
+    Some(format!(
+        "{}; let the agent set net.ipv4.tcp_syncookies, or set it to 2 yourself",
+        chain(&error)
+    ))
 }
 
 trait MinByTime {

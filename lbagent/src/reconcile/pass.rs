@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::apply::{self, Report};
 use super::grace::Grace;
 use super::known::{Known, Part};
-use super::renew;
+use super::{offer_cookies, renew};
 use crate::dataplane::{ActualState, Dataplane, DataplaneError, Glimpse, Path};
 use crate::desired::{DesiredState, Instance};
 use crate::plan::drain::Deadlines;
@@ -34,6 +34,8 @@ pub(super) struct Memory {
     pub(super) known: Option<Known>,
     /// The ways that backends are planned with, as long as something is known.
     pub(super) paths: BTreeMap<IpAddr, Path>,
+    /// Some port's SYNs may be answered with cookies.
+    pub(super) has_cookies: bool,
 }
 
 /// What a pass looks at.
@@ -63,6 +65,8 @@ pub(super) struct Pass {
 pub(super) struct Done {
     pub(super) plan: Plan,
     pub(super) report: Report,
+    /// Why SYNs are not answered with cookies although some port's may be.
+    pub(super) without_cookies: Option<String>,
     /// Whether everything was looked at.
     pub(super) is_whole: bool,
 }
@@ -72,12 +76,13 @@ impl Pass {
         mut self,
         dataplane: &mut dyn Dataplane,
     ) -> (Memory, Result<Done, DataplaneError>) {
-        let outcome = self.outcome(dataplane);
-        if let Ok(done) = &outcome {
+        let mut outcome = self.outcome(dataplane);
+        if let Ok(done) = &mut outcome {
             self.memory.cursor = done.plan.cursor;
             if done.report.failures.is_empty() {
                 renew(dataplane);
             }
+            done.without_cookies = offer_cookies(dataplane, self.memory.has_cookies);
         }
         (self.memory, outcome)
     }
@@ -107,6 +112,8 @@ impl Pass {
         let desired = Arc::clone(&self.desired);
         let plan = self.plan((&desired, &Elsewhere::default()), &actual, &in_use);
         let report = self.apply(&plan, &actual, dataplane);
+        self.memory.has_cookies =
+            in_use.has_cookies() || plan.steps.iter().any(plan::gives_cookies);
         let agrees = known.as_ref().is_none_or(|known| known.agrees(&actual));
         if !agrees {
             warn!("the maps were not as the agent had left them; they are put right");
@@ -125,6 +132,7 @@ impl Pass {
         Ok(Done {
             plan,
             report,
+            without_cookies: None,
             is_whole: true,
         })
     }
@@ -163,12 +171,14 @@ impl Pass {
         plan.conditions = known.conditions_with(&plan, &part);
         if report.failures.is_empty() {
             known.follow(&plan);
+            self.memory.has_cookies = known.in_use.has_cookies();
             (known.health, known.planned_at) = (self.health.clone(), self.now);
             self.memory.known = Some(known);
         }
         Ok(Some(Done {
             plan,
             report,
+            without_cookies: None,
             is_whole: false,
         }))
     }

@@ -65,6 +65,10 @@ impl Dataplane for Shared {
         self.with(|fake| fake.set_terminator(index, socket))
     }
 
+    fn offer_cookies(&mut self, wanted: bool) -> Result<(), DataplaneError> {
+        self.with(|fake| fake.offer_cookies(wanted))
+    }
+
     fn look_up(&self, look_up: &mut dyn FnMut(&dyn FlowMaps)) {
         self.with(|fake| fake.look_up(look_up));
     }
@@ -81,6 +85,8 @@ impl Dataplane for Shared {
         self.with(|fake| fake.counters(vips, backends))
     }
 }
+
+mod cookies;
 
 struct Running {
     world: World,

@@ -71,7 +71,10 @@ fn a_terminator_that_leaves_takes_the_flags_and_no_names() {
     world.converge();
     world.terminator.v4 = false;
     assert_eq!(kinds(&world.converge()), ["+vip"]);
-    assert_eq!(world.dataplane.vips[&key(v4(250), 80)], VipEntry::TERMINATED);
+    assert_eq!(
+        world.dataplane.vips[&key(v4(250), 80)],
+        VipEntry::TERMINATED
+    );
     world.terminator.v4 = true;
     assert_eq!(kinds(&world.converge()), ["+vip"]);
 }
@@ -86,7 +89,10 @@ fn what_is_switched_off_leaves_nothing() {
     assert!(world.dataplane.hosts.is_empty());
     world.gateway.syn_shield = SynShield::Off;
     world.converge();
-    assert_eq!(world.dataplane.vips[&key(v4(250), 80)], VipEntry::TERMINATED);
+    assert_eq!(
+        world.dataplane.vips[&key(v4(250), 80)],
+        VipEntry::TERMINATED
+    );
     assert_eq!(world.dataplane.settings.shield_mode, Settings::SHIELD_OFF);
 }
 
@@ -103,7 +109,9 @@ fn where_https_has_another_port_the_terminator_redirects() {
     of(&mut world, 1).services.push(https.clone());
     world.converge();
     assert_eq!(host(&world, "a.example"), on(0b11, 0));
-    of(&mut world, 1).services.push(Service { port: 443, ..https });
+    of(&mut world, 1)
+        .services
+        .push(Service { port: 443, ..https });
     world.converge();
     assert_eq!(host(&world, "a.example"), on(0b11, 0b11));
 }
@@ -224,7 +232,9 @@ fn is_sent_to_https(world: &World, vip: IpAddr, name: &str) -> bool {
     let parents = std::iter::successors(name.split_once('.'), |(_, rest)| rest.split_once('.'));
     group_of(name).unwrap_or_else(|| {
         let mut wildcards = parents.map(|(_, parent)| format!("*.{parent}"));
-        wildcards.find_map(|wildcard| group_of(&wildcard)).unwrap_or(false)
+        wildcards
+            .find_map(|wildcard| group_of(&wildcard))
+            .unwrap_or(false)
     })
 }
 
