@@ -63,6 +63,12 @@ pub struct Config {
     /// Members of `[answers]`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub answers: BTreeMap<&'static str, u32>,
+    /// Members of `[redirect]`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub redirect: BTreeMap<&'static str, &'static str>,
+    /// Members of `[syn_shield]`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub syn_shield: BTreeMap<&'static str, &'static str>,
     /// Members of `[limits]`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<&'static str, u32>,
@@ -88,6 +94,8 @@ impl Config {
             terminator: BTreeMap::new(),
             flow: BTreeMap::new(),
             answers: BTreeMap::new(),
+            redirect: BTreeMap::new(),
+            syn_shield: BTreeMap::new(),
             limits: [
                 ("vips", 64),
                 ("slots", 1 << 16),

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::mem::{size_of, size_of_val, zeroed};
 use std::net::UdpSocket;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// An offload that a test switches; the value is the `ethtool` command that sets it.
@@ -306,6 +306,13 @@ impl FrameSocket {
             )
         })?;
         Ok(Self { file })
+    }
+
+    /// Hears no frames that this host sends.
+    pub fn ignore_sent(&self) -> io::Result<()> {
+        const SOL_PACKET: i32 = 263;
+        const PACKET_IGNORE_OUTGOING: i32 = 23;
+        set_int_option(self.file.as_fd(), SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
     }
 
     /// Sends one frame as it is.

@@ -50,7 +50,8 @@ impl Drop for Running {
     }
 }
 
-/// An HTTP server that answers `NAME for CLIENT by https`, as the gateway tells it.
+/// An HTTP server that answers `NAME for CLIENT by https`, as the gateway tells it, and its own path to one
+/// below `/echo/`.
 pub fn serve(backend: &BackendHost, port: u16) -> Result<Running> {
     const PROGRAM: &str = r#"
 import http.server, socket, sys
@@ -58,7 +59,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         head = self.headers
-        text = f"{sys.argv[1]} for {head['X-Forwarded-For']} by {head['X-Forwarded-Proto']}".encode()
+        text = self.path.encode() if self.path.startswith("/echo/") else f"{sys.argv[1]} for {head['X-Forwarded-For']} by {head['X-Forwarded-Proto']}".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -144,6 +145,11 @@ pub struct Browser {
 }
 
 impl Browser {
+    /// The file with the authority's certificate.
+    pub fn authority(&self) -> &std::path::Path {
+        self.authority.path()
+    }
+
     /// Waits until the gateway has an authority.
     pub fn open(client: &NetNs, gateway: &HostNs) -> Result<Self> {
         let mut certificate = None;

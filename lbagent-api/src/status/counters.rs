@@ -26,6 +26,10 @@ pub struct Counters {
     /// are among those of outcome `pass_terminate`.
     #[serde(default)]
     pub steering: BTreeMap<String, u64>,
+    /// Segments for ports that redirect that were left to the terminator, by reason, as `unknown_host`:
+    /// those with outcome `pass_redirect`.
+    #[serde(default)]
+    pub passed_redirects: BTreeMap<String, u64>,
     /// What became of the packets with outcome `hold_fragment`.
     #[serde(default)]
     pub fragments: HeldFragments,

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use lbagent_api::status::{
     self, Counters, HeldFragments, MapStatus, ObjectKind, OutcomeCounter, Severity, Verdict,
 };
+use lbagent_common::redirect::Passed;
 use lbagent_common::{Outcome, Steered, limits};
 use time::OffsetDateTime;
 
@@ -96,6 +97,7 @@ pub fn counters(
         taken_at,
         outcomes: outcomes.collect(),
         steering: steering(snapshot),
+        passed_redirects: passed_redirects(snapshot),
         fragments: held(fragments),
     }
 }
@@ -104,6 +106,14 @@ pub fn counters(
 pub fn steering(snapshot: &CounterSnapshot) -> BTreeMap<String, u64> {
     let ends = Steered::ALL.iter().zip(&snapshot.steered);
     ends.map(|(end, count)| (end.label().to_owned(), *count))
+        .collect()
+}
+
+/// Packets for ports that redirect that were left to the terminator, by reason.
+pub fn passed_redirects(snapshot: &CounterSnapshot) -> BTreeMap<String, u64> {
+    let reasons = Passed::ALL.iter().zip(&snapshot.passed);
+    reasons
+        .map(|(reason, count)| (reason.label().to_owned(), *count))
         .collect()
 }
 

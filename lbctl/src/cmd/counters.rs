@@ -64,17 +64,20 @@ fn render(counters: &Counters, all: bool) -> String {
     if all || *held != HeldFragments::default() {
         text.push_str(&render_held(held));
     }
-    let steered: Vec<_> = counters
-        .steering
-        .iter()
-        .filter(|(_, count)| all || **count > 0)
-        .map(|(end, count)| format!("  {count} {end}"))
-        .collect();
-    if !steered.is_empty() {
-        text.push_str(&format!(
-            "\n\nconnections to ports with handlers:\n{}",
-            steered.join("\n")
-        ));
+    for (title, counts) in [
+        ("connections to ports with handlers", &counters.steering),
+        (
+            "left to the terminator by ports that redirect",
+            &counters.passed_redirects,
+        ),
+    ] {
+        let counts = counts.iter().filter(|(_, count)| all || **count > 0);
+        let lines: Vec<_> = counts
+            .map(|(what, count)| format!("  {count} {what}"))
+            .collect();
+        if !lines.is_empty() {
+            text.push_str(&format!("\n\n{title}:\n{}", lines.join("\n")));
+        }
     }
     text
 }
@@ -112,6 +115,7 @@ mod tests {
         };
         let mut counters = Counters {
             steering: std::collections::BTreeMap::new(),
+            passed_redirects: std::collections::BTreeMap::new(),
             taken_at: OffsetDateTime::UNIX_EPOCH,
             outcomes: vec![
                 counter("forward_tx", Verdict::Forwarded, 1200),
@@ -134,5 +138,11 @@ total                          1207  120700";
         assert!(render(&counters, false).ends_with(
             "120700\n\nheld fragments: 0 waiting, 3 released, 0 expired, 0 displaced, 0 failed"
         ));
+        counters.passed_redirects.insert("unknown_host".into(), 2);
+        counters.passed_redirects.insert("segmented".into(), 0);
+        assert!(
+            render(&counters, false)
+                .ends_with("\n\nleft to the terminator by ports that redirect:\n  2 unknown_host")
+        );
     }
 }

@@ -22,6 +22,7 @@ mod membership;
 mod modes;
 mod next_hops;
 mod overload;
+mod redirect;
 mod restart;
 mod sharing;
 mod startup;

@@ -1,0 +1,411 @@
+//! Redirects that are answered before the kernel has seen the client, those that are left to the
+//! terminator, and the way from one to the other: real clients, with the real lbterm behind.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use lbagent_tests::agent::Config;
+use lbagent_tests::bench::traffic::live::{FRAME, Live};
+use lbagent_tests::gateway::{PORT, web_services};
+use lbagent_tests::lossy_wire::{Faults, LossyWire};
+use lbagent_tests::packet_builder::{self, Segment};
+use lbagent_tests::poll::poll_until;
+use lbagent_tests::require_root;
+use lbagent_tests::redirect_site::{Site, succeed};
+use lbagent_tests::slowness::{patience, repetitions};
+use lbagent_tests::syscalls::link_address;
+use lbagent_tests::topology::{Shape, VIP4, VIP6, VIPS};
+use lbagent_tests::transfer::{Direction, Transfer};
+use lbagent_tests::web::{PATIENCE, terminator};
+
+const LOCATION: &str = "location: https://web.lb.internal";
+
+fn any(_: &mut Config) {}
+
+/// What the redirects of a number of paths end at, by one curl.
+fn follow(site: &Site, vip: IpAddr, paths: u32, options: &[&str]) -> BTreeSet<(String, String)> {
+    let url = format!("http://web.lb.internal/echo/[1-{paths}]?a=b%20c&d=[1-1]");
+    let told = "\n%{num_redirects} %{url_effective}\n";
+    let options = [&["--location", "--fail", "--write-out", told][..], options].concat();
+    let (is_content, text) = site.browser.get(vip, &url, &options).unwrap();
+    assert!(is_content, "{vip}: {text}");
+    let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+    let pairs = lines.chunks(2);
+    pairs
+        .map(|pair| (pair[0].to_owned(), pair[1].to_owned()))
+        .collect()
+}
+
+fn pages(paths: u32) -> BTreeSet<(String, String)> {
+    let page = |number| format!("/echo/{number}?a=b%20c&d=1");
+    (1..=paths)
+        .map(|number| {
+            (
+                page(number),
+                format!("1 https://web.lb.internal{}", page(number)),
+            )
+        })
+        .collect()
+}
+
+/// Everything that the VIP's port 80 answers to what is written piece by piece, each in a segment of
+/// its own.
+fn ask(site: &Site, vip: IpAddr, pieces: &[&[u8]]) -> Result<String> {
+    site.gateway.topology.client.run(|| {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(vip, 80), PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        for piece in pieces {
+            stream.write_all(piece)?;
+        }
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).context("the answer")?;
+        Ok(String::from_utf8(answer)?.to_lowercase())
+    })
+}
+
+#[track_caller]
+fn assert_redirected(answer: &str, target: &str) {
+    assert!(answer.starts_with("http/1.1 308 "), "{answer}");
+    assert!(
+        answer.contains(&format!("{LOCATION}{target}\r\n")),
+        "{answer}"
+    );
+}
+
+#[test]
+fn a_thousand_of_a_thousand_clients_come_to_the_right_page() {
+    const PATHS: u32 = 1_000;
+    require_root!();
+    let site = Site::start(any).unwrap();
+    for vip in VIPS {
+        let paths = repetitions(PATHS);
+        let before = (site.redirects().unwrap(), site.passed("segmented").unwrap());
+        assert_eq!(follow(&site, vip, paths, &[]), pages(paths), "{vip}");
+        assert_eq!(site.redirects().unwrap() - before.0, u64::from(paths));
+        assert_eq!(site.passed("segmented").unwrap(), before.1);
+    }
+}
+
+#[test]
+fn other_clients_come_there_too() {
+    require_root!();
+    let site = Site::start(any).unwrap();
+    let authority = site.browser.authority().to_str().unwrap();
+    let url = "http://web.lb.internal/echo/x?y=z";
+    // As a browser: the answer's connection is left alone, and the target is asked on a new one.
+    let python = "import http.client, ssl, sys, urllib.parse\n\
+        first = http.client.HTTPConnection('web.lb.internal', timeout=20)\n\
+        first.request('GET', '/echo/x?y=z')\n\
+        answer = first.getresponse()\n\
+        assert answer.status == 308 and answer.read() == b'', answer.status\n\
+        to = urllib.parse.urlsplit(answer.getheader('Location'))\n\
+        context = ssl.create_default_context(cafile=sys.argv[1])\n\
+        second = http.client.HTTPSConnection(to.hostname, timeout=20, context=context)\n\
+        second.request('GET', to.path + '?' + to.query)\n\
+        print(second.getresponse().read().decode(), end='')";
+    for vip in VIPS {
+        let before = site.redirects().unwrap();
+        let mut wget = site.client_command(vip, "wget").unwrap();
+        let authority_option = format!("--ca-certificate={authority}");
+        wget.args([
+            "-q",
+            "-O",
+            "-",
+            "--tries=1",
+            "--timeout=20",
+            &authority_option,
+            url,
+        ]);
+        assert_eq!(succeed(&mut wget).unwrap(), "/echo/x?y=z", "wget by {vip}");
+        let mut client = site.client_command(vip, "python3").unwrap();
+        let client = client.args(["-c", python, authority]);
+        assert_eq!(succeed(client).unwrap(), "/echo/x?y=z", "Python by {vip}");
+        assert_eq!(site.redirects().unwrap() - before, 2);
+    }
+}
+
+#[test]
+fn what_is_unusual_gets_the_same_answer_from_the_terminator() {
+    require_root!();
+    let site = Site::start(any).unwrap();
+    let request = b"GET /a?b=c HTTP/1.1\r\nHost: web.lb.internal\r\nConnection: close\r\n\r\n";
+    for vip in VIPS {
+        let before = site.redirects().unwrap();
+        // Byte by byte; and in two, within the name of the host.
+        let bytes: Vec<&[u8]> = request.chunks(1).collect();
+        assert_redirected(&ask(&site, vip, &bytes).unwrap(), "/a?b=c");
+        let (first, second) = request.split_at(29);
+        assert_redirected(&ask(&site, vip, &[first, second]).unwrap(), "/a?b=c");
+        let post = b"POST /a HTTP/1.1\r\nHost: web.lb.internal\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
+        assert_redirected(&ask(&site, vip, &[post]).unwrap(), "/a");
+        let other = b"GET / HTTP/1.1\r\nHost: other.example\r\nConnection: close\r\n\r\n";
+        let answer = ask(&site, vip, &[other]).unwrap();
+        assert!(!answer.contains("location:"), "{answer}");
+        let answer = ask(
+            &site,
+            vip,
+            &[b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"],
+        )
+        .unwrap();
+        assert!(answer.starts_with("http/1.1 400 "), "{answer}");
+        assert_eq!(site.redirects().unwrap(), before, "{vip}");
+        // Answered by close, as HTTP/1.1 allows: the second request is nobody's.
+        let pipelined = [
+            &request[..],
+            b"GET /second HTTP/1.1\r\nHost: web.lb.internal\r\n\r\n",
+        ];
+        let answer = ask(&site, vip, &[&pipelined.concat()]).unwrap();
+        assert_redirected(&answer, "/a?b=c");
+        let answer = ask(&site, vip, &pipelined).unwrap();
+        assert_redirected(&answer, "/a?b=c");
+    }
+    for reason in ["segmented", "other_method", "unknown_host", "odd_host"] {
+        assert!(site.passed(reason).unwrap() >= 2, "{reason}");
+    }
+}
+
+#[test]
+fn loss_and_reordering_cost_time_and_nothing_else() {
+    const PATHS: u32 = 100;
+    require_root!();
+    let site = Site::start_on(Shape::OneArmed, any).unwrap();
+    site.wait_for_cookies().unwrap();
+    let faults = Faults { lost: 20, held: 20 };
+    let wire = LossyWire::insert(&site.gateway.topology, faults).unwrap();
+    for vip in VIPS {
+        let before = site.redirects().unwrap();
+        let paths = repetitions(PATHS);
+        let out = tempfile::tempdir().unwrap();
+        let file = format!("{}/#1", out.path().display());
+        let url = format!("http://web.lb.internal/echo/[1-{paths}]");
+        let options = [
+            &["--location", "--fail", "--parallel", "--parallel-max", "40"][..],
+            &[
+                "--no-progress-meter",
+                "--max-time",
+                "300",
+                "--output",
+                &file,
+            ],
+        ];
+        let (is_content, text) = site.browser.get(vip, &url, &options.concat()).unwrap();
+        assert!(is_content, "{vip}: {text}");
+        for number in 1..=paths {
+            let page = std::fs::read_to_string(out.path().join(number.to_string())).unwrap();
+            assert_eq!(page, format!("/echo/{number}"), "{vip}");
+        }
+        let redirects = site.redirects().unwrap() - before;
+        assert!(
+            redirects * 2 > u64::from(paths),
+            "{redirects} at the NIC by {vip}"
+        );
+    }
+    let [segments, lost, overtaken] = [
+        &wire.counts.segments,
+        &wire.counts.lost,
+        &wire.counts.overtaken,
+    ]
+    .map(|count| count.load(Ordering::Relaxed));
+    assert!(lost * 10 > segments && overtaken > 0, "{:?}", wire.counts);
+    println!("of {segments} segments {lost} were lost and {overtaken} overtaken");
+}
+
+#[test]
+fn cookies_are_good_from_the_start_and_across_restarts_of_the_terminator() {
+    require_root!();
+    let mut site = Site::start(any).unwrap();
+    let request: [&[u8]; 2] = [
+        b"GET /a HT",
+        b"TP/1.1\r\nHost: web.lb.internal\r\nConnection: close\r\n\r\n",
+    ];
+    assert_eq!(site.sysctl("net/ipv4/tcp_syncookies").unwrap(), "2");
+    // What passes up is what the kernel has to complete from a cookie.
+    for round in 0..3 {
+        for vip in VIPS {
+            let before = site.gateway.agent.outcome("answer_cookie").unwrap();
+            assert_redirected(&ask(&site, vip, &request).unwrap(), "/a");
+            let answered = site.gateway.agent.outcome("answer_cookie").unwrap() - before;
+            assert!(answered > 0, "round {round}, {vip}");
+        }
+        // First with its sockets kept for the successor, then with new ones.
+        site.terminator = None;
+        if round == 1 {
+            let is_gone = || {
+                let reasons = site.gateway.agent.condition_reasons().unwrap();
+                reasons.iter().any(|reason| reason == "no_terminator")
+            };
+            poll_until("the sockets' end", PATIENCE, is_gone).unwrap();
+            let refused = ask(&site, VIP4, &request).unwrap_err();
+            assert!(format!("{refused:#}").contains("refused"), "{refused:#}");
+        }
+        site.terminator = Some(terminator(&site.gateway.topology.gateway).unwrap());
+        site.wait_for_cookies().unwrap();
+    }
+}
+
+#[test]
+fn the_kernels_setting_is_kept_and_given_back() {
+    const NAME: &str = "net/ipv4/tcp_syncookies";
+    require_root!();
+    let mut site = Site::start(any).unwrap();
+    let set = |site: &Site, value: &str| {
+        let gateway = &site.gateway.topology.gateway;
+        gateway
+            .run(|| lbagent_tests::netns::set_sysctl(NAME, value))
+            .unwrap();
+    };
+    set(&site, "1");
+    let is_kept = || site.sysctl(NAME).unwrap() == "2";
+    poll_until("the setting", patience(Duration::from_secs(40)), is_kept).unwrap();
+    site.gateway.agent.terminate().unwrap();
+    let detached = site.gateway.agent.run(&["detach"]).unwrap();
+    assert_eq!(detached.code, 0, "{detached:?}");
+    assert_eq!(site.sysctl(NAME).unwrap(), "1", "{detached:?}");
+}
+
+#[test]
+fn a_gateway_that_may_not_change_the_kernel_leaves_redirects_to_the_terminator() {
+    require_root!();
+    let site = Site::start_on(Shape::Routed, |config| {
+        config.redirect.insert("at_nic", "off");
+        config.syn_shield.insert("mode", "off");
+    })
+    .unwrap();
+    for vip in VIPS {
+        assert_eq!(follow(&site, vip, 20, &[]), pages(20), "{vip}");
+    }
+    assert_eq!(site.redirects().unwrap(), 0);
+    assert_eq!(site.gateway.agent.outcome("answer_cookie").unwrap(), 0);
+    assert_eq!(site.sysctl("net/ipv4/tcp_syncookies").unwrap(), "1");
+}
+
+/// Spoofed SYNs: the generator varies the lower half of the address and the port.
+fn spoofed(site: &Site, port: u16) -> Result<Vec<u8>> {
+    let from = SocketAddr::new(Ipv4Addr::new(198, 18, 0, 0).into(), 0);
+    let to = SocketAddr::new(VIP4, port);
+    let headers = packet_builder::tcp(from, to, Segment::Syn, &[]).len();
+    let mut frame = packet_builder::tcp(from, to, Segment::Syn, &vec![0; FRAME - headers]);
+    let topology = &site.gateway.topology;
+    frame[..6].copy_from_slice(&topology.gateway.run(|| link_address("cl0"))?);
+    frame[6..12].copy_from_slice(&topology.client.run(|| link_address("eth0"))?);
+    Ok(frame)
+}
+
+/// Sockets that the gateway has, in whatever state, and half-open connections.
+fn sockets(site: &Site) -> usize {
+    site.gateway.topology.gateway.run(|| {
+        let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+        let lines = tables.map(|path| std::fs::read_to_string(path).unwrap());
+        lines.iter().map(|text| text.lines().count() - 1).sum()
+    })
+}
+
+#[test]
+fn spoofed_syns_leave_nothing_behind() {
+    /// Ten times as many in the long form.
+    const SYNS: u32 = 1_000_000;
+    require_root!();
+    let long = std::env::var_os("LBAGENT_TEST_LONG").is_some();
+    let floods = if long { 10 } else { 1 };
+    let mut live = Live::load().unwrap();
+    let site = Site::start(any).unwrap();
+    site.gateway.create_service("raw", &web_services()).unwrap();
+    let backend = &site.gateway.topology.backends[0];
+    site.gateway
+        .attach("raw-1", "raw", &backend.addresses)
+        .unwrap();
+    let tracked = Transfer::start(
+        &site.gateway.topology.client,
+        SocketAddr::new(VIP4, PORT),
+        Direction::Download,
+        20_000_000,
+        Duration::from_millis(2),
+    )
+    .unwrap();
+    tracked.wait_for(0.05).unwrap();
+    let before = (
+        sockets(&site),
+        site.gateway.agent.outcome("answer_cookie").unwrap(),
+    );
+    let memory = slab(&site);
+    let frame = spoofed(&site, 80).unwrap();
+    let sending = AtomicBool::new(true);
+    let sent = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| -> Result<u64> {
+            let _guard = site.gateway.topology.client.enter()?;
+            let ifindex = nix::net::if_::if_nametoindex("eth0").context("eth0")?;
+            let count = repetitions(SYNS);
+            for _ in 0..floods {
+                live.send(&frame, ifindex, count)?;
+            }
+            sending.store(false, Ordering::Release);
+            Ok(u64::from(floods * count))
+        });
+        let mut most = 0;
+        while sending.load(Ordering::Acquire) && !flood.is_finished() {
+            most = most.max(sockets(&site));
+        }
+        assert!(
+            most <= before.0 + 4,
+            "{most} sockets during the flood, {} before",
+            before.0
+        );
+        flood.join().unwrap()
+    })
+    .unwrap();
+    tracked.finish().unwrap();
+    let answered = site.gateway.agent.outcome("answer_cookie").unwrap() - before.1;
+    // The devices' rings drop what the gateway has no time for.
+    assert!(
+        answered * 4 > sent,
+        "{answered} of {sent} SYNs were answered"
+    );
+    assert!(sockets(&site) <= before.0 + 4);
+    let grown = slab(&site).saturating_sub(memory);
+    assert!(
+        grown < 16 << 10,
+        "{grown} KiB of the kernel's memory are gone"
+    );
+    for vip in VIPS {
+        assert_eq!(
+            follow(&site, vip, 20, &[]),
+            pages(20),
+            "{vip} after the flood"
+        );
+    }
+    println!("{answered} of {sent} SYNs answered, {grown} KiB more in use");
+}
+
+/// Kernel memory for objects that cannot be given back at once, in KiB.
+fn slab(_: &Site) -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let line = text.lines().find(|line| line.starts_with("SUnreclaim:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number.and_then(|number| number.parse().ok()).unwrap()
+}
+
+#[test]
+fn the_shield_answers_for_ports_that_do_not_redirect() {
+    require_root!();
+    let site = Site::start(|config| {
+        config.syn_shield.insert("mode", "on");
+    })
+    .unwrap();
+    for vip in [VIP4, VIP6] {
+        let before = site.gateway.agent.outcome("answer_shield").unwrap();
+        let started = Instant::now();
+        let (is_content, text) = site
+            .browser
+            .get(vip, "https://web.lb.internal/echo/shielded", &["--fail"])
+            .unwrap();
+        assert!(is_content, "{text}");
+        assert_eq!(text, "/echo/shielded");
+        assert!(site.gateway.agent.outcome("answer_shield").unwrap() > before);
+        assert!(started.elapsed() < patience(Duration::from_secs(5)));
+    }
+}
