@@ -231,7 +231,7 @@ async fn serve(
     mut dataplane: KernelDataplane,
     object: Option<ObjectStatus>,
 ) -> Result<(), AgentError> {
-    let gateway = config.gateway_settings(desired.hash_seed());
+    let gateway = config.gateway_settings_in_doubt(desired.hash_seed(), dataplane.doubts());
     let interfaces = dataplane.interfaces();
     let changes = dataplane.network_changes();
     let events = dataplane.events();

@@ -73,7 +73,7 @@ pub struct Config {
 /// Whether something is done before the kernel has seen a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AtNic {
-    /// Where the kernel can.
+    /// Where the kernel can, and answers are sure to arrive.
     #[default]
     Auto,
     /// Always: the agent does not start where the kernel cannot.
@@ -197,8 +197,29 @@ impl Config {
             without_terminator: self.terminator.missing,
             answers_per_second: self.answers_per_second,
             redirect_at_nic: self.redirect_at_nic != AtNic::Off,
+            not_at_nic: None,
             syn_shield: self.syn_shield,
         }
+    }
+
+    /// The same, where answers of the programs may not arrive for a reason: what is left to the agent to
+    /// decide is left to the kernel then.
+    pub fn gateway_settings_in_doubt(
+        &self,
+        stored_seed: u64,
+        doubts: Option<String>,
+    ) -> GatewaySettings {
+        let mut settings = self.gateway_settings(stored_seed);
+        if doubts.is_some() {
+            if self.redirect_at_nic == AtNic::Auto {
+                settings.redirect_at_nic = false;
+                settings.not_at_nic = doubts;
+            }
+            if matches!(self.syn_shield, SynShield::Above { .. }) {
+                settings.syn_shield = SynShield::Off;
+            }
+        }
+        settings
     }
 
     /// The store's file.

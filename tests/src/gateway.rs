@@ -41,17 +41,18 @@ impl Gateway {
         backends: usize,
         configure: impl FnOnce(&mut Config),
     ) -> Result<Self> {
-        Self::start_on(Topology::build(shape, backends)?, configure)
+        Self::start_in(Topology::build(shape, backends)?, configure)
     }
 
     /// As [`Gateway::publish`], on a network that is there already.
     pub fn publish_on(topology: Topology) -> Result<Self> {
-        let gateway = Self::start_on(topology, |_| {})?;
+        let gateway = Self::start_in(topology, |_| {})?;
         gateway.publish_web()?;
         Ok(gateway)
     }
 
-    fn start_on(topology: Topology, configure: impl FnOnce(&mut Config)) -> Result<Self> {
+    /// As [`Gateway::start_with`], on a network that is there already.
+    pub fn start_in(topology: Topology, configure: impl FnOnce(&mut Config)) -> Result<Self> {
         let ports = [SERVER_PORT, OTHER_SERVER_PORT];
         let serve =
             |backend: &BackendHost| Server::start(&backend.ns, &backend.name, &ports, &ports);

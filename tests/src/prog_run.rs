@@ -187,6 +187,7 @@ impl Rig {
                 without_terminator: WithoutTerminator::Reset,
                 answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
                 redirect_at_nic: true,
+                not_at_nic: None,
                 syn_shield: SynShield::Off,
             },
             now: OffsetDateTime::UNIX_EPOCH,

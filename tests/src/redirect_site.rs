@@ -1,6 +1,7 @@
 //! A web site behind the gateway: HTTPS by the real terminator, port 80 sending clients to it.
 
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +11,7 @@ use crate::agent::Config;
 use crate::gateway::Gateway;
 use crate::netns::NetNs;
 use crate::poll::poll_until;
-use crate::topology::{Shape, VIPS};
+use crate::topology::{Shape, Topology, VIPS};
 use crate::web::{Browser, PATIENCE, Running, serve, terminator};
 
 /// Where the instances listen.
@@ -25,6 +26,7 @@ pub struct Site {
     /// lbterm; `None` where it is gone.
     pub terminator: Option<Running>,
     _servers: Vec<Running>,
+    _program: Option<OwnedFd>,
 }
 
 impl Site {
@@ -37,9 +39,16 @@ impl Site {
 
     /// As [`Site::start`], on a network of another shape, and without waiting for cookies.
     pub fn start_on(shape: Shape, configure: impl FnOnce(&mut Config)) -> Result<Self> {
-        let gateway = Gateway::start_with(shape, 1, |config| {
+        let topology = Topology::build(shape, 1)?;
+        let program = match topology.switch {
+            Some(_) => None,
+            None => Some(topology.arm_client()?),
+        };
+        let gateway = Gateway::start_in(topology, |config| {
             config.terminator.insert("development_ca", true.into());
             config.terminator.insert("user", "nobody".into());
+            // The far end of the client's link has a program; an agent does not see that.
+            config.redirect.insert("at_nic", "on");
             configure(config);
         })?;
         let group =
@@ -55,6 +64,7 @@ impl Site {
             browser,
             terminator: Some(terminator),
             _servers: servers,
+            _program: program,
             gateway,
         };
         for vip in VIPS {

@@ -195,6 +195,12 @@ impl Topology {
         })
     }
 
+    /// Lets the client get what XDP sends back, as through a wire: until the program is dropped.
+    pub fn arm_client(&self) -> Result<OwnedFd> {
+        self.client
+            .run(|| Ok(attach_xdp_pass(interface_index("eth0")?)?))
+    }
+
     /// Connects a backend to the gateway, for the first time or after its link was deleted.
     pub fn wire_backend(&self, backend: &BackendHost) -> Result<()> {
         let link = backend.link_name();

@@ -19,6 +19,8 @@ pub struct TraceQuery {
     pub is_new: bool,
     /// Client-facing interface that the packet arrives by; one of them when not named.
     pub interface: Option<String>,
+    /// Host name of the request that the packet carries, for ports that redirect.
+    pub host: Option<String>,
 }
 
 impl TraceQuery {
@@ -27,7 +29,7 @@ impl TraceQuery {
         pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, ContractError> {
         let (mut protocol, mut source, mut destination) = (None, None, None);
-        let (mut is_new, mut interface) = (false, None);
+        let (mut is_new, mut interface, mut host) = (false, None, None);
         for (key, value) in pairs {
             match key {
                 "protocol" => protocol = Some(parse_protocol(value)?),
@@ -41,6 +43,7 @@ impl TraceQuery {
                     })?;
                 }
                 "interface" => interface = Some(value.to_owned()),
+                "host" => host = Some(value.to_owned()),
                 _ => {
                     return Err(ContractError::new(
                         crate::ErrorCode::UnknownMember,
@@ -56,12 +59,18 @@ impl TraceQuery {
             destination: destination.ok_or_else(|| missing("destination"))?,
             is_new,
             interface,
+            host,
         }
         .check()
     }
 
     /// Refuses what no packet can be.
     pub fn check(self) -> Result<Self, ContractError> {
+        if self.host.is_some() && self.is_new {
+            return Err(ContractError::invalid(
+                "A packet that starts a flow carries no request: 'host' and 'new' exclude each other",
+            ));
+        }
         if self.source.is_ipv4() == self.destination.is_ipv4() {
             return Ok(self);
         }
@@ -134,6 +143,15 @@ mod tests {
         check("destination", "2001:db8::1:443", "in brackets");
         check("new", "perhaps", "true or false");
         check("colour", "red", "Unknown parameter 'colour'");
+        let message = parse(&[
+            ("protocol", "tcp"),
+            ("source", "203.0.113.7:40000"),
+            ("destination", "192.0.2.10:80"),
+            ("new", "true"),
+            ("host", "shop.example"),
+        ])
+        .unwrap_err();
+        assert!(message.contains("exclude each other"), "{message}");
         let message = parse(&[("protocol", "tcp")]).unwrap_err();
         assert!(message.contains("Missing parameter 'source'"), "{message}");
     }

@@ -103,6 +103,7 @@ impl Server {
             without_terminator: WithoutTerminator::Reset,
             answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
             redirect_at_nic: true,
+            not_at_nic: None,
             syn_shield: SynShield::default(),
         };
         let (reconciler, handle) = Reconciler::new(

@@ -1,8 +1,8 @@
 //! Single entries of the maps: what the programs look up for one flow.
 
 use lbagent_common::{
-    Addr, BackendEntry, BackendId, ConnBucket, NatFlowEntry, NatFlowKey, ReturnEntry, ReturnKey,
-    Settings, Slot, SourceKey, VipEntry, VipKey,
+    Addr, BackendEntry, BackendId, ConnBucket, HostEntry, HostKey, NatFlowEntry, NatFlowKey,
+    ReturnEntry, ReturnKey, Settings, Slot, SourceKey, VipEntry, VipKey,
 };
 
 use super::fake::FakeDataplane;
@@ -20,6 +20,8 @@ pub trait FlowMaps {
     fn settings(&self) -> Result<Settings, DataplaneError>;
     /// A published port or a VIP address.
     fn vip(&self, key: &VipKey) -> Found<VipEntry>;
+    /// Where a host name is served.
+    fn host(&self, key: &HostKey) -> Found<HostEntry>;
     /// Every published port and VIP address.
     fn vips(&self) -> Result<Vec<(VipKey, VipEntry)>, DataplaneError>;
     /// The longest prefix of a policy that holds an address, and its verdict.
@@ -51,6 +53,10 @@ impl FlowMaps for KernelDataplane {
 
     fn vip(&self, key: &VipKey) -> Found<VipEntry> {
         self.loaded.maps.vips.get(key)
+    }
+
+    fn host(&self, key: &HostKey) -> Found<HostEntry> {
+        self.loaded.maps.hosts.get(key)
     }
 
     fn vips(&self) -> Result<Vec<(VipKey, VipEntry)>, DataplaneError> {
@@ -119,6 +125,10 @@ impl FlowMaps for FakeDataplane {
 
     fn vip(&self, key: &VipKey) -> Found<VipEntry> {
         Ok(self.vips.get(key).copied())
+    }
+
+    fn host(&self, key: &HostKey) -> Found<HostEntry> {
+        Ok(self.hosts.get(key).copied())
     }
 
     fn vips(&self) -> Result<Vec<(VipKey, VipEntry)>, DataplaneError> {

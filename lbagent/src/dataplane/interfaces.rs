@@ -22,6 +22,8 @@ pub(super) struct Interface {
     /// Largest IP packet, in bytes.
     pub(super) mtu: u32,
     pub(super) kind: Kind,
+    /// One end of a pair.
+    pub(super) is_veth: bool,
     /// As a port of a bridge: it forwards. Ports that block or learn do not.
     pub(super) is_forwarding_port: bool,
     xdp: Option<XdpAttached>,
@@ -53,6 +55,7 @@ impl Interface {
             up: true,
             mtu,
             kind,
+            is_veth: false,
             is_forwarding_port: true,
             xdp: None,
         }
@@ -133,6 +136,7 @@ fn parse(message: RouteNetlinkMessage) -> Option<(String, Interface)> {
             .contains(LinkFlags::Up | LinkFlags::Running),
         mtu: 0,
         kind: Kind::Plain,
+        is_veth: false,
         is_forwarding_port: false,
         xdp: None,
     };
@@ -160,6 +164,7 @@ fn parse(message: RouteNetlinkMessage) -> Option<(String, Interface)> {
         }
     }
     interface.kind = kind(&info, below);
+    interface.is_veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
     interface.is_forwarding_port = info.iter().any(|info| match info {
         LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
             port.contains(&InfoBridgePort::State(BridgePortState::Forwarding))

@@ -146,6 +146,18 @@ impl KernelDataplane {
         cookies::require()
     }
 
+    /// Why what the programs send back to clients may not arrive; nothing of a network card's.
+    pub fn doubts(&self) -> Option<String> {
+        let Surroundings::Host(host) = &self.surroundings else {
+            return None;
+        };
+        let interface = host.pairs.first()?;
+        Some(format!(
+            "{interface} is a veth, whose far end gets what XDP sends back only while it has an XDP program \
+             itself; where it has one, set redirect.at_nic and syn_shield.mode to \"on\""
+        ))
+    }
+
     /// The interfaces and how the programs are attached to them, at the last pass.
     pub fn interfaces(&self) -> watch::Receiver<Vec<InterfaceStatus>> {
         match &self.surroundings {

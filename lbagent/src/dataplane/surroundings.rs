@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::Flock;
 use tokio::sync::watch;
 
-use super::attach::{Attachments, InterfaceStatus};
+use super::attach::{AttachedMode, Attachments, InterfaceStatus};
 use super::host::{self, Address, HostAddresses};
 use super::interfaces::Interfaces;
 use super::journal::Journal;
@@ -39,6 +39,8 @@ pub(super) struct Host {
     pub(super) attachments: Attachments,
     pub(super) journal: Journal,
     pub(super) status: watch::Sender<Vec<InterfaceStatus>>,
+    /// Interfaces towards clients that were one end of a pair when the programs were attached, natively.
+    pub(super) pairs: Vec<String>,
     /// Whether the programs are attached, and kept so by each pass.
     pub(super) attached: bool,
     /// Keeps a second agent off these pins.
@@ -71,6 +73,12 @@ impl Host {
         let interfaces = Interfaces::read(&mut self.netlink).map_err(LoadError::Netlink)?;
         self.ensure_forwarding(&interfaces)?;
         let mut status = self.attachments.ensure_clients(loaded, &interfaces);
+        let is_pair = |client: &&InterfaceStatus| {
+            let interface = interfaces.get(&client.interface);
+            client.mode == Some(AttachedMode::Native) && interface.is_some_and(|it| it.is_veth)
+        };
+        let pairs = status.iter().filter(is_pair);
+        self.pairs = pairs.map(|client| client.interface.clone()).collect();
         let refused = status.iter().find(|client| client.ifindex.is_some());
         if let Some(refused) = refused
             && status.iter().all(|client| client.mode.is_none())

@@ -54,6 +54,7 @@ impl KernelDataplane {
             ),
             journal,
             status: watch::Sender::new(Vec::new()),
+            pairs: Vec::new(),
             attached: false,
             _lock: lock,
         };

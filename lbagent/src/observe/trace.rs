@@ -4,6 +4,7 @@
 mod choice;
 mod forwarding;
 mod source;
+mod terminated;
 
 use std::net::IpAddr;
 
@@ -46,6 +47,7 @@ pub fn explain(
         arrival,
         settings: maps.settings()?,
         flow: Flow::new(query),
+        host: query.host.as_deref(),
         trace: Trace {
             taken_at: now,
             protocol: query.protocol,
@@ -130,6 +132,7 @@ struct Tracer<'a> {
     arrival: Option<&'a Arrival>,
     settings: Settings,
     flow: Flow,
+    host: Option<&'a str>,
     trace: Trace,
 }
 
@@ -163,10 +166,7 @@ impl Tracer<'_> {
                 return Ok(Ok(vip));
             }
             self.trace.published = Published::Terminate;
-            return end(
-                Outcome::PassTerminate,
-                "the port belongs to the terminator on this gateway",
-            );
+            return self.terminated(&vip);
         }
         if self.maps.vip(&VipKey::address(self.flow.vip))?.is_none() {
             return end(

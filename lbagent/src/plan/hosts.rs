@@ -14,7 +14,7 @@ use lbagent_common::{HostEntry, HostKey, VipEntry, VipKey, limits};
 
 use super::diff::Target;
 use super::in_use::InUse;
-use super::publish::vips_of;
+use super::publish::{Published, vips_of};
 use super::{Condition, GatewaySettings, Object, PlanInput, Reason};
 use crate::dataplane::ActualState;
 use crate::desired::{Service, ServiceGroup, Transport};
@@ -133,8 +133,23 @@ fn https_port(services: &[Service], vips: &[IpAddr], input: &PlanInput<'_>) -> u
     lbagent_api::terminator::https_port(near.map(|service| service.port))
 }
 
-/// Tells which VIPs are left to the terminator for want of a place.
-pub(super) fn add_conditions(input: &PlanInput<'_>, indexes: &Indexes, target: &mut Target) {
+/// Tells why redirects are left to the terminator: all, or for want of a place those of some VIPs.
+pub(super) fn add_conditions(
+    input: &PlanInput<'_>,
+    indexes: &Indexes,
+    published: &Published,
+    target: &mut Target,
+) {
+    if published.redirected.is_empty() {
+        return;
+    }
+    if let Some(reason) = &input.gateway.not_at_nic {
+        let reason = Reason::NoCookies {
+            reason: reason.clone(),
+        };
+        let condition = Condition::new(Object::Gateway, reason);
+        target.conditions.push(condition);
+    }
     if !input.gateway.redirect_at_nic {
         return;
     }

@@ -74,6 +74,8 @@ pub struct GatewaySettings {
     pub answers_per_second: u32,
     /// Whether clients of ports with the handler `redirect` are answered before the kernel has seen them.
     pub redirect_at_nic: bool,
+    /// Why they are not, though the configuration has nothing against it.
+    pub not_at_nic: Option<String>,
     /// When SYNs to ports with handlers are answered with cookies.
     pub syn_shield: SynShield,
 }

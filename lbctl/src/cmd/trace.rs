@@ -30,6 +30,9 @@ pub struct Arguments {
     /// Client-facing interface that the packet arrives by [default: the first one]
     #[arg(long, value_name = "INTERFACE")]
     interface: Option<String>,
+    /// Host name of the request that the packet carries: what becomes of it on a port that redirects
+    #[arg(long, value_name = "NAME", conflicts_with = "new")]
+    host: Option<String>,
 }
 
 impl Arguments {
@@ -41,6 +44,7 @@ impl Arguments {
                 destination: parse_address("destination", &self.destination)?,
                 is_new: self.new,
                 interface: self.interface.clone(),
+                host: self.host.clone(),
             }
             .check()
         };
@@ -62,6 +66,10 @@ pub fn run(arguments: &Arguments, client: &Client, format: Format) -> Result<(),
     if let Some(interface) = &query.interface {
         path.push_str("&interface=");
         path.push_str(&encode(interface));
+    }
+    if let Some(host) = &query.host {
+        path.push_str("&host=");
+        path.push_str(&encode(host));
     }
     let trace = client.get::<TraceData>(&path)?.trace;
     print(format, &trace, || render(&trace))

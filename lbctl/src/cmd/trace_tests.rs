@@ -126,6 +126,7 @@ fn wrong_flows_are_usage_mistakes() {
             destination,
             new: false,
             interface: None,
+            host: None,
         };
         let error = arguments.query().unwrap_err();
         assert_eq!(error.exit_code(), crate::error::exit::USAGE);

@@ -177,6 +177,7 @@ impl Scene {
             destination: SocketAddr::new(vip, port),
             is_new: protocol == Protocol::Tcp && self.random.below(3) == 0,
             interface: None,
+            host: None,
         }
     }
 

@@ -173,6 +173,7 @@ fn what_is_unusual_gets_the_same_answer_from_the_terminator() {
 fn loss_and_reordering_cost_time_and_nothing_else() {
     const PATHS: u32 = 100;
     require_root!();
+    // Redirects are answered there before the wire is a bad one.
     let site = Site::start_on(Shape::OneArmed, any).unwrap();
     site.wait_for_cookies().unwrap();
     let faults = Faults { lost: 20, held: 20 };
@@ -269,7 +270,7 @@ fn the_kernels_setting_is_kept_and_given_back() {
 }
 
 #[test]
-fn a_gateway_that_may_not_change_the_kernel_leaves_redirects_to_the_terminator() {
+fn what_is_switched_off_is_left_to_the_terminator() {
     require_root!();
     let site = Site::start_on(Shape::Routed, |config| {
         config.redirect.insert("at_nic", "off");
@@ -387,6 +388,24 @@ fn slab(_: &Site) -> u64 {
     let line = text.lines().find(|line| line.starts_with("SUnreclaim:"));
     let number = line.and_then(|line| line.split_whitespace().nth(1));
     number.and_then(|number| number.parse().ok()).unwrap()
+}
+
+#[test]
+fn a_link_that_may_swallow_answers_is_left_to_the_kernel_and_told() {
+    require_root!();
+    let site = Site::start_on(Shape::Routed, |config| {
+        config.redirect.clear();
+    })
+    .unwrap();
+    for vip in VIPS {
+        assert_eq!(follow(&site, vip, 5, &[]), pages(5), "{vip}");
+    }
+    assert_eq!(site.gateway.agent.outcome("answer_cookie").unwrap(), 0);
+    let reasons = site.gateway.agent.condition_reasons().unwrap();
+    assert!(
+        reasons.iter().any(|it| it == "no_syn_cookies"),
+        "{reasons:?}"
+    );
 }
 
 #[test]

@@ -152,6 +152,9 @@ pub(in crate::api) struct Trace {
     new: Option<bool>,
     /// Client-facing interface that the packet arrives by; one of them when absent.
     interface: Option<String>,
+    /// Host name that a request on port 80 is for; then the packet is one with such a request.
+    #[param(example = "shop.example")]
+    host: Option<String>,
 }
 
 /// What an export holds.

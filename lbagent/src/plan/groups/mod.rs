@@ -343,7 +343,7 @@ impl<'a> Builder<'a> {
             &self.actual.returns,
             &mut self.target.vips,
         );
-        hosts::add_conditions(self.input, &self.vip_indexes, &mut self.target);
+        hosts::add_conditions(self.input, &self.vip_indexes, published, &mut self.target);
         self.add_terminated(published);
         let policy = policies::assign(self.input, self.in_use, &self.servers, &mut self.target);
         self.target.cursor = IdCursor {
