@@ -38,6 +38,7 @@ pub mod skip;
 pub mod slowness;
 pub mod store_load;
 pub mod syscalls;
+pub mod tcp_segment;
 pub mod terminator;
 pub mod topology;
 pub mod transfer;

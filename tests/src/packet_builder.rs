@@ -26,7 +26,8 @@ pub enum Segment {
     Rst,
 }
 
-fn ip(
+/// Ethernet and IP headers of a frame from a client to the gateway.
+pub(crate) fn write_ip(
     source: SocketAddr,
     destination: SocketAddr,
 ) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
@@ -62,7 +63,7 @@ pub fn tcp(
     segment: Segment,
     payload: &[u8],
 ) -> Vec<u8> {
-    let step = ip(source, destination).tcp(source.port(), destination.port(), 1_000, 65_535);
+    let step = write_ip(source, destination).tcp(source.port(), destination.port(), 1_000, 65_535);
     let step = match segment {
         Segment::Syn => step.syn(),
         Segment::SynAck => step.syn().ack(1),
@@ -77,7 +78,7 @@ pub fn tcp(
 
 /// A SYN with these bytes as options, a multiple of 4, and right checksums.
 pub fn syn(source: SocketAddr, destination: SocketAddr, options: &[u8], payload: &[u8]) -> Vec<u8> {
-    let step = ip(source, destination).tcp(source.port(), destination.port(), 1_000, 65_535);
+    let step = write_ip(source, destination).tcp(source.port(), destination.port(), 1_000, 65_535);
     let step = step
         .syn()
         .options_raw(options)
@@ -89,7 +90,7 @@ pub fn syn(source: SocketAddr, destination: SocketAddr, options: &[u8], payload:
 
 /// A UDP frame with right checksums.
 pub fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u8> {
-    let step = ip(source, destination).udp(source.port(), destination.port());
+    let step = write_ip(source, destination).udp(source.port(), destination.port());
     let mut frame = Vec::with_capacity(step.size(payload.len()));
     step.write(&mut frame, payload).expect("writing to memory");
     frame
@@ -103,7 +104,7 @@ pub fn icmp(
     rest: [u8; 4],
     payload: &[u8],
 ) -> Vec<u8> {
-    let step = ip(SocketAddr::new(source, 0), SocketAddr::new(destination, 0));
+    let step = write_ip(SocketAddr::new(source, 0), SocketAddr::new(destination, 0));
     let mut frame = Vec::new();
     if source.is_ipv4() {
         let step = step.icmpv4_raw(kind, code, rest);

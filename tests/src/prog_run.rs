@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::{TestRun, TestRunOptions};
+use aya::programs::{TestRun, TestRunAttrs, TestRunOptions};
 use lbagent::dataplane::{ActualState, Capacity, Dataplane, NextHop, Path, Region};
 use lbagent::desired::{
     DEFAULT_ACCOUNT, DesiredState, ForwardingMode, GroupPolicy, Instance, InstancePolicy,
@@ -116,6 +116,8 @@ pub struct Rig {
     pub resolved: bool,
     /// Largest IP packet that instances added from now on can be sent.
     pub mtu: u16,
+    /// What a terminator takes.
+    pub terminator: Terminator,
     /// By how many ticks the planner's clock is ahead of the machine's; see
     /// [`advance`](Self::advance).
     ahead: u32,
@@ -194,6 +196,7 @@ impl Rig {
             dataplane,
             resolved: true,
             mtu: 1500,
+            terminator: Terminator::default(),
             ahead: 0,
             paths: BTreeMap::new(),
             retired: BTreeSet::new(),
@@ -389,7 +392,7 @@ impl Rig {
             desired: &self.desired,
             gateway: &self.gateway,
             health: &Health::new(),
-            terminator: Terminator::default(),
+            terminator: self.terminator,
             elsewhere: &Elsewhere::default(),
             actual: &actual,
             retired: &self.retired,
@@ -503,9 +506,26 @@ impl Rig {
         })
     }
 
+    /// Has a client's packet handled as if it came in now: what passes goes up to the kernel.
+    pub fn deliver(&mut self, frame: &[u8]) -> Result<()> {
+        let mut frame = frame.to_vec();
+        frame[..6].copy_from_slice(&link_address("cl0")?);
+        let context = words(&[0, frame.len() as u32, 0, self.client_interface, 0, 0]);
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            ctx_in: Some(&context),
+            repeat: 1,
+            attrs: TestRunAttrs::new().xdp_live_frames(1),
+            ..TestRunOptions::default()
+        };
+        self.dataplane.ingress_program()?.test_run(options)?;
+        Ok(())
+    }
+
     /// Runs one packet without looking at counters: for loops over many.
     pub fn run_uncounted(&mut self, side: Side, frame: &[u8]) -> Result<(Action, Vec<u8>)> {
-        let mut out = vec![0; frame.len() + 64];
+        // Room for the longest answer.
+        let mut out = vec![0; frame.len() + 1024];
         let (result, actions): (_, &[(u32, Action)]) = match side {
             Side::Client => {
                 // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index.

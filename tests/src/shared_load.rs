@@ -53,7 +53,12 @@ impl SharedLoad {
 
     /// Makes the programs forget every flow that they have seen.
     pub fn forget_flows(&mut self) -> Result<()> {
-        const FLOWS: [&str; 3] = [limits::CONNS, limits::REFUSALS, limits::UDP_SEEN];
+        const FLOWS: [&str; 4] = [
+            limits::CONNS,
+            limits::REFUSALS,
+            limits::UDP_SEEN,
+            "REDIRECT_NOTES",
+        ];
         for id in maps_of(&self.ingress_program()?.info()?)? {
             let info = MapInfo::from_id(id)?;
             if FLOWS.contains(&info.name_as_str().unwrap_or_default()) {
@@ -153,6 +158,8 @@ fn empty_map(id: u32) -> Result<()> {
         // Nobody reads the events of test runs; a full ring refuses more of them. What fragments
         // are held is read above.
         MapType::RingBuf => Ok(()),
+        // Sockets leave when they are closed.
+        MapType::SockMap => Ok(()),
         MapType::Hash | MapType::LruHash | MapType::LpmTrie => {
             syscalls::delete_entries(map, info.key_size() as usize)
         }

@@ -288,8 +288,10 @@ impl Head {
         if first(2, start) == CRLF {
             self.at = at + 2;
             self.state = state::DONE;
-        } else if class & TOKEN == 0 {
+        } else if first(1, start) == eight(b"\r") {
             self.stop_within(2, Passed::OddHeader);
+        } else if class & TOKEN == 0 {
+            self.stop(Passed::OddHeader);
         } else if first(4, lower) == eight(b"host") && start >> 32 & 0xff == b':' as u64 {
             if self.host_end != 0 {
                 return self.stop(Passed::OddHost);

@@ -4,8 +4,8 @@ use aya::programs::{ProgramError, TestRun, TestRunOptions};
 
 use super::{KernelDataplane, LoadError};
 
-/// Room for headers that a program may add.
-const GROWTH: usize = 128;
+/// Room for what a program may add: headers, or an answer.
+const GROWTH: usize = 640;
 /// Bytes of an Ethernet header, the least that the kernel runs a program on.
 const SHORTEST: usize = 14;
 /// The kernel gives XDP one page (4096 bytes) less its headroom (256) and the end that a socket

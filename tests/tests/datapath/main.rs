@@ -15,6 +15,7 @@ mod owners_model;
 mod policies;
 mod random;
 mod reading;
+mod redirect;
 mod replay;
 mod replies;
 mod shapes;

@@ -1,0 +1,115 @@
+//! SYNs for other ports with handlers, answered by cookies when there are too many.
+
+use std::net::SocketAddr;
+
+use lbagent::plan::SynShield;
+use lbagent_common::Outcome;
+use lbagent_tests::prog_run::Action;
+use lbagent_tests::require_root;
+use lbagent_tests::tcp_segment::{TcpSegment, flags};
+
+use super::{ISN, OPTIONS, Web, families};
+use crate::assert_untouched;
+
+/// Both families' clients and port 443 of the VIPs.
+fn https(port: u16) -> [(SocketAddr, SocketAddr); 2] {
+    families(port).map(|(client, vip)| (client, SocketAddr::new(vip.ip(), 443)))
+}
+
+fn syn() -> TcpSegment {
+    TcpSegment {
+        sequence: ISN,
+        flags: flags::SYN,
+        window: 64_240,
+        options: OPTIONS.to_vec(),
+        ..TcpSegment::default()
+    }
+}
+
+fn web(shield: SynShield) -> Web {
+    let mut web = Web::new();
+    web.rig.gateway.syn_shield = shield;
+    web.rig.reconcile().unwrap();
+    web.lend(u32::MAX);
+    web
+}
+
+#[test]
+fn off_it_answers_nothing() {
+    require_root!();
+    let mut web = web(SynShield::Off);
+    for (client, vip) in https(2000) {
+        for _ in 0..20 {
+            let frame = syn().frame(client, vip);
+            let ran = web.run(&frame);
+            assert_untouched(&ran, Action::Pass, Outcome::PassTerminate, &frame);
+        }
+    }
+}
+
+#[test]
+fn on_it_answers_every_syn_and_nothing_else() {
+    require_root!();
+    let mut web = web(SynShield::Always);
+    for (client, vip) in https(2000) {
+        let ran = web.run(&syn().frame(client, vip));
+        assert_eq!(
+            (ran.action, ran.outcome),
+            (Action::Transmit, Outcome::AnswerShield)
+        );
+        let answer = TcpSegment::of_answer(&ran.frame, client, vip).unwrap();
+        assert_eq!(answer.flags, flags::SYN | flags::ACK);
+        // The kernel completes it: whatever comes next is its own.
+        for more in [0, flags::PSH, flags::FIN, flags::RST] {
+            let frame = TcpSegment {
+                sequence: ISN.wrapping_add(1),
+                acknowledged: answer.sequence.wrapping_add(1),
+                flags: flags::ACK | more,
+                options: Vec::new(),
+                ..syn()
+            }
+            .frame(client, vip);
+            let ran = web.run(&frame);
+            assert_untouched(&ran, Action::Pass, Outcome::PassTerminate, &frame);
+        }
+        // Without a terminator there is nothing to shield.
+        web.listeners.clear();
+        let frame = syn().frame(client, vip);
+        let ran = web.run(&frame);
+        assert_untouched(&ran, Action::Pass, Outcome::PassTerminate, &frame);
+        web.listen();
+    }
+}
+
+/// The first ones of each tick are the kernel's, each VIP counted for itself.
+#[test]
+fn automatic_it_answers_those_above_the_threshold() {
+    require_root!();
+    const PER_TICK: u32 = 8;
+    // One CPU counts, on which the test stays.
+    let mut cpus = nix::sched::CpuSet::new();
+    cpus.set(0).unwrap();
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus).unwrap();
+    let mut web = web(SynShield::Above {
+        per_second: PER_TICK,
+    });
+    for family in https(2000) {
+        // A tick may end meanwhile; a second one does not.
+        let mut passed = Vec::new();
+        for port in 3000..3100 {
+            let mut client = family.0;
+            client.set_port(port);
+            let ran = web.run(&syn().frame(client, family.1));
+            match ran.outcome {
+                Outcome::PassTerminate => passed.push(port),
+                outcome => assert_eq!(outcome, Outcome::AnswerShield),
+            }
+        }
+        let most = 2 * PER_TICK as usize + 2;
+        assert!(
+            (PER_TICK as usize..=most).contains(&passed.len()),
+            "{passed:?}"
+        );
+        assert_eq!(passed[..4], [3000, 3001, 3002, 3003], "the first ones");
+    }
+}
