@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::bpf_sock_tuple;
 use aya_ebpf::helpers::generated::{
-    bpf_check_mtu, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_gen_syncookie,
+    bpf_check_mtu, bpf_map_lookup_elem, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_gen_syncookie,
     bpf_tcp_raw_check_syncookie_ipv4, bpf_tcp_raw_check_syncookie_ipv6,
     bpf_tcp_raw_gen_syncookie_ipv4, bpf_tcp_raw_gen_syncookie_ipv6,
 };
@@ -12,7 +12,7 @@ use aya_ebpf::programs::XdpContext;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 
-use crate::maps::Listener;
+use crate::maps::terminators;
 use crate::packet::{Context, L3_OFFSET, Packet};
 use crate::web::copy::{Header, within};
 use crate::web::maps::set_asking;
@@ -26,6 +26,25 @@ type IpV4 = [u8; Ipv4Hdr::LEN];
 type IpV6 = [u8; Ipv6Hdr::LEN];
 const V4: usize = L3_OFFSET + Ipv4Hdr::LEN;
 const V6: usize = L3_OFFSET + Ipv6Hdr::LEN;
+
+/// A terminator's listening socket, held while the program looks at it.
+pub struct Listener(*mut c_void);
+
+/// Looks at the terminator's socket at an index, if there is one.
+#[inline(always)]
+pub fn with_listener<T>(index: u32, look: impl FnOnce(&Listener) -> Option<T>) -> Option<T> {
+    // SAFETY: the map's values are sockets, which the helper takes a reference to; it is given back
+    // before anything else happens.
+    unsafe {
+        let socket = bpf_map_lookup_elem(terminators(), (&raw const index).cast());
+        if socket.is_null() {
+            return None;
+        }
+        let found = look(&Listener(socket));
+        bpf_sk_release(socket);
+        found
+    }
+}
 
 /// The cookie for a SYN, if a listening socket would have answered it with one. The socket takes
 /// it from then on: for two minutes, as long as the cookie counts.
@@ -46,7 +65,7 @@ pub fn answer(
     // `within` bounds what is read of it. The socket is held while `listener` lives.
     let value = unsafe {
         bpf_tcp_gen_syncookie(
-            listener.raw(),
+            listener.0,
             ip,
             ip_len,
             header.as_mut_ptr().cast(),

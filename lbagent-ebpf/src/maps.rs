@@ -4,7 +4,6 @@ use core::ffi::c_void;
 use core::ptr;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP};
-use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_sk_release};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockMap};
@@ -385,30 +384,8 @@ pub fn count_steered(end: Steered) {
     }
 }
 
-/// A terminator's listening socket, held while the program looks at it.
-pub struct Listener(*mut c_void);
-
-impl Listener {
-    /// For helpers.
-    #[inline(always)]
-    pub fn raw(&self) -> *mut c_void {
-        self.0
-    }
-}
-
-/// Looks at the terminator's socket at an index, if there is one.
+/// The terminator's sockets, for a helper.
 #[inline(always)]
-pub fn with_listener<T>(index: u32, look: impl FnOnce(&Listener) -> Option<T>) -> Option<T> {
-    // SAFETY: the map's values are sockets, which the helper takes a reference to; it is given back
-    // before anything else happens.
-    unsafe {
-        let map: *const SockMap = &raw const TERMINATORS;
-        let socket = bpf_map_lookup_elem(map.cast_mut().cast(), (&raw const index).cast());
-        if socket.is_null() {
-            return None;
-        }
-        let found = look(&Listener(socket));
-        bpf_sk_release(socket);
-        found
-    }
+pub fn terminators() -> *mut c_void {
+    (&raw const TERMINATORS).cast_mut().cast()
 }

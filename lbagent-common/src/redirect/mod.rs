@@ -4,6 +4,7 @@
 //! programs run, and the one that tests hold against a reference.
 
 mod answer;
+mod bytes;
 mod head;
 mod passed;
 mod text;

@@ -19,10 +19,11 @@ use network_types::tcp::TcpHdr;
 
 use self::reply::{ACK, FIN, HEADER_SHIFT, PSH, RST, Reply, SYN};
 use crate::answer::is_answerable;
-use crate::maps::{settings, with_listener};
+use crate::cookie::{self, with_listener};
+use crate::kernel;
+use crate::maps::settings;
 use crate::outcome::{Packed, Stop};
 use crate::packet::{Context, Packet};
-use crate::{cookie, kernel};
 
 /// Memory of the stages, where what they know has no room on the stack.
 #[repr(C)]

@@ -10,10 +10,11 @@ use super::maps::Place;
 use super::notes::{self, ANSWERED, Note, PASSED};
 use super::reply::{FIN, HEADER_SHIFT, PSH, SYN, payload_offset, resize, write};
 use super::{Segment, Work, answered, copy, maps, pass};
-use crate::maps::{host, with_listener};
+use crate::cookie::{self, with_listener};
+use crate::kernel;
+use crate::maps::host;
 use crate::outcome::Packed;
 use crate::packet::Packet;
-use crate::{cookie, kernel};
 
 /// Answers a request, or leaves it to the terminator.
 #[inline(always)]

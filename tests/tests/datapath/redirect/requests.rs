@@ -185,11 +185,11 @@ fn hosts() -> Vec<(String, Expected)> {
             Err(TooLong),
         ),
         (
-            format!("GET / HTTP/1.1\r\nHost: shop.example\r\nHost: shop.example\r\n\r\n"),
+            "GET / HTTP/1.1\r\nHost: shop.example\r\nHost: shop.example\r\n\r\n".into(),
             Err(OddHost),
         ),
         (
-            format!("GET / HTTP/1.1\r\nHost: shop.example\r\nA: b\r\nhost:evil.example\r\n\r\n"),
+            "GET / HTTP/1.1\r\nHost: shop.example\r\nA: b\r\nhost:evil.example\r\n\r\n".into(),
             Err(OddHost),
         ),
     ]
