@@ -29,6 +29,7 @@ pub mod pki;
 pub mod poll;
 pub mod prog_run;
 pub mod random;
+pub mod redirect_rig;
 pub mod redirect_site;
 pub mod resident;
 pub mod server;

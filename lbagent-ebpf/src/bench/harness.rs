@@ -1,7 +1,9 @@
 //! Restores the packet, picks a flow, runs the program under test.
 
 use aya_ebpf::bindings::xdp_action;
-use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len};
+use aya_ebpf::helpers::generated::{
+    bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_store_bytes,
+};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::XdpContext;
@@ -20,6 +22,10 @@ static GENERATOR: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// every value before one comes again.
 const MULTIPLIER: u64 = 6_364_136_223_846_793_005;
 const INCREMENT: u64 = 1_442_695_040_888_963_407;
+
+/// The whole frame, for programs that answer with another one.
+#[map]
+static WHOLE: Array<[u64; layout::WHOLE_WORDS]> = Array::with_max_entries(1, 0);
 
 /// An odd number (2^32 over the golden ratio): multiplication by it maps flows one to one to
 /// scattered client addresses and ports.
@@ -68,6 +74,52 @@ fn restore<const WORDS: usize, const ADDRESS: usize, const PORT: usize>(
     unsafe {
         ((start + ADDRESS) as *mut u16).write((flow >> 16) as u16);
         ((start + PORT) as *mut u16).write(flow as u16);
+    }
+    Some(case[layout::TARGET] as u32)
+}
+
+/// As [`run`], but restores the frame to its end, and its length by the end. Where there is one flow
+/// only, the frame is as it was written.
+#[inline(always)]
+pub fn run_whole<const ADDRESS: usize, const PORT: usize>(ctx: &XdpContext) -> u32 {
+    let Some(target) = restore_whole::<ADDRESS, PORT>(ctx) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: as in `run`.
+    unsafe { TARGETS.tail_call(ctx, target) };
+    xdp_action::XDP_ABORTED
+}
+
+#[inline(always)]
+fn restore_whole<const ADDRESS: usize, const PORT: usize>(ctx: &XdpContext) -> Option<u32> {
+    const MASK: u32 = (layout::WHOLE_WORDS * size_of::<u64>()) as u32 - 1;
+    let case = CASE.get(0)?;
+    let frame = WHOLE.get_ptr_mut(0)?;
+    // SAFETY: as in `restore`.
+    let current = unsafe { bpf_xdp_get_buff_len(ctx.ctx) };
+    let len = case[layout::LENGTH] as u32;
+    // One byte less and the mask, because the verifier wants to see that there is something to copy.
+    let less = len.wrapping_sub(1);
+    // SAFETY: the helpers check that the end lies within the buffer, and what is written within the
+    // frame; the map's value is longer than the mask.
+    let result = unsafe {
+        bpf_xdp_adjust_tail(ctx.ctx, len.wrapping_sub(current as u32) as i32)
+            | bpf_xdp_store_bytes(ctx.ctx, 0, frame.cast(), (less & MASK) + 1)
+    };
+    if result != 0 {
+        return None;
+    }
+    let flow = next_flow(case)?.wrapping_mul(SCATTER);
+    let (start, end) = (ctx.data(), ctx.data_end());
+    if case[layout::FLOW_MASK] != 0 {
+        if start + PORT + 2 > end {
+            return None;
+        }
+        // SAFETY: both offsets are even, and the higher one was checked against the end.
+        unsafe {
+            ((start + ADDRESS) as *mut u16).write((flow >> 16) as u16);
+            ((start + PORT) as *mut u16).write(flow as u16);
+        }
     }
     Some(case[layout::TARGET] as u32)
 }

@@ -19,6 +19,9 @@ pub const FRAME_WORDS_V4: usize = 8;
 /// Words of headers in an IPv6 frame: Ethernet 14, IPv6 40, TCP 20 bytes, and six more, likewise.
 pub const FRAME_WORDS_V6: usize = 10;
 
+/// Words in the only entry of `WHOLE`: a frame that is restored to its end, a power of two.
+pub const WHOLE_WORDS: usize = 128;
+
 /// Entries of `TARGETS`, the programs that can be measured.
 pub const TARGET_COUNT: u32 = 8;
 

@@ -50,6 +50,18 @@ pub fn floor_stateless(ctx: XdpContext) -> u32 {
     floors::encapsulate_to_backend(&ctx).map_or(xdp_action::XDP_ABORTED, |()| xdp_action::XDP_TX)
 }
 
+/// Restores an IPv4 frame to its end and runs the program under test.
+#[xdp]
+pub fn harness_whole_v4(ctx: XdpContext) -> u32 {
+    harness::run_whole::<28, 34>(&ctx)
+}
+
+/// Restores an IPv6 frame to its end and runs the program under test.
+#[xdp]
+pub fn harness_whole_v6(ctx: XdpContext) -> u32 {
+    harness::run_whole::<36, 54>(&ctx)
+}
+
 /// Lets a veth peer deliver what `XDP_TX` and `XDP_REDIRECT` send to it.
 #[xdp]
 pub fn xdp_pass(_ctx: XdpContext) -> u32 {

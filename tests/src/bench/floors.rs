@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData, ProgramArray};
 use aya::programs::{ProgramFd, TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader};
@@ -15,6 +15,10 @@ const OBJECT_OVERRIDE: &str = "LBAGENT_BENCH_BPF_OBJECT";
 
 /// Programs that can be measured, in the order of their indexes in `TARGETS`.
 const FLOORS: [&str; 3] = ["floor_tx", "floor_ref", "floor_stateless"];
+/// What restores the headers of a frame, by family.
+const HEADERS: [&str; 2] = ["harness_v4", "harness_v6"];
+/// What restores a frame to its end.
+const WHOLE: [&str; 2] = ["harness_whole_v4", "harness_whole_v6"];
 /// Index of the program that is handed in.
 const SUBJECT: u32 = FLOORS.len() as u32;
 
@@ -94,7 +98,7 @@ impl Floors {
         targets.set(SUBJECT, subject, 0).context(
             "the kernel does not let the harness call lb_ingress; both must be of one XDP kind",
         )?;
-        for harness in ["harness_v4", "harness_v6"] {
+        for harness in [HEADERS, WHOLE].concat() {
             load_program(&mut ebpf, harness)?;
         }
         Ok(Self {
@@ -150,13 +154,43 @@ impl Floors {
         Ok(map.set(0, case, 0)?)
     }
 
+    /// Says that the whole frame is restored from now on, for [`run_whole`](Self::run_whole).
+    pub fn prepare_whole(&mut self, restore: &Restore<'_>) -> Result<()> {
+        let mut words = [0_u64; layout::WHOLE_WORDS];
+        ensure!(
+            restore.frame.len() <= size_of_val(&words),
+            "a frame of {} bytes is too long",
+            restore.frame.len()
+        );
+        for (word, bytes) in words.iter_mut().zip(restore.frame.chunks(8)) {
+            let mut padded = [0; 8];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            *word = u64::from_ne_bytes(padded);
+        }
+        let mut map: Array<_, [u64; layout::WHOLE_WORDS]> = Array::try_from(self.map("WHOLE")?)?;
+        map.set(0, words, 0)?;
+        self.prepare(restore)
+    }
+
     /// Runs the harness `repeat` times on behalf of an interface.
     pub fn run(&mut self, frame: &[u8], ifindex: u32, repeat: u32) -> Result<TestRunResult> {
-        let harness = if frame[12..14] == [0x08, 0x00] {
-            "harness_v4"
-        } else {
-            "harness_v6"
-        };
+        self.run_harness(HEADERS, frame, ifindex, repeat)
+    }
+
+    /// Runs the harness that restores whole frames.
+    pub fn run_whole(&mut self, frame: &[u8], ifindex: u32, repeat: u32) -> Result<TestRunResult> {
+        self.run_harness(WHOLE, frame, ifindex, repeat)
+    }
+
+    fn run_harness(
+        &mut self,
+        [v4, v6]: [&str; 2],
+        frame: &[u8],
+        ifindex: u32,
+        repeat: u32,
+    ) -> Result<TestRunResult> {
+        let is_v4 = frame[12..14] == [0x08, 0x00];
+        let harness = if is_v4 { v4 } else { v6 };
         let program: &mut Xdp = self
             .ebpf
             .program_mut(harness)
@@ -167,7 +201,7 @@ impl Floors {
             .iter()
             .flat_map(|word: &u32| word.to_ne_bytes())
             .collect();
-        let mut out = vec![0; frame.len() + 64];
+        let mut out = vec![0; frame.len() + 1024];
         Ok(program.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),

@@ -7,6 +7,7 @@
 //! the best round of each. The object is loaded several times, because the kernel puts machine code
 //! where chance will have it (`bpf_jit_binary_pack_alloc()`), which alone makes up to 10 %.
 
+mod answers;
 mod cases;
 mod gateway;
 mod goals;
@@ -21,6 +22,7 @@ use lbagent_common::{Port, Protocol, VipKey};
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
+use self::answers::Cost;
 use self::cases::{Before, Case};
 use self::gateway::BACKENDS;
 use super::floors::{Floors, Flows, Restore};
@@ -74,6 +76,8 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     let figures = goals::figures(&cases, &times)?;
     print!("{}", report::table(&figures));
+    let answers = answers::measure(loads, rounds, packets)?;
+    print!("{}", answers::table(&answers));
     if let Some(path) = &options.json {
         report::write_json(&figures, path)?;
     }
@@ -81,6 +85,7 @@ pub fn run(options: &Options) -> Result<bool> {
         .missed()
         .into_iter()
         .chain(report::missed(&figures))
+        .chain(answers.iter().filter_map(Cost::missed))
         .collect();
     if !missed.is_empty() {
         println!("goals missed: {}", missed.join("; "));

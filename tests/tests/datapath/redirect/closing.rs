@@ -4,10 +4,11 @@
 use lbagent_common::Outcome;
 use lbagent_common::redirect::Passed;
 use lbagent_tests::prog_run::{Action, Ran};
+use lbagent_tests::redirect_rig::OPTIONS;
 use lbagent_tests::require_root;
 use lbagent_tests::tcp_segment::{TcpSegment, flags};
 
-use super::{Opened, REQUEST, Web, families};
+use super::{Opened, REQUEST, Web, families, within_a_minute};
 
 /// A request, answered; what its client then knows.
 #[track_caller]
@@ -36,18 +37,19 @@ fn assert_absorbed(ran: &Ran) {
 /// In both families, and with and without what the programs remember of a flow: nothing of the end
 /// depends on it while a request is shorter than its answer.
 fn with_and_without_hints(check: impl Fn(&mut Web, Opened, &dyn Fn(&mut Web))) {
-    let mut web = Web::new();
-    for port in [2000, 2001] {
-        for family in families(port) {
-            let connection = web.open(family);
-            let forget = |web: &mut Web| {
-                if port == 2001 {
-                    web.rig.dataplane.forget_flows().unwrap();
-                }
-            };
-            check(&mut web, connection, &forget);
+    within_a_minute(|web| {
+        for port in [2000, 2001] {
+            for family in families(port) {
+                let connection = web.open(family);
+                let forget = |web: &mut Web| {
+                    if port == 2001 {
+                        web.rig.dataplane.forget_flows().unwrap();
+                    }
+                };
+                check(web, connection, &forget);
+            }
         }
-    }
+    });
 }
 
 #[test]
@@ -144,43 +146,45 @@ fn probes_are_absorbed() {
 #[test]
 fn parts_wait_for_the_first() {
     require_root!();
-    for has_handshake in [true, false] {
-        let mut web = Web::new();
-        for family in families(2000) {
-            let connection = web.open(family);
-            if has_handshake {
-                assert_absorbed(&web.run(&connection.frame(0, b"")));
+    within_a_minute(|web| {
+        for (port, has_handshake) in [(2000, true), (2001, false)] {
+            for family in families(port) {
+                let connection = web.open(family);
+                if has_handshake {
+                    assert_absorbed(&web.run(&connection.frame(0, b"")));
+                }
+                let (first, second) = REQUEST.split_at(20);
+                let client = connection.after(first.len(), 0);
+                for more in [flags::PSH, flags::PSH | flags::FIN] {
+                    let ran = web.run(&client.frame(more, second));
+                    assert_eq!(
+                        (ran.action, ran.outcome),
+                        (Action::Drop, Outcome::DropUnordered)
+                    );
+                }
+                // Now both, in order: the kernel gets them.
+                web.assert_passed(&connection.frame(flags::PSH, first), Passed::Segmented);
+                web.assert_passed(&client.frame(flags::PSH, second), Passed::CookieInvalid);
+                // Nor is what it gets answered here later on.
+                web.assert_passed(&connection.frame(flags::PSH, REQUEST), Passed::Segmented);
             }
-            let (first, second) = REQUEST.split_at(20);
-            let client = connection.after(first.len(), 0);
-            for more in [flags::PSH, flags::PSH | flags::FIN] {
-                let ran = web.run(&client.frame(more, second));
-                assert_eq!(
-                    (ran.action, ran.outcome),
-                    (Action::Drop, Outcome::DropUnordered)
-                );
-            }
-            // Now both, in order: the kernel gets them.
-            web.assert_passed(&connection.frame(flags::PSH, first), Passed::Segmented);
-            web.assert_passed(&client.frame(flags::PSH, second), Passed::CookieInvalid);
-            // Nor is what it gets answered here later on.
-            web.assert_passed(&connection.frame(flags::PSH, REQUEST), Passed::Segmented);
         }
-    }
+    });
 }
 
 /// A whole request that overtakes nothing is answered after a part of it was dropped.
 #[test]
 fn a_request_sent_again_as_a_whole_is_answered() {
     require_root!();
-    let mut web = Web::new();
-    for family in families(2000) {
-        let connection = web.open(family);
-        let client = connection.after(20, 0);
-        let ran = web.run(&client.frame(flags::PSH, &REQUEST[20..]));
-        assert_eq!(ran.outcome, Outcome::DropUnordered);
-        answered(&mut web, &connection, 0, REQUEST);
-    }
+    within_a_minute(|web| {
+        for family in families(2000) {
+            let connection = web.open(family);
+            let client = connection.after(20, 0);
+            let ran = web.run(&client.frame(flags::PSH, &REQUEST[20..]));
+            assert_eq!(ran.outcome, Outcome::DropUnordered);
+            answered(web, &connection, 0, REQUEST);
+        }
+    });
 }
 
 /// Flows that began elsewhere, or before this host did: the kernel resets them.
@@ -206,27 +210,28 @@ fn unknown_connections_are_the_kernels() {
 #[test]
 fn ports_are_used_again() {
     require_root!();
-    let mut web = Web::new();
-    for family in families(2000) {
-        let connection = web.open(family);
-        answered(&mut web, &connection, 0, REQUEST);
-        let syn = TcpSegment {
-            sequence: 0x4000_0000,
-            flags: flags::SYN,
-            window: 64_240,
-            options: super::OPTIONS.to_vec(),
-            ..TcpSegment::default()
-        };
-        let ran = web.run(&syn.frame(family.0, family.1));
-        let cookie = TcpSegment::of_answer(&ran.frame, family.0, family.1).unwrap();
-        let again = Opened {
-            sequence: 0x4000_0001,
-            acknowledged: cookie.sequence.wrapping_add(1),
-            ..connection
-        };
-        let second = again.after(20, 0);
-        let ran = web.run(&second.frame(flags::PSH, &REQUEST[20..]));
-        assert_eq!(ran.outcome, Outcome::DropUnordered);
-        answered(&mut web, &again, 0, REQUEST);
-    }
+    within_a_minute(|web| {
+        for family in families(2000) {
+            let connection = web.open(family);
+            answered(web, &connection, 0, REQUEST);
+            let syn = TcpSegment {
+                sequence: 0x4000_0000,
+                flags: flags::SYN,
+                window: 64_240,
+                options: OPTIONS.to_vec(),
+                ..TcpSegment::default()
+            };
+            let ran = web.run(&syn.frame(family.0, family.1));
+            let cookie = TcpSegment::of_answer(&ran.frame, family.0, family.1).unwrap();
+            let again = Opened {
+                sequence: 0x4000_0001,
+                acknowledged: cookie.sequence.wrapping_add(1),
+                ..connection
+            };
+            let second = again.after(20, 0);
+            let ran = web.run(&second.frame(flags::PSH, &REQUEST[20..]));
+            assert_eq!(ran.outcome, Outcome::DropUnordered);
+            answered(web, &again, 0, REQUEST);
+        }
+    });
 }

@@ -7,10 +7,11 @@ use lbagent_tests::packet_builder::{
     as_fragment, with_ipv4_options, with_ipv6_fragment, with_vlan,
 };
 use lbagent_tests::prog_run::Action;
+use lbagent_tests::redirect_rig::OPTIONS;
 use lbagent_tests::require_root;
 use lbagent_tests::tcp_segment::{TcpSegment, flags};
 
-use super::{ISN, OPTIONS, REQUEST, Web, families};
+use super::{ISN, REQUEST, Web, families};
 use crate::at;
 
 fn syn(flags: u8, options: &[u8], payload: &[u8]) -> TcpSegment {
@@ -165,10 +166,10 @@ fn nobody_is_answered_whom_the_kernel_would_not_take() {
         }
     };
     check(&mut web, Outcome::AnswerCookie);
-    web.lend(0);
+    web.lend(0).unwrap();
     check(&mut web, Outcome::PassRedirect);
     let now = web.rig.tick().unwrap();
-    web.lend(now + 60);
+    web.lend(now + 60).unwrap();
     check(&mut web, Outcome::AnswerCookie);
     for (setting, outcome) in [
         ("0", Outcome::PassRedirect),
@@ -180,7 +181,7 @@ fn nobody_is_answered_whom_the_kernel_would_not_take() {
     }
     web.listeners.clear();
     check(&mut web, Outcome::PassRedirect);
-    web.listen();
+    web.listen().unwrap();
     check(&mut web, Outcome::AnswerCookie);
 }
 

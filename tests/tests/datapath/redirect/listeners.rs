@@ -3,10 +3,8 @@
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use lbagent::dataplane::Dataplane as _;
 use lbagent_common::redirect::Passed;
 use lbagent_common::{Outcome, TERMINATOR_V4, TERMINATOR_V6};
 use lbagent_tests::net_link::{Cidr, Netlink};
@@ -38,12 +36,7 @@ fn listen(web: &mut Web) {
         let bind = || TcpListener::bind(SocketAddr::new(vip, 80)).ok();
         let listener = poll_for("the VIP's port", SOON, bind).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let socket = OwnedFd::from(listener.try_clone().unwrap());
-        web.rig
-            .dataplane
-            .set_terminator(index, Some(&socket))
-            .unwrap();
-        web.listeners.push(listener);
+        web.register(index, listener).unwrap();
     }
 }
 

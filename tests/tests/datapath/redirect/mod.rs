@@ -7,98 +7,41 @@ mod requests;
 mod shield;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 
 use lbagent::dataplane::Dataplane as _;
-use lbagent::desired::{Domain, Transport};
-use lbagent::plan::Terminator;
-use lbagent_api::service_group::Handler;
+use lbagent_common::Outcome;
 use lbagent_common::redirect::Passed;
-use lbagent_common::{Outcome, TERMINATOR_V4, TERMINATOR_V6};
-use lbagent_tests::netns::set_sysctl;
-use lbagent_tests::prog_run::{Action, CLIENT_V4, CLIENT_V6, Ran, Rig, Side, VIP_V4, VIP_V6};
+use lbagent_tests::prog_run::{Action, CLIENT_V4, CLIENT_V6, Ran, Side, VIP_V4, VIP_V6};
+use lbagent_tests::redirect_rig::{OPTIONS, RedirectRig};
 use lbagent_tests::tcp_segment::{TcpSegment, flags};
 
 use crate::assert_untouched;
 
-/// What a client offers that is used to talk to the whole world: its largest segment, that it can
-/// acknowledge selectively, timestamps, and a window scale.
-const OPTIONS: [u8; 20] = [
-    2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7,
-];
 /// A client's first sequence number.
 const ISN: u32 = 0xffff_ff00;
 
-/// A gateway with a group that redirects and one that does not.
-struct Web {
-    rig: Rig,
-    listeners: Vec<TcpListener>,
+/// A gateway whose port 80 redirects.
+struct Web(RedirectRig);
+
+impl Deref for Web {
+    type Target = RedirectRig;
+
+    fn deref(&self) -> &RedirectRig {
+        &self.0
+    }
+}
+
+impl DerefMut for Web {
+    fn deref_mut(&mut self) -> &mut RedirectRig {
+        &mut self.0
+    }
 }
 
 impl Web {
     fn new() -> Self {
-        let mut rig = Rig::new().unwrap();
-        set_sysctl("net/ipv4/tcp_syncookies", "2").unwrap();
-        rig.terminator = Terminator { v4: true, v6: true };
-        let ports = [(443, 8080, Transport::Tcp), (80, 443, Transport::Tcp)];
-        let (https, redirect) = (
-            [Handler::Tls, Handler::Http],
-            [Handler::Http, Handler::Redirect],
-        );
-        let plain = [Handler::Http];
-        for (name, port_80, domains) in [
-            (
-                "shop",
-                &redirect[..],
-                &["shop.example", "*.shop.example", "example"][..],
-            ),
-            (
-                "plain",
-                &plain[..],
-                &["plain.shop.example", "*.plain.example"][..],
-            ),
-        ] {
-            let group = rig.group(name, &ports);
-            let group = rig.desired.service_groups.get_mut(&group).unwrap();
-            group.services[0].handlers = https.to_vec();
-            group.services[1].handlers = port_80.to_vec();
-            group.domains = domains
-                .iter()
-                .map(|fqdn| Domain {
-                    fqdn: (*fqdn).to_owned(),
-                    certificate: None,
-                })
-                .collect();
-        }
-        let listeners = Vec::new();
-        let mut web = Self { rig, listeners };
-        web.rig.reconcile().unwrap();
-        web.lend(u32::MAX);
-        web.listen();
-        web
-    }
-
-    /// Registers new listening sockets; those from before are closed.
-    fn listen(&mut self) {
-        let addresses = ["127.0.0.1:0", "[::1]:0"];
-        self.listeners = addresses.map(|at| TcpListener::bind(at).unwrap()).into();
-        let indexes = [TERMINATOR_V4, TERMINATOR_V6];
-        for (index, listener) in indexes.into_iter().zip(&self.listeners) {
-            let socket = OwnedFd::from(listener.try_clone().unwrap());
-            self.rig
-                .dataplane
-                .set_terminator(index, Some(&socket))
-                .unwrap();
-        }
-    }
-
-    /// Says until when SYNs are answered, as the agent does while it looks after the kernel's settings.
-    fn lend(&mut self, until: u32) {
-        let settings = &mut self.rig.dataplane.maps_mut().settings;
-        let mut written = settings.get(0).unwrap();
-        written.cookies_until = [until; 2];
-        settings.put(0, &written).unwrap();
+        Self(RedirectRig::new().unwrap())
     }
 
     fn run(&mut self, frame: &[u8]) -> Ran {
@@ -227,4 +170,21 @@ fn answer_to(location: &str) -> String {
         "HTTP/1.1 308 Permanent Redirect\r\nLocation: {location}\r\nContent-Length: 0\r\n\
          Connection: close\r\n\r\n"
     )
+}
+
+/// Does something within one minute of the cookies' clock, again if a minute ended meanwhile: without a
+/// hint a cookie of the minute before tells nothing about later segments.
+fn within_a_minute(mut act: impl FnMut(&mut Web)) {
+    for _ in 0..3 {
+        let mut web = Web::new();
+        let [family, _] = families(1999);
+        let minute = web.open(family).acknowledged;
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(&mut web)));
+        match result {
+            Ok(()) => return,
+            Err(_) if web.open(family).acknowledged != minute => {}
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+    panic!("three minutes ended, each within a second's work");
 }

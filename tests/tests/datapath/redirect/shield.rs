@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use lbagent::plan::SynShield;
 use lbagent_common::Outcome;
 use lbagent_tests::prog_run::Action;
+use lbagent_tests::redirect_rig::OPTIONS;
 use lbagent_tests::require_root;
 use lbagent_tests::tcp_segment::{TcpSegment, flags};
 
-use super::{ISN, OPTIONS, Web, families};
+use super::{ISN, Web, families};
 use crate::assert_untouched;
 
 /// Both families' clients and port 443 of the VIPs.
@@ -30,7 +31,7 @@ fn web(shield: SynShield) -> Web {
     let mut web = Web::new();
     web.rig.gateway.syn_shield = shield;
     web.rig.reconcile().unwrap();
-    web.lend(u32::MAX);
+    web.lend(u32::MAX).unwrap();
     web
 }
 
@@ -77,7 +78,7 @@ fn on_it_answers_every_syn_and_nothing_else() {
         let frame = syn().frame(client, vip);
         let ran = web.run(&frame);
         assert_untouched(&ran, Action::Pass, Outcome::PassTerminate, &frame);
-        web.listen();
+        web.listen().unwrap();
     }
 }
 
