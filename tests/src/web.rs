@@ -36,6 +36,11 @@ impl Running {
         self.0.id()
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Whether it has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         self.0.try_wait().is_ok_and(|ended| ended.is_some())
@@ -146,7 +151,7 @@ pub struct Browser {
 
 impl Browser {
     /// The file with the authority's certificate.
-    pub fn authority(&self) -> &std::path::Path {
+    pub fn authority_file(&self) -> &std::path::Path {
         self.authority.path()
     }
 

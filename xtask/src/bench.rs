@@ -23,6 +23,8 @@ enum Benchmark {
     Datapath(Common),
     /// What 10,000 health checks every 5 s cost
     Health(Common),
+    /// What a redirect to HTTPS costs XDP, lbterm, nginx and HAProxy
+    Redirect(Common),
     /// What requests, handshakes and idle connections cost lbterm, HAProxy and nginx
     Terminator(Common),
     /// Connections, bulk and packets per second through lbagent and through others
@@ -62,6 +64,12 @@ pub fn run(options: &Options) -> Result<()> {
             build::run(&build::Options { release: true })?;
             progress("measuring health checks");
             run_benchmark("health", &["--release"], common)
+        }
+        Benchmark::Redirect(common) => {
+            rivals::ensure_proxies()?;
+            build::run(&build::Options { release: true })?;
+            progress("measuring redirects");
+            run_benchmark("redirect", &["--release"], common)
         }
         Benchmark::Terminator(common) => {
             rivals::ensure_proxies()?;

@@ -5,6 +5,7 @@ pub mod datapath;
 mod floors;
 pub mod health;
 mod programs;
+pub mod redirect;
 pub mod report;
 pub mod terminator;
 pub mod traffic;

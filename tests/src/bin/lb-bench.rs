@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use lbagent_tests::bench::{control, datapath, health, terminator, traffic};
+use lbagent_tests::bench::{control, datapath, health, redirect, terminator, traffic};
 
 /// Measures lbagent.
 #[derive(Parser)]
@@ -22,6 +22,8 @@ enum Benchmark {
     Datapath(Common),
     /// What 10,000 health checks every 5 s cost
     Health(Common),
+    /// What a redirect to HTTPS costs XDP, lbterm, nginx and HAProxy
+    Redirect(Common),
     /// What requests, handshakes and idle connections cost lbterm, HAProxy and nginx
     Terminator {
         #[command(flatten)]
@@ -64,6 +66,9 @@ fn run(benchmark: Benchmark) -> Result<bool> {
         }
         Benchmark::Health(Common { quick, check, json }) => {
             health::run(&control::Options { quick, check, json })
+        }
+        Benchmark::Redirect(Common { quick, check, json }) => {
+            redirect::run(&control::Options { quick, check, json })
         }
         Benchmark::Terminator { common, only } => {
             let Common { quick, check, json } = common;

@@ -14,8 +14,8 @@ use lbagent_tests::gateway::{PORT, web_services};
 use lbagent_tests::lossy_wire::{Faults, LossyWire};
 use lbagent_tests::packet_builder::{self, Segment};
 use lbagent_tests::poll::poll_until;
-use lbagent_tests::require_root;
 use lbagent_tests::redirect_site::{Site, succeed};
+use lbagent_tests::require_root;
 use lbagent_tests::slowness::{patience, repetitions};
 use lbagent_tests::syscalls::link_address;
 use lbagent_tests::topology::{Shape, VIP4, VIP6, VIPS};
@@ -95,7 +95,7 @@ fn a_thousand_of_a_thousand_clients_come_to_the_right_page() {
 fn other_clients_come_there_too() {
     require_root!();
     let site = Site::start(any).unwrap();
-    let authority = site.browser.authority().to_str().unwrap();
+    let authority = site.browser.authority_file().to_str().unwrap();
     let url = "http://web.lb.internal/echo/x?y=z";
     // As a browser: the answer's connection is left alone, and the target is asked on a new one.
     let python = "import http.client, ssl, sys, urllib.parse\n\

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use lbagent_tests::poll::poll_until;
 use lbagent_tests::topology::{VIP4, VIP6};
-use lbagent_tests::web::{Browser, serve, terminator};
+use lbagent_tests::web::{Browser, PATIENCE, serve, terminator};
 
 use crate::report::Report;
 use crate::stage::Stage;
@@ -56,14 +57,33 @@ pub fn show(stage: &Stage, report: &mut Report) -> Result<()> {
             format!("HTTPS by {vip}: every instance answers, and knows the client's address"),
         );
     }
-    let http = URL.replace("https", "http");
-    report.line(format!("client $ curl --head {http}"));
-    let (_, head) = browser.get(VIP4, &http, &["--head"])?;
-    report.line(&head);
-    report.check(
-        head.starts_with("HTTP/1.1 308 ")
-            && head.to_lowercase().contains(&format!("location: {URL}")),
-        "port 80 redirects to HTTPS",
-    );
+    redirects(stage, report, &browser)?;
     stage.lbctl(report, &["terminator", "ls"])
+}
+
+/// A redirect that is answered in XDP, beside one that is left to the terminator.
+fn redirects(stage: &Stage, report: &mut Report, browser: &Browser) -> Result<()> {
+    let http = URL.replace("https", "http");
+    let at_nic = || stage.agent.outcome("answer_redirect");
+    let mut ask = |options: &[&str]| -> Result<u64> {
+        report.line(format!("client $ curl {} {http}", options.join(" ")));
+        let before = at_nic()?;
+        let (_, head) = browser.get(VIP4, &http, options)?;
+        report.line(&head);
+        let is_right = head.starts_with("HTTP/1.1 308 ")
+            && head.to_lowercase().contains(&format!("location: {URL}"));
+        report.check(is_right, "port 80 redirects to HTTPS");
+        Ok(at_nic()? - before)
+    };
+    poll_until("cookies", PATIENCE, || ask(&["--head"]).unwrap_or(0) == 1)?;
+    let passed = ask(&["--include", "--data", "x=y"])?;
+    report.check(
+        passed == 0,
+        "what is unusual, as this POST, is the terminator's; plain requests are answered in XDP",
+    );
+    let client = format!("{}:40000", stage.topology.client_addresses[0]);
+    let vip = format!("{VIP4}:80");
+    let asked = ["trace", "tcp", &client, &vip, "--host", "site.lb.internal"];
+    stage.lbctl(report, &asked)?;
+    stage.lbctl(report, &["counters"])
 }

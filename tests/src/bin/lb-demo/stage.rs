@@ -1,5 +1,7 @@
 //! The network and the daemon of the demo.
 
+use std::os::fd::OwnedFd;
+
 use anyhow::Result;
 use lbagent_tests::agent::{Agent, CONFIG_PATH, Config};
 use lbagent_tests::ctl;
@@ -14,6 +16,8 @@ pub struct Stage {
     pub agent: Agent,
     servers: Vec<Server>,
     pub topology: Topology,
+    /// Lets the client's end of the link take what XDP sends back, as a wire does.
+    _program: OwnedFd,
 }
 
 impl Stage {
@@ -21,6 +25,7 @@ impl Stage {
     pub fn build(report: &Report) -> Result<Self> {
         report.act("a client, a gateway and three backends, in namespaces");
         let topology = Topology::build(Shape::Routed, 3)?;
+        let program = topology.arm_client()?;
         report.line(
             "198.51.100.2     192.0.2.10 (VIP)     be1 ── b1  10.66.0.11 fd66::b\n\
              2001:db8:1::2    2001:db8:a::10 (VIP) be2 ── b2  10.66.0.12 fd66::c\n\
@@ -35,6 +40,7 @@ impl Stage {
         config.limits.clear();
         config.terminator.insert("development_ca", true.into());
         config.terminator.insert("user", "nobody".into());
+        config.redirect.insert("at_nic", "on");
         let config = config.to_toml();
         report.line(format!("$ cat {CONFIG_PATH}\n{}", config.trim_end()));
         report.line(format!("$ lbagent run --config {CONFIG_PATH} &"));
@@ -44,6 +50,7 @@ impl Stage {
             agent,
             servers,
             topology,
+            _program: program,
         })
     }
 
