@@ -102,11 +102,16 @@ pub fn vip(key: &VipKey) -> Option<&'static VipEntry> {
     unsafe { VIPS.get(key) }
 }
 
-/// Where a host name is served.
+/// Where a host name is served, whose key is given in words.
 #[inline(always)]
-pub fn host(key: &HostKey) -> Option<&'static HostEntry> {
-    // SAFETY: as for `vip`; a bit set that is mixed of two leads to a name that is served.
-    unsafe { HOSTS.get(key) }
+pub fn host(name: &[u64; HostKey::MAX_LEN / 8]) -> Option<&'static HostEntry> {
+    let key: *const HostKey = name.as_ptr().cast();
+    // SAFETY: a key is as many bytes, and may lie anywhere. As for `vip`; a bit set that is mixed of two
+    // leads to a name that is served.
+    unsafe {
+        let key: &HostKey = &*key;
+        HOSTS.get(key)
+    }
 }
 
 /// One slot of the Maglev tables.

@@ -8,6 +8,8 @@ pub const TOKEN: u8 = 2;
 pub const VALUE: u8 = 4;
 /// Bytes of a host name.
 pub const HOST: u8 = 8;
+/// The same but for dots.
+pub const LABEL: u8 = 16;
 
 /// What a byte may be part of.
 pub static CLASSES: [u8; 256] = classes();
@@ -20,6 +22,9 @@ const fn classes() -> [u8; 256] {
         let mut class = 0;
         if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_') {
             class |= HOST;
+            if b != b'.' {
+                class |= LABEL;
+            }
         }
         if class & HOST != 0
             || matches!(b, b'~' | b'%' | b':' | b'@' | b'/' | b'?')
@@ -53,7 +58,8 @@ pub const LOWER: u64 = 0x2020_2020_2020_2020;
 /// The first `count` of eight bytes.
 #[inline(always)]
 pub const fn first(count: u32, bytes: u64) -> u64 {
-    bytes & (u64::MAX >> (64 - 8 * count))
+    // Twice, because a shift by 64 is none.
+    bytes & !(u64::MAX << (4 * count) << (4 * count))
 }
 
 /// Eight bytes of text as the reader sees them, shorter texts filled with zeros.
@@ -77,4 +83,24 @@ pub const fn is_plain(bytes: u64) -> bool {
     let spaces = (bytes & !HIGH) + ONES * (0x80 - 0x20);
     let deletes = (bytes & !HIGH) + ONES;
     (bytes | !spaces | deletes) & HIGH == 0
+}
+
+/// How many of the first `most` bytes of eight are of a class, up to the first one that is not.
+#[inline(always)]
+pub fn run(bytes: u64, most: u32, class: u8) -> u32 {
+    let mut count = 0;
+    while count < most && CLASSES[(bytes >> (8 * (count & 7)) & 0xff) as usize] & class != 0 {
+        count += 1;
+    }
+    count
+}
+
+/// Eight bytes of ASCII in lower case.
+#[inline(always)]
+pub const fn lower_case(bytes: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let from_a = bytes + ONES * (0x80 - b'A' as u64);
+    let behind_z = bytes + ONES * (0x80 - b'Z' as u64 - 1);
+    // The highest bits of capitals, moved to where they differ from small letters.
+    bytes | (from_a & !behind_z & (ONES << 7)) >> 2
 }

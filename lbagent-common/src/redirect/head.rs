@@ -1,9 +1,12 @@
 //! Reads the head of a request: strictly, because whatever is not as expected is the terminator's.
 //!
-//! One call of [`Head::step`] reads a byte or eight. The programs make the calls by `bpf_loop`, so
-//! that the verifier looks at one of them only; what is known from one to the next is in memory.
+//! One call of [`Head::step`] reads up to eight bytes and what ends them. The programs make the calls by
+//! `bpf_loop`, so that the verifier looks at one of them only; what is known from one to the next is in
+//! memory.
 
-use super::bytes::{CLASSES, CRLF, HOST, LOWER, TOKEN, URI, VALUE, eight, first, is_plain};
+use super::bytes::{
+    CRLF, HOST, LABEL, LOWER, TOKEN, URI, VALUE, eight, first, is_plain, lower_case, run,
+};
 use super::{LONGEST_ANSWER, Passed, Text, answer_len};
 use crate::HostKey;
 
@@ -31,17 +34,22 @@ mod state {
     pub const ODD: u32 = 9;
 }
 
-/// The names that a host is looked up under.
+/// The names that a host is looked up under, as [`HostKey`]s in words.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostNames {
     /// As it is.
-    pub exact: HostKey,
-    /// What a wildcard is stored as that stands for its first label.
-    pub wildcard: HostKey,
+    pub exact: [u64; Self::WORDS as usize],
+    /// What a wildcard is stored as that stands for its first label; zeros for a name of one label.
+    pub wildcard: [u64; Self::WORDS as usize],
 }
 
-/// How far a request has been read. Size 56, alignment 4.
+impl HostNames {
+    /// Words of a name.
+    pub const WORDS: u32 = HostKey::MAX_LEN as u32 / 8;
+}
+
+/// How far a request has been read. Size 48, alignment 4.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Head {
@@ -56,28 +64,26 @@ pub struct Head {
     target_end: u32,
     host: u32,
     host_end: u32,
-    /// Where the field that is read begins.
-    name: u32,
-    /// Bytes in both names so far.
-    exact_len: u32,
-    wildcard_len: u32,
-    /// The last byte of the host name.
-    last: u32,
+    /// The first dot in the host name; 0 before there is one.
+    dot: u32,
+    /// 1 where the authority of an absolute target is another than the host.
+    differs: u32,
 }
 
 impl Head {
-    /// Begins to read the first `len` bytes of a text, whose rest is [ended](Text::end_at).
+    /// Begins to read the first `len` bytes of a text, whose rest is [ended](Text::end_at). The zero is
+    /// one that the compiler of the programs does not know: of several that it knows and that lie side by
+    /// side it makes a call, which goes byte by byte.
     #[inline(always)]
-    pub fn begin(&mut self, text: &Text, len: u32) {
+    pub fn begin(&mut self, text: &Text, len: u32, zero: u32) {
         self.len = len;
-        self.reason = 0;
-        self.authority = 0;
-        self.authority_end = 0;
-        self.host = 0;
-        self.host_end = 0;
-        self.exact_len = 0;
-        self.wildcard_len = 0;
-        self.last = 0;
+        self.reason = zero;
+        self.authority = zero;
+        self.authority_end = zero;
+        self.host = zero;
+        self.host_end = zero;
+        self.dot = zero;
+        self.differs = zero;
         let beginning = text.eight(0);
         let target = if first(4, beginning) == eight(b"GET ") {
             4
@@ -127,35 +133,61 @@ impl Head {
 
     /// Reads on; false at the end. As many calls as there are bytes are enough.
     #[inline(always)]
-    pub fn step(&mut self, text: &Text, names: &mut HostNames) -> bool {
-        let at = self.at;
-        if self.state >= state::DONE || at >= self.len {
+    pub fn step(&mut self, text: &Text) -> bool {
+        if self.state >= state::DONE || self.at >= self.len {
             return false;
         }
-        let byte = text.byte(at);
-        let class = CLASSES[byte as usize];
+        if self.state == state::LINE {
+            self.line(text);
+        }
+        let class = match self.state {
+            state::VALUE => VALUE,
+            state::NAME => TOKEN,
+            state::TARGET => URI,
+            state::AUTHORITY => HOST,
+            state::HOST => LABEL,
+            state::HOST_START | state::HOST_END => {
+                self.beside_host(text);
+                return true;
+            }
+            _ => return true,
+        };
+        let bytes = text.eight(self.at);
+        let count = if class == VALUE && self.is_long(text) {
+            return true;
+        } else if class == VALUE && is_plain(bytes) {
+            8
+        } else {
+            run(bytes, left(self.at, self.len), class)
+        };
+        self.at += count;
+        if count == 8 || self.at >= self.len {
+            return true;
+        }
+        let byte = text.byte(self.at);
         match self.state {
-            state::VALUE => self.value(text, at, byte, class),
-            state::NAME => self.name(at, byte, class),
-            state::TARGET => self.target(text, at, byte, class),
-            state::LINE => self.line(text, at, class),
-            state::HOST => self.host(text, names, at, byte, class),
-            state::HOST_START => self.host_start(at, byte),
-            state::HOST_END => self.host_end(text, at, byte),
-            _ => self.authority(at, byte, class),
+            state::VALUE => self.line_end(text, byte, Passed::OddHeader),
+            state::NAME => self.name_end(byte),
+            state::TARGET => self.target_end(text, byte),
+            state::HOST => self.host_end(text, byte),
+            _ => self.authority_end(byte),
         }
         true
     }
 
+    /// Takes 32 bytes of a value at once, where there are as many.
     #[inline(always)]
-    fn value(&mut self, text: &Text, at: u32, byte: u8, class: u8) {
-        if at & 7 == 0 && at + 8 <= self.len && is_plain(text.eight(at)) {
-            self.at = at + 8;
-        } else if class & VALUE != 0 {
-            self.at = at + 1;
-        } else {
-            self.line_end(text, byte, Passed::OddHeader);
+    fn is_long(&mut self, text: &Text) -> bool {
+        let at = self.at;
+        let is_long = is_plain(text.eight(at))
+            & is_plain(text.eight(at + 8))
+            & is_plain(text.eight(at + 16))
+            & is_plain(text.eight(at + 24))
+            & (at + 32 <= self.len);
+        if is_long {
+            self.at = at + 32;
         }
+        is_long
     }
 
     /// At a byte that should be the first one of a line's end.
@@ -172,11 +204,9 @@ impl Head {
     }
 
     #[inline(always)]
-    fn name(&mut self, at: u32, byte: u8, class: u8) {
-        if class & TOKEN != 0 {
-            self.at = at + 1;
-        } else if byte == b':' {
-            self.at = at + 1;
+    fn name_end(&mut self, byte: u8) {
+        if byte == b':' {
+            self.at += 1;
             self.state = state::VALUE;
         } else {
             self.stop(Passed::OddHeader);
@@ -184,14 +214,11 @@ impl Head {
     }
 
     #[inline(always)]
-    fn target(&mut self, text: &Text, at: u32, byte: u8, class: u8) {
-        if class & URI != 0 {
-            self.at = at + 1;
-            return;
-        }
+    fn target_end(&mut self, text: &Text, byte: u8) {
         if byte != b' ' {
             return self.stop(Passed::OddTarget);
         }
+        let at = self.at;
         self.target_end = at;
         let version = text.eight(at + 1);
         let is_known = version == eight(b"HTTP/1.1") || version == eight(b"HTTP/1.0");
@@ -204,16 +231,16 @@ impl Head {
     }
 
     #[inline(always)]
-    fn line(&mut self, text: &Text, at: u32, class: u8) {
+    fn line(&mut self, text: &Text) {
+        let at = self.at;
         let start = text.eight(at);
         let lower = start | LOWER;
-        self.name = at;
         if first(2, start) == CRLF {
             self.at = at + 2;
             self.state = state::DONE;
         } else if first(1, start) == eight(b"\r") {
             self.stop_within(2, Passed::OddHeader);
-        } else if class & TOKEN == 0 {
+        } else if run(start, 1, TOKEN) == 0 {
             self.stop(Passed::OddHeader);
         } else if first(4, lower) == eight(b"host") && start >> 32 & 0xff == b':' as u64 {
             if self.host_end != 0 {
@@ -225,60 +252,42 @@ impl Head {
             // `Content-Length` and `Transfer-Encoding`; nothing of that kind goes with a GET.
             self.stop(Passed::HasBody);
         } else {
-            self.at = at + 1;
             self.state = state::NAME;
         }
     }
 
+    /// Before the host name, or behind it.
     #[inline(always)]
-    fn host_start(&mut self, at: u32, byte: u8) {
+    fn beside_host(&mut self, text: &Text) {
+        let byte = text.byte(self.at);
         if byte == b' ' || byte == b'\t' {
-            self.at = at + 1;
+            self.at += 1;
+        } else if self.state == state::HOST_END {
+            self.line_end(text, byte, Passed::OddHost);
         } else if byte == b'.' {
             // What a wildcard is stored as.
             self.stop(Passed::OddHost);
         } else {
-            self.host = at;
+            self.host = self.at;
             self.state = state::HOST;
         }
     }
 
     #[inline(always)]
-    fn host(&mut self, text: &Text, names: &mut HostNames, at: u32, byte: u8, class: u8) {
-        const MASK: u32 = HostKey::MAX_LEN as u32 - 1;
-        if class & HOST != 0 {
-            if self.exact_len > MASK {
-                return self.stop(Passed::TooLong);
-            }
-            // An absolute target names the same host, letter for letter, so that there is no doubt.
-            let same = self.authority + (at - self.host);
-            if self.authority_end != 0 && text.byte(same) != byte {
-                return self.stop(Passed::OddHost);
-            }
-            let lower = if byte.is_ascii_uppercase() {
-                byte | 0x20
-            } else {
-                byte
-            };
-            names.exact.name[(self.exact_len & MASK) as usize] = lower;
-            self.exact_len += 1;
-            if byte == b'.' || self.wildcard_len != 0 {
-                names.wildcard.name[(self.wildcard_len & MASK) as usize] = lower;
-                self.wildcard_len += 1;
-            }
-            self.last = u32::from(byte);
+    fn host_end(&mut self, text: &Text, byte: u8) {
+        let at = self.at;
+        if byte == b'.' {
+            self.dot = if self.dot == 0 { at } else { self.dot };
             self.at = at + 1;
             return;
         }
-        self.host_end = at;
         if at == self.host {
             return self.stop(Passed::OddHost);
         }
-        if self.last == u32::from(b'.') {
-            // The dot at the end of a full name, which is the last byte of both names.
-            names.exact.name[(self.exact_len.wrapping_sub(1) & MASK) as usize] = 0;
-            names.wildcard.name[(self.wildcard_len.wrapping_sub(1) & MASK) as usize] = 0;
+        if at - self.host > HostKey::MAX_LEN as u32 {
+            return self.stop(Passed::TooLong);
         }
+        self.host_end = at;
         self.state = state::HOST_END;
         if byte == b':' {
             self.at = at + 1;
@@ -289,29 +298,18 @@ impl Head {
     }
 
     #[inline(always)]
-    fn host_end(&mut self, text: &Text, at: u32, byte: u8) {
-        if byte == b' ' || byte == b'\t' {
-            self.at = at + 1;
-        } else {
-            self.line_end(text, byte, Passed::OddHost);
-        }
-    }
-
-    #[inline(always)]
-    fn authority(&mut self, at: u32, byte: u8, class: u8) {
-        if class & HOST != 0 || byte == b':' {
-            self.at = at + 1;
-        } else if byte == b'/' {
-            self.authority_end = at;
-            self.target = at;
+    fn authority_end(&mut self, byte: u8) {
+        if byte == b'/' {
+            self.authority_end = self.at;
+            self.target = self.at;
             self.state = state::TARGET;
         } else {
-            // An absolute target without a path, too.
+            // An absolute target without a path or with a port, too.
             self.stop(Passed::OddTarget);
         }
     }
 
-    /// What is to be answered if the names are wanted.
+    /// What is to be answered if one of the names is wanted.
     ///
     /// # Errors
     ///
@@ -327,14 +325,36 @@ impl Head {
         if self.host_end == 0 {
             return Err(Passed::OddHost);
         }
-        // So far the authority begins as the host does.
-        if self.authority_end != 0 && self.authority_end - self.authority != self.host_len() {
-            return Err(Passed::OddHost);
-        }
         if answer_len(self.host_len(), self.target_len()) > LONGEST_ANSWER {
             return Err(Passed::TooLong);
         }
+        let is_same =
+            self.differs == 0 && self.authority_end.wrapping_sub(self.authority) == self.host_len();
+        if self.authority_end != 0 && !is_same {
+            return Err(Passed::OddHost);
+        }
         Ok(())
+    }
+
+    /// Fills in the names' words at an index, which are `WORDS`, once the head is read. A call a word, for
+    /// the verifier's sake.
+    #[inline(always)]
+    pub fn name(&mut self, text: &Text, names: &mut HostNames, index: u32) {
+        const MASK: u32 = HostNames::WORDS - 1;
+        // A dot at the end of a full name is no part of it.
+        let has_end = text.byte(self.host_end.wrapping_sub(1)) == b'.';
+        let end = self.host_end.wrapping_sub(u32::from(has_end));
+        // Without a dot before its end the name has no parent.
+        let dot = if self.dot == 0 { end } else { self.dot };
+        let (place, bytes) = ((index & MASK) as usize, 8 * (index & MASK));
+        names.exact[place] = word_of_name(text, self.host + bytes, end);
+        names.wildcard[place] = word_of_name(text, dot + bytes, end);
+        // An absolute target names the same host, letter for letter, so that there is no doubt.
+        let count = left(self.host + bytes, self.host_end);
+        let other = first(count, text.eight(self.authority + bytes));
+        if other != first(count, text.eight(self.host + bytes)) {
+            self.differs = 1;
+        }
     }
 
     /// Where the host name begins, as the client wrote it.
@@ -360,4 +380,19 @@ impl Head {
     pub const fn target_len(&self) -> u32 {
         self.target_end.wrapping_sub(self.target)
     }
+}
+
+/// How many of eight bytes are before an end.
+#[inline(always)]
+const fn left(at: u32, end: u32) -> u32 {
+    match end.saturating_sub(at) {
+        count @ 0..8 => count,
+        _ => 8,
+    }
+}
+
+/// Eight bytes of a name as a key has them: lower case, and zeros behind the end.
+#[inline(always)]
+fn word_of_name(text: &Text, at: u32, end: u32) -> u64 {
+    lower_case(first(left(at, end), text.eight(at))).to_le()
 }

@@ -6,7 +6,7 @@ use core::ptr;
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
-use lbagent_common::redirect::{HostNames, Passed};
+use lbagent_common::redirect::Passed;
 use lbagent_common::{AnswerBudget, VipEntry};
 
 use super::Work;
@@ -46,17 +46,6 @@ pub fn work() -> Option<&'static mut Work> {
     // SAFETY: all members are integers. One program at a time uses it: others of this CPU that run
     // meanwhile, `lb_steer`, do not.
     Some(unsafe { &mut *work })
-}
-
-/// Fills both names with zeros, in words: of bytes the compiler would make a call of `memset`.
-#[inline(always)]
-pub fn clear(names: &mut HostNames) {
-    const WORDS: usize = size_of::<HostNames>() / size_of::<u64>();
-    let words: *mut u64 = (&raw mut *names).cast();
-    for index in 0..WORDS {
-        // SAFETY: within the names, which lie at a multiple of 8 (asserted beside `Work`).
-        unsafe { ptr::write_volatile(words.add(index), 0) };
-    }
 }
 
 /// A place for what is known of a flow.

@@ -35,11 +35,6 @@ pub struct Work {
     head: Head,
 }
 
-const _: () = assert!(
-    core::mem::offset_of!(Work, names).is_multiple_of(8) && align_of::<Work>() == 8,
-    "names are cleared in words"
-);
-
 /// What a TCP header says; numbers in host order.
 pub struct Segment {
     /// Of its first byte.

@@ -1,8 +1,10 @@
 //! The first segment with data of a connection that began with a cookie.
 
+use core::ffi::c_void;
+
 use aya_ebpf::programs::XdpContext;
 use lbagent_common::checksum::Difference;
-use lbagent_common::redirect::{Head, PREFIX, Passed, SUFFIX, Text, answer_len};
+use lbagent_common::redirect::{HostNames, PREFIX, Passed, SUFFIX, Text, answer_len};
 use lbagent_common::{Outcome, Protocol, Settings, TERMINATOR_V4, TERMINATOR_V6, VipEntry};
 use network_types::tcp::TcpHdr;
 
@@ -14,7 +16,7 @@ use crate::cookie::{self, with_listener};
 use crate::kernel;
 use crate::maps::host;
 use crate::outcome::Packed;
-use crate::packet::Packet;
+use crate::packet::{Packet, zero};
 
 /// Answers a request, or leaves it to the terminator.
 #[inline(always)]
@@ -82,8 +84,7 @@ fn decide(
     if !is_whole(packet, work, segment) {
         return Err(Passed::OddSegment);
     }
-    maps::clear(&mut work.names);
-    work.head.begin(&work.text, segment.len);
+    work.head.begin(&work.text, segment.len, zero());
     read(segment.len);
     work.head.end()?;
     is_wanted(vip, work)?;
@@ -119,21 +120,27 @@ fn is_whole(packet: &Packet, work: &mut Work, segment: &Segment) -> bool {
     sum.whole() == 0
 }
 
-/// Reads the head, a step a call. Nothing is passed to the steps: whoever takes a pointer to memory of
-/// a map from the stack of its caller is beyond older verifiers.
+/// Reads the head, a step a call, and then the names, a word a call. Nothing is passed to the calls:
+/// what a function gets by a pointer on the stack of its caller is beyond older verifiers.
 #[inline(always)]
 fn read(len: u32) {
     copy::repeat(len, step);
+    copy::repeat(HostNames::WORDS, name);
 }
 
-extern "C" fn step(_index: u32, _context: *mut core::ffi::c_void) -> u64 {
+extern "C" fn step(_index: u32, _context: *mut c_void) -> u64 {
     let Some(work) = maps::work() else {
         return 1;
     };
-    let Work {
-        text, names, head, ..
-    } = work;
-    u64::from(!Head::step(head, text, names))
+    u64::from(!work.head.step(&work.text))
+}
+
+extern "C" fn name(index: u32, _context: *mut c_void) -> u64 {
+    let Some(work) = maps::work() else {
+        return 1;
+    };
+    work.head.name(&work.text, &mut work.names, index);
+    0
 }
 
 /// Whether the host name's clients are sent to HTTPS on this VIP.

@@ -108,7 +108,7 @@ fn targets() -> Vec<(String, Expected)> {
         (target("http://shop.example"), Err(OddTarget)),
         (target("http://shop.example?x"), Err(OddTarget)),
         (target("http://SHOP.example/x"), Err(OddHost)),
-        (target("http://shop.example:80/x"), Err(OddHost)),
+        (target("http://shop.example:80/x"), Err(OddTarget)),
         (target("http://shop.exampl/x"), Err(OddHost)),
         (target("http://evil.example/x"), Err(OddHost)),
         (target("http://user@shop.example/x"), Err(OddTarget)),
