@@ -1,7 +1,8 @@
 //! Host names: their one spelling, and a table of exact names and wildcards.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+
+use foldhash::{HashMap, HashMapExt};
 
 /// The one spelling of a host name: lower case, without the dot at its end.
 pub fn canonical_host(host: &str) -> Cow<'_, str> {

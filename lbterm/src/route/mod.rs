@@ -29,7 +29,7 @@ pub struct Routes {
     pub limits: Limits,
     /// Proxies in front of the gateway.
     pub proxies: Proxies,
-    ports: HashMap<(IpAddr, u16), Port>,
+    ports: foldhash::HashMap<(IpAddr, u16), Port>,
     groups: HashMap<Uuid, Arc<Group>>,
 }
 

@@ -1,10 +1,12 @@
 //! The head of an instance's answer, and what it says of the extent of its body (RFC 9112, section
 //! 6.3). Pure.
 
+use std::mem::MaybeUninit;
+
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
-use httparse::{EMPTY_HEADER, Header, Status};
+use httparse::{Header, ParserConfig, Status};
 
 /// Most fields of a head.
 const MAX_FIELDS: usize = 100;
@@ -56,9 +58,11 @@ fn parse_one(read: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malfo
     if read.is_empty() {
         return Ok(None);
     }
-    let mut fields = [EMPTY_HEADER; MAX_FIELDS];
-    let mut answer = httparse::Response::new(&mut fields);
-    let Status::Complete(length) = answer.parse(read).map_err(|_| Malformed)? else {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut answer = httparse::Response::new(&mut []);
+    let parser = ParserConfig::default();
+    let parsed = parser.parse_response_with_uninit_headers(&mut answer, read, &mut fields);
+    let Status::Complete(length) = parsed.map_err(|_| Malformed)? else {
         return Ok(None);
     };
     let (Some(code), Some(minor)) = (answer.code, answer.version) else {

@@ -62,11 +62,11 @@ impl<C: Keepable> Keepable for Box<C> {
 
 /// Connections of one kind that wait, by where they lead. The one used last is at the end.
 #[derive(Debug)]
-struct Waiting<C>(HashMap<SocketAddr, Vec<C>>);
+struct Waiting<C>(foldhash::HashMap<SocketAddr, Vec<C>>);
 
 impl<C> Default for Waiting<C> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self(foldhash::HashMap::default())
     }
 }
 
