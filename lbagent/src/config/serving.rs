@@ -42,84 +42,62 @@ impl Serving {
     }
 }
 
+/// Limits are in milliseconds, and written down in seconds.
+const SECOND: u32 = 1_000;
+
 impl Checker<'_> {
-    pub(super) fn serving(&mut self, settings: Serving) -> ServingSettings {
-        let mut limits = Limits::default();
-        let seconds = 1_000;
-        for (key, given, place, (least, most), scale) in [
-            (
-                "connections",
-                settings.connections,
-                &mut limits.connections,
-                (1, 10_000_000),
-                1,
-            ),
-            (
-                "connections_per_source",
-                settings.connections_per_source,
-                &mut limits.connections_per_source,
-                (0, 10_000_000),
-                1,
-            ),
-            (
-                "requests_per_source",
-                settings.requests_per_source,
-                &mut limits.requests_per_source,
-                (0, 1_000_000),
-                1,
-            ),
-            (
-                "handshake_timeout_s",
-                settings.handshake_timeout_s,
-                &mut limits.handshake_timeout_ms,
-                (1, 300),
-                seconds,
-            ),
-            (
-                "head_timeout_s",
-                settings.head_timeout_s,
-                &mut limits.head_timeout_ms,
-                (1, 3_600),
-                seconds,
-            ),
-            (
-                "idle_timeout_s",
-                settings.idle_timeout_s,
-                &mut limits.idle_timeout_ms,
-                (1, 86_400),
-                seconds,
-            ),
-            // The least that hyper takes.
-            (
-                "head_bytes",
-                settings.head_bytes,
-                &mut limits.head_bytes,
-                (8_192, 1_048_576),
-                1,
-            ),
-        ] {
-            let Some(Located { value, origin }) = given else {
-                continue;
-            };
-            let number = u32::try_from(value).ok();
-            match number.filter(|number| (least..=most).contains(number)) {
-                Some(number) => *place = number * scale,
-                None => self.problem(
-                    &origin,
-                    format!(
-                        "terminator.limits.{key}: {value} is not in the range {least} to {most}"
-                    ),
-                ),
-            }
+    pub(super) fn serving(&mut self, mut settings: Serving) -> ServingSettings {
+        let trusted = settings.trusted_proxies.take();
+        let from = settings.proxy_protocol_from.take();
+        ServingSettings {
+            limits: self.bounds(settings),
+            proxies: Proxies {
+                trusted: self.prefixes("terminator.trusted_proxies", trusted),
+                proxy_protocol: self.prefixes("terminator.proxy_protocol_from", from),
+            },
         }
-        let proxies = Proxies {
-            trusted: self.prefixes("terminator.trusted_proxies", settings.trusted_proxies),
-            proxy_protocol: self.prefixes(
-                "terminator.proxy_protocol_from",
-                settings.proxy_protocol_from,
-            ),
+    }
+
+    fn bounds(&mut self, settings: Serving) -> Limits {
+        let mut limits = Limits::default();
+        let it = &mut limits;
+        let mut bound = |key, given, place: &mut u32, range| self.bound(key, given, place, range);
+        let (key, place) = ("connections", &mut it.connections);
+        bound(key, settings.connections, place, (1, 10_000_000));
+        let (key, place) = ("connections_per_source", &mut it.connections_per_source);
+        bound(key, settings.connections_per_source, place, (0, 10_000_000));
+        let (key, place) = ("requests_per_source", &mut it.requests_per_source);
+        bound(key, settings.requests_per_source, place, (0, 1_000_000));
+        // The least that hyper takes.
+        let (key, place) = ("head_bytes", &mut it.head_bytes);
+        bound(key, settings.head_bytes, place, (8_192, 1_048_576));
+        let mut time = |key, given, place: &mut u32, most| {
+            let mut seconds = *place / SECOND;
+            bound(key, given, &mut seconds, (1, most));
+            *place = seconds * SECOND;
         };
-        ServingSettings { limits, proxies }
+        let (key, place) = ("handshake_timeout_s", &mut it.handshake_timeout_ms);
+        time(key, settings.handshake_timeout_s, place, 300);
+        let (key, place) = ("head_timeout_s", &mut it.head_timeout_ms);
+        time(key, settings.head_timeout_s, place, 3_600);
+        let (key, place) = ("idle_timeout_s", &mut it.idle_timeout_ms);
+        time(key, settings.idle_timeout_s, place, 86_400);
+        limits
+    }
+
+    /// Takes a number over, if one is given.
+    fn bound(&mut self, key: &str, given: Value<u64>, place: &mut u32, (least, most): (u32, u32)) {
+        let Some(Located { value, origin }) = given else {
+            return;
+        };
+        let number = u32::try_from(value).ok();
+        match number.filter(|number| (least..=most).contains(number)) {
+            Some(number) => *place = number,
+            None => self.problem(
+                &origin,
+                format!("terminator.limits.{key}: {value} is not in the range {least} to {most}"),
+            ),
+        }
     }
 
     fn prefixes(&mut self, key: &str, texts: Option<Vec<Located<String>>>) -> Vec<IpNetwork> {

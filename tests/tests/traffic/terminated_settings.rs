@@ -104,7 +104,7 @@ impl Web {
 
     /// Holds a request in flight until it is dropped.
     fn hold(&self) -> Held {
-        let mut curl = self.browser.command(VIP4, &format!("{HTTP}hold"), &[]);
+        let mut curl = self.browser.command(VIP4, &format!("{HTTP}hold"), &PATIENT);
         let curl = curl.stdout(Stdio::null()).stderr(Stdio::null());
         Held(curl.spawn().unwrap())
     }
@@ -120,6 +120,8 @@ impl Drop for Held {
     }
 }
 
+/// Longer than any test.
+const PATIENT: [&str; 2] = ["--max-time", "600"];
 const STATUS: [&str; 4] = ["--output", "/dev/null", "--write-out", "%{http_code}"];
 
 #[test]
