@@ -136,7 +136,7 @@ fn of_conditions(conditions: &[Condition]) -> [Family; 1] {
     [family]
 }
 
-fn of_packets(counters: &Counters) -> [Family; 3] {
+fn of_packets(counters: &Counters) -> [Family; 4] {
     let mut packets = Family::counter("packets", "Packets by what became of them");
     let mut bytes = Family::counter("packet_bytes", "Their bytes");
     for outcome in &counters.outcomes {
@@ -150,7 +150,14 @@ fn of_packets(counters: &Counters) -> [Family; 3] {
     for (end, count) in &counters.steering {
         steered.add([("end", end)], *count);
     }
-    [packets, bytes, steered]
+    let mut passed = Family::counter(
+        "passed_redirects",
+        "Segments for redirecting ports that were left to the terminator",
+    );
+    for (reason, count) in &counters.passed_redirects {
+        passed.add([("reason", reason)], *count);
+    }
+    [packets, bytes, steered, passed]
 }
 
 fn of_terminators(gateway: &Gateway<'_>, terminators: &[Terminator]) -> [Family; 3] {

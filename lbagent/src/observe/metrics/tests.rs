@@ -69,6 +69,7 @@ fn whole(world: &World, terminators: &[Terminator]) -> Vec<Family> {
         taken_at: OffsetDateTime::UNIX_EPOCH,
         outcomes: Vec::new(),
         steering: [("to_terminator".to_owned(), 8)].into(),
+        passed_redirects: [("unknown_host".to_owned(), 9)].into(),
         fragments: Default::default(),
     };
     families(&Inputs {
@@ -121,6 +122,7 @@ fn operators_read_all_of_it() {
         &[
             "# TYPE lbagent_group_requests counter",
             "lbagent_steered_connections_total{end=\"to_terminator\"} 8",
+            "lbagent_passed_redirects_total{reason=\"unknown_host\"} 9",
             "lbagent_terminators{state=\"active\"} 1",
             "lbagent_terminators{state=\"draining\"} 0",
             "lbagent_snapshot_generation 5",
