@@ -121,12 +121,11 @@ fn append(headers: &mut HeaderMap, name: HeaderName, last: &HeaderValue) {
 /// theirs. What stands before it anybody may have written.
 pub fn client(headers: &HeaderMap, trusted: &[IpNetwork]) -> Option<IpAddr> {
     let values: Vec<&HeaderValue> = headers.get_all(X_FORWARDED_FOR).iter().collect();
-    let texts = values.iter().rev().filter_map(|value| value.to_str().ok());
-    let words = texts.flat_map(|text| text.rsplit(','));
+    let values = values.iter().rev().map(|value| value.as_bytes());
+    let words = values.flat_map(|value| value.rsplit(|byte| *byte == b','));
     words
-        .map(|word| parse_address(word.trim()))
-        .take_while(Option::is_some)
-        .flatten()
+        // What cannot be read ends what the proxies have said.
+        .map_while(|word| parse_address(std::str::from_utf8(word).ok()?.trim()))
         .find(|address| !proxies::hold(trusted, *address))
 }
 
