@@ -7,12 +7,14 @@ mod build;
 mod capabilities;
 mod ci;
 mod demo;
+mod fuzz;
 mod lint;
 mod openapi;
 mod pins;
 mod process;
 mod rivals;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod vm;
@@ -40,8 +42,12 @@ enum Command {
     Demo(demo::Options),
     /// Run the tests: unit, ring 1 (datapath), ring 2 (traffic), ring 3 (api)
     Test(test::Options),
+    /// Change certificates, groups and instances under load, and see that memory stays what it is
+    Soak(soak::Options),
     /// Run ring 1 and a selection of ring 2 on Debian's kernels 6.1 and 6.12, in virtual machines
     Vm(vm::Options),
+    /// Search for inputs that the parsers of what others send cannot stand
+    Fuzz(fuzz::Options),
     /// Measure
     Bench(bench::Options),
     /// Check formatting, lints of host and BPF code, licences, the rules of CONTRIBUTING.md, and
@@ -59,7 +65,9 @@ fn main() -> ExitCode {
         Command::Build(options) => setup::run().and_then(|()| build::run(&options)),
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Vm(options) => vm::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Lint => lint::run(),
         Command::Openapi => openapi::write(),

@@ -12,6 +12,9 @@ pub const BPF_COMPONENTS: [&str; 2] = ["rust-src", "clippy"];
 /// Links LLVM bitcode into a BPF object. This version speaks LLVM 22, as the nightly does.
 pub const BPF_LINKER: &str = "0.10.3";
 
+/// Runs fuzz targets, with the same nightly.
+pub const CARGO_FUZZ: &str = "0.13.2";
+
 /// Little-endian BPF; both architectures that the agent supports are.
 pub const BPF_TARGET: &str = "bpfel-unknown-none";
 

@@ -281,20 +281,7 @@ fn ensure_linker() -> Result<()> {
         "building bpf-linker {} (once; three to seven minutes on two cores)",
         pins::BPF_LINKER
     ));
-    let mut install = process::cargo();
-    for name in ["CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS"] {
-        install.env_remove(name);
-    }
-    install.args([
-        "install",
-        "bpf-linker",
-        "--locked",
-        "--force",
-        "--version",
-        pins::BPF_LINKER,
-    ]);
-    install.arg("--root").arg(workspace::tools());
-    process::run(&mut install).with_context(|| {
+    install_tool("bpf-linker", pins::BPF_LINKER).with_context(|| {
         format!(
             "bpf-linker can't be installed; name one of version {} in {}, or a prebuilt object \
              in {}",
@@ -303,4 +290,27 @@ fn ensure_linker() -> Result<()> {
             pins::OBJECT_OVERRIDE
         )
     })
+}
+
+/// Installs what fuzzing takes.
+pub fn ensure_fuzzer() -> Result<()> {
+    ensure_toolchain()?;
+    let fuzzer = workspace::tools().join("bin/cargo-fuzz");
+    let version = process::output_of(Command::new(fuzzer).arg("--version"));
+    if version.is_some_and(|text| text.split_whitespace().any(|word| word == pins::CARGO_FUZZ)) {
+        return Ok(());
+    }
+    progress(format_args!("building cargo-fuzz {}", pins::CARGO_FUZZ));
+    install_tool("cargo-fuzz", pins::CARGO_FUZZ)
+}
+
+/// Builds a program below `target/tools`.
+fn install_tool(name: &str, version: &str) -> Result<()> {
+    let mut install = process::cargo();
+    for name in ["CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS"] {
+        install.env_remove(name);
+    }
+    install.args(["install", name, "--locked", "--force", "--version", version]);
+    install.arg("--root").arg(workspace::tools());
+    process::run(&mut install)
 }

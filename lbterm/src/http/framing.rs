@@ -208,9 +208,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let end = line.iter().position(|byte| !byte.is_ascii_hexdigit());
     let digits = &line[..end.unwrap_or(line.len())];
-    if digits.is_empty() || digits.len() > 16 {
-        return None;
-    }
+    // However many zeros it begins with (RFC 9112, section 7.1): more than fits is an error.
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
@@ -230,8 +228,26 @@ impl Line {
     }
 
     fn extend(&mut self, part: &[u8]) {
-        let room = LINE_START.saturating_sub(self.kept.len());
-        self.kept.extend_from_slice(&part[..part.len().min(room)]);
+        for byte in part {
+            if self.kept.len() >= LINE_START {
+                return;
+            }
+            if !self.is_filler(*byte) {
+                self.kept.push(*byte);
+            }
+        }
+    }
+
+    /// Whether a byte means nothing after those that are kept: a blank after a blank, or a zero after
+    /// the zero that a number begins with. Clients may send any number of them.
+    fn is_filler(&self, byte: u8) -> bool {
+        let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+        match (byte, &*self.kept) {
+            (b' ' | b'\t', [.., last]) => is_blank(last),
+            (b'0', [b'0']) => true,
+            (b'0', [.., before, b'0']) => is_blank(before) || *before == b':',
+            _ => false,
+        }
     }
 }
 
@@ -274,6 +290,17 @@ mod tests {
         let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(500));
         check(&long, 1, None, Place::Between);
         check("A\r\nContent-Length: x\r\n\r\n", 0, None, Place::Beyond);
+        // What means nothing is not what is kept of a line that comes in parts.
+        for filler in [" ", "\t ", "0", " 0"] {
+            let post = format!("A\r\nContent-Length:{}05\r\n\r\n", filler.repeat(90));
+            let is_length = !filler.contains(" 0");
+            let place = if is_length {
+                Place::Body
+            } else {
+                Place::Beyond
+            };
+            check(&post, u64::from(is_length), None, place);
+        }
     }
 
     #[test]
@@ -294,6 +321,12 @@ mod tests {
             Place::Head,
         );
         check(&format!("{post}z\r\n"), 1, None, Place::Beyond);
+        check(
+            &format!("{post}{}1\r\n", "0".repeat(99)),
+            1,
+            None,
+            Place::Body,
+        );
         check(
             &format!("{post}11111111111111111\r\n"),
             1,

@@ -7,6 +7,8 @@ mod body;
 mod forward;
 mod forwarded;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod hop;
 mod origin_form;
 mod pulse;

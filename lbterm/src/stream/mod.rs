@@ -1,7 +1,7 @@
 //! `tls` without `http`: the decrypted bytes to an instance, and its bytes back.
 
 pub(crate) mod copy;
-mod proxy;
+pub(crate) mod proxy;
 
 use std::time::{Duration, Instant};
 

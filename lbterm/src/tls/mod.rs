@@ -3,7 +3,7 @@
 
 mod accept;
 mod certificates;
-mod tickets;
+pub(crate) mod tickets;
 
 use std::fmt;
 use std::sync::Arc;

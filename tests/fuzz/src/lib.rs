@@ -1,0 +1,3 @@
+//! Bodies of fuzz targets that need nothing but what everybody may use. lbterm has its own.
+
+pub mod api;
