@@ -69,21 +69,22 @@ impl Trust {
         connect(&self.http1, to, name).await
     }
 
+    /// As [`Trust::connect`], for HTTP/2 by ALPN.
+    pub async fn connect_http2(&self, to: SocketAddr, name: &str) -> Result<TlsStream<TcpStream>> {
+        connect(&self.http2, to, name).await
+    }
+
     /// A connection that requests can be sent on.
     pub async fn open(&self, version: Version, to: SocketAddr, name: &str) -> Result<Sender> {
-        let config = match version {
-            Version::Http1 => &self.http1,
-            Version::Http2 => &self.http2,
-        };
-        let stream = connect(config, to, name).await?;
-        let stream = TokioIo::new(stream);
         let requests = match version {
             Version::Http1 => {
+                let stream = TokioIo::new(self.connect_http1(to, name).await?);
                 let (sender, connection) = http1::handshake(stream).await?;
                 tokio::spawn(connection);
                 Requests::Http1(sender)
             }
             Version::Http2 => {
+                let stream = TokioIo::new(self.connect_http2(to, name).await?);
                 let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
                 tokio::spawn(connection);
                 Requests::Http2(sender)

@@ -14,7 +14,7 @@ use crate::https::Trust;
 use crate::netns::HostNs;
 use crate::origin::Origin;
 use crate::poll::poll_until;
-use crate::topology::{BackendHost, Shape};
+use crate::topology::{BackendHost, Shape, VIP4};
 use crate::web::{Browser, PATIENCE, Running, terminator};
 
 /// Where the instances listen.
@@ -40,20 +40,29 @@ pub struct Site {
 impl Site {
     /// Two instances of the group `web` behind HTTPS and HTTP on ports 443 and 80.
     pub fn start() -> Result<Self> {
-        let services = [
-            https(443),
-            json!({ "port": 80, "destination_port": ORIGIN_PORT, "handlers": ["http"] }),
-        ];
-        Self::start_with(2, |_| {}, &services)
+        Self::start_with(2, |_| {}, &usual())
+    }
+
+    /// As [`Site::start`], and a third backend whose server is no instance.
+    pub fn start_with_guest() -> Result<Self> {
+        Self::start_on([2, 1], |_| {}, &usual())
     }
 
     /// As [`Site::start`], with so many instances, another configuration and other ports.
     pub fn start_with(
-        backends: usize,
+        instances: usize,
         configure: impl FnOnce(&mut Config),
         services: &[Value],
     ) -> Result<Self> {
-        let gateway = Gateway::start_with(Shape::Routed, backends, |config| {
+        Self::start_on([instances, 0], configure, services)
+    }
+
+    fn start_on(
+        [instances, guests]: [usize; 2],
+        configure: impl FnOnce(&mut Config),
+        services: &[Value],
+    ) -> Result<Self> {
+        let gateway = Gateway::start_with(Shape::Routed, instances + guests, |config| {
             config.terminator.insert("development_ca", true.into());
             config.terminator.insert("user", "nobody".into());
             configure(config);
@@ -63,7 +72,7 @@ impl Site {
         let origins = topology.backends.iter().map(start);
         let origins = origins.collect::<Result<_>>()?;
         publish(&gateway, "web", services)?;
-        for backend in &topology.backends {
+        for backend in &topology.backends[..instances] {
             gateway.attach(&backend.name, "web", &backend.addresses)?;
         }
         let lbterm = Lbterm::start(&topology.gateway)?;
@@ -84,10 +93,39 @@ impl Site {
         Ok(SocketAddr::new(vip, 443))
     }
 
+    /// The backend that is no instance of `web`.
+    pub fn guest(&self) -> &BackendHost {
+        let backends = &self.gateway.topology.backends;
+        backends.last().expect("a site has backends")
+    }
+
+    /// Publishes a group of its own for the guest, on port 443, and waits until clients reach it.
+    pub fn publish_guest(&self, name: &str, destination_port: u16) -> Result<()> {
+        let service = json!({
+            "port": 443, "destination_port": destination_port, "handlers": ["tls", "http"],
+        });
+        publish(&self.gateway, name, &[service])?;
+        let addresses = &self.guest().addresses;
+        self.gateway.attach(name, name, addresses)?;
+        let url = format!("https://{name}.lb.internal/");
+        let status = ["--output", "/dev/null", "--write-out", "%{http_code}"];
+        // Neither "no service" nor "no instance": whatever the guest makes of the request.
+        let is_reached = || {
+            let asked = self.browser.get(VIP4, &url, &status);
+            asked.is_ok_and(|(is_content, text)| is_content && !["404", "503"].contains(&&*text))
+        };
+        poll_until(&format!("{url} to be reached"), PATIENCE, is_reached)
+    }
+
     /// What `lbctl terminator ls` prints.
     pub fn terminators(&self) -> Result<String> {
         ctl::succeed(&self.gateway.topology.gateway, &["terminator", "ls"])
     }
+}
+
+fn usual() -> [Value; 2] {
+    let http = json!({ "port": 80, "destination_port": ORIGIN_PORT, "handlers": ["http"] });
+    [https(443), http]
 }
 
 /// A port with HTTPS to [`ORIGIN_PORT`].
