@@ -4,6 +4,7 @@
 mod bulk;
 mod changes;
 mod foreign;
+mod grpc;
 mod load;
 mod programs;
 mod scan;
