@@ -212,7 +212,7 @@ impl Stage {
 
 /// Asks once on a connection of its own.
 fn exchange(way: Way) -> Result<Vec<u8>> {
-    let to = SocketAddr::new(IpAddr::from(VIP4), way.port());
+    let to = SocketAddr::new(VIP4, way.port());
     let mut stream = TcpStream::connect(to)?;
     stream.set_nodelay(true)?;
     if way == Way::Lbterm {
