@@ -24,7 +24,7 @@ pub struct TlsMeta {
     pub alpn: Alpn,
     /// Version of TLS, as `TLSv1.3`.
     pub version: &'static str,
-    /// Name of the cipher suite, as `TLS13_AES_256_GCM_SHA384`.
+    /// Name of the cipher suite, as `TLS13_AES_128_GCM_SHA256`.
     pub cipher: &'static str,
     /// Whether the session is that of an earlier connection.
     pub is_resumed: bool,

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rustls::crypto::aws_lc_rs;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -20,6 +19,7 @@ use crate::crew::{Crew, Ended};
 use crate::notify;
 use crate::serving::Shared;
 use crate::successor::Successor;
+use crate::tls;
 
 /// Why the terminator did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +127,7 @@ pub fn run(args: RunArgs) -> Result<(), RunError> {
 }
 
 async fn serve(mut options: Options) -> Result<(), RunError> {
-    let shared = Arc::new(Shared::new(aws_lc_rs::default_provider()));
+    let shared = Arc::new(Shared::new(tls::provider()));
     if let Some(AccessLog { output, one_of }) = options.access_log.take() {
         let started = shared.http.access.start(output, one_of);
         started.map_err(cannot("start the access log"))?;

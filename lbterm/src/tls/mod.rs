@@ -9,9 +9,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use lbagent_api::terminator::{Fault, FaultyObject, ServiceKind, Snapshot};
-use rustls::ServerConfig;
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::NoServerSessionStorage;
+use rustls::{CipherSuite, ServerConfig};
 
 pub use accept::{Accepted, HandshakeError, accept};
 pub use certificates::{Certificates, Fit};
@@ -74,6 +74,24 @@ impl Tls {
             ServiceKind::Https | ServiceKind::Http | ServiceKind::Redirect => self.http.as_ref(),
         }
     }
+}
+
+/// aws-lc-rs with AES-128 before the other suites, as browsers have them: these come with SHA-384, for
+/// which processors have no instructions, and which takes an eighth of a handshake.
+pub fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    let is_preferred = |suite: CipherSuite| {
+        matches!(
+            suite,
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    };
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| !is_preferred(suite.suite()));
+    provider
 }
 
 fn configure(

@@ -218,6 +218,8 @@ async fn versions_and_protocols_are_agreed_on() {
     let forwards = forwards.exchange(bytes, "a.example.com").await.unwrap();
     let backwards = backwards.exchange(bytes, "a.example.com").await.unwrap();
     assert_eq!(forwards.cipher, backwards.cipher, "the server chooses");
+    let chosen = Some(rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+    assert_eq!(forwards.cipher, chosen);
     for (address, offered, expected) in [
         (http, &["h2", "http/1.1"][..], Some("h2")),
         (http, &["http/1.1"], Some("http/1.1")),

@@ -21,8 +21,6 @@ const CONNECTIONS_H2: &str = "16";
 const STREAMS: &str = "16";
 /// Connections of a client that asks at a fixed rate.
 const CONNECTIONS_AT_RATE: u32 = 50;
-/// What wrk, HAProxy and nginx take by themselves; h2load would have them use another one.
-const CIPHER: &str = "--tls13-ciphers=TLS_AES_256_GCM_SHA384";
 
 /// A client that asks as fast as it gets answers.
 pub(super) struct Load {
@@ -125,7 +123,7 @@ fn program_seconds(log: &str) -> f64 {
 
 fn h2load(ns: &NetNs, to: SocketAddr, path: &str, time: Duration) -> Command {
     let mut command = ns.command("h2load");
-    command.args(["-t", "1", CIPHER]);
+    command.args(["-t", "1"]);
     command.arg(format!("--connect-to={to}"));
     command.arg(format!("-D{}ms", time.as_millis()));
     command.arg(format!("https://{ECDSA_NAME}:{}{path}", to.port()));
