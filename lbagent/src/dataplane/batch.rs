@@ -8,8 +8,8 @@ use aya::Pod;
 
 /// `BPF_MAP_LOOKUP_BATCH` of `enum bpf_cmd`, `include/uapi/linux/bpf.h` (Linux 5.6).
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
-/// Entries asked for at once. One bucket of the kernel's table has to fit.
-const BATCH: usize = 4096;
+/// Entries asked for at once by who wants all. One bucket of the kernel's table has to fit.
+pub(super) const USUAL: usize = 4096;
 /// No bucket of a table with as many buckets as entries is as long as this.
 const LARGEST_BATCH: usize = 1 << 20;
 
@@ -26,21 +26,20 @@ struct LookupBatch {
     flags: u64,
 }
 
-/// Every entry of a hash map whose keys and values have these types. One that is added or removed
-/// meanwhile may be missing, or not.
-pub(super) fn entries<K: Pod, V: Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V)>> {
-    let mut found = Vec::new();
-    let mut keys: Vec<K> = Vec::with_capacity(BATCH);
-    let mut values: Vec<V> = Vec::with_capacity(BATCH);
-    // Where the kernel goes on; a bucket's number for hash maps.
-    let mut cursor = None::<u32>;
+/// About so many entries of a hash map whose keys and values have these types, and where the kernel goes
+/// on: at the number of a bucket. One that is added or removed meanwhile may be missing, or not.
+pub(super) fn entries<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    from: Option<u32>,
+    count: usize,
+) -> io::Result<(Vec<(K, V)>, Option<u32>)> {
+    let mut keys: Vec<K> = Vec::with_capacity(count);
+    let mut values: Vec<V> = Vec::with_capacity(count);
     loop {
         let room = keys.capacity().min(values.capacity());
         let mut next = 0_u32;
         let mut attributes = LookupBatch {
-            in_batch: cursor
-                .as_ref()
-                .map_or(0, |cursor| &raw const *cursor as u64),
+            in_batch: from.as_ref().map_or(0, |from| &raw const *from as u64),
             out_batch: &raw mut next as u64,
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
@@ -49,7 +48,7 @@ pub(super) fn entries<K: Pod, V: Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<(K,
             elem_flags: 0,
             flags: 0,
         };
-        // SAFETY: the kernel reads and writes `attributes`, reads the 4 bytes of `cursor`, writes
+        // SAFETY: the kernel reads and writes `attributes`, reads the 4 bytes of `from`, writes
         // the 4 bytes of `next` and at most `count` keys and values, for which both vectors have
         // room: the map was found to have keys and values of these sizes when it was opened.
         let result = unsafe {
@@ -77,10 +76,7 @@ pub(super) fn entries<K: Pod, V: Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<(K,
             keys.set_len(count);
             values.set_len(count);
         }
-        found.extend(keys.drain(..).zip(values.drain(..)));
-        if is_last {
-            return Ok(found);
-        }
-        cursor = Some(next);
+        let found = keys.into_iter().zip(values).collect();
+        return Ok((found, (!is_last).then_some(next)));
     }
 }

@@ -16,7 +16,7 @@ use lbagent_common::{
 
 use super::{
     ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, FlowMaps, Glimpse,
-    HostState, Path, Region, RuleKey, Sampling, Step, StoredFlows,
+    HostState, Path, Region, RuleKey, Sampling, Step, StoredFlows, Walk, includes,
 };
 use crate::plan::{named_regions, previous_region, table_region};
 
@@ -250,6 +250,44 @@ impl Dataplane for FakeDataplane {
             paths,
             tick: self.tick,
         })
+    }
+
+    fn begin_round(&mut self) -> Result<BTreeSet<IpAddr>, DataplaneError> {
+        Ok(self.host_addresses.clone())
+    }
+
+    fn end_round(&mut self) -> Vec<IpAddr> {
+        Vec::new()
+    }
+
+    fn walk(&mut self, from: Walk) -> Result<(ActualState, Option<Walk>), DataplaneError> {
+        let mut found = ActualState::default();
+        let next = match from {
+            Walk::Vips(_) => {
+                found.vips.clone_from(&self.vips);
+                Some(Walk::Backends(1))
+            }
+            Walk::Backends(_) => {
+                found.backends.clone_from(&self.backends);
+                Some(Walk::Returns(None))
+            }
+            Walk::Returns(_) => {
+                found.returns.clone_from(&self.returns);
+                Some(Walk::Rules)
+            }
+            Walk::Rules => {
+                found.rules.clone_from(&self.rules);
+                None
+            }
+        };
+        Ok((found, next))
+    }
+
+    fn holds(&mut self, entries: &ActualState) -> Result<bool, DataplaneError> {
+        Ok(self.settings == entries.settings
+            && includes(&self.vips, &entries.vips)
+            && includes(&self.backends, &entries.backends)
+            && includes(&self.returns, &entries.returns))
     }
 
     fn stored_flows(

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use aya::programs::{SchedClassifier, Xdp};
 use lbagent_common::redirect::Passed;
 use lbagent_common::{
-    BackendEntry, BackendId, ConnEntry, Outcome, Settings, SourceEntry, Steered, VipEntry, VipKey,
+    BackendEntry, BackendId, Outcome, Settings, SourceEntry, Steered, VipEntry, VipKey,
 };
 use tokio::sync::watch;
 
@@ -16,14 +16,15 @@ use super::attach::{InterfaceStatus, XdpMode};
 use super::host::VipMode;
 use super::load::{self, Loaded};
 use super::object::Object;
-use super::read::{read_maps, read_tables, tick};
+use super::read::{self, known_paths, read_maps, read_tables, tick};
 use super::staging::Staged;
 use super::surroundings::Host;
 use super::typed_maps::Maps;
 use super::watch::Changes;
 use super::{
     ActualState, Capacity, CounterSnapshot, Dataplane, DataplaneError, EventReader, FlowMaps,
-    Glimpse, HostState, LoadError, Path, Region, RuleKey, Sampling, Step, StoredFlows, cookies,
+    Glimpse, HostState, LoadError, Path, Region, RuleKey, Sampling, Step, StoredFlows, Walk,
+    cookies, walk,
 };
 
 /// How long the programs go on using next hops without hearing from the agent, in ticks of 2^30 ns:
@@ -244,18 +245,12 @@ impl KernelDataplane {
     }
 }
 
-/// The paths to those of the addresses that have one.
-fn known_paths(
-    paths: &BTreeMap<IpAddr, Path>,
-    addresses: &BTreeSet<IpAddr>,
-) -> BTreeMap<IpAddr, Path> {
-    let known = |ip: &IpAddr| Some((*ip, *paths.get(ip)?));
-    addresses.iter().filter_map(known).collect()
-}
-
 impl Dataplane for KernelDataplane {
     fn read(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<ActualState, DataplaneError> {
-        let host = self.surroundings(addresses)?;
+        let host = match &mut self.surroundings {
+            Surroundings::Host(host) => host.whole_pass(&mut self.loaded, addresses)?,
+            Surroundings::Memory { .. } => self.surroundings(addresses)?,
+        };
         Ok(ActualState {
             capacity: self.capacity,
             host_addresses: host.addresses,
@@ -276,6 +271,28 @@ impl Dataplane for KernelDataplane {
                 paths: known_paths(paths, addresses),
             }),
         }
+    }
+
+    fn begin_round(&mut self) -> Result<BTreeSet<IpAddr>, DataplaneError> {
+        match &mut self.surroundings {
+            Surroundings::Host(host) => host.begin_round(&mut self.loaded),
+            Surroundings::Memory { addresses, .. } => Ok(addresses.clone()),
+        }
+    }
+
+    fn end_round(&mut self) -> Vec<IpAddr> {
+        match &mut self.surroundings {
+            Surroundings::Host(host) => host.end_round(),
+            Surroundings::Memory { .. } => Vec::new(),
+        }
+    }
+
+    fn walk(&mut self, from: Walk) -> Result<(ActualState, Option<Walk>), DataplaneError> {
+        walk::portion(&self.loaded.maps, from)
+    }
+
+    fn holds(&mut self, entries: &ActualState) -> Result<bool, DataplaneError> {
+        walk::holds(&self.loaded.maps, entries)
     }
 
     fn is_current(&self) -> bool {
@@ -305,24 +322,7 @@ impl Dataplane for KernelDataplane {
         vips: &[u32],
         idle_ticks: u32,
     ) -> Result<StoredFlows, DataplaneError> {
-        let maps = &self.loaded.maps;
-        let now = tick();
-        let mut stored = StoredFlows::default();
-        for id in vips {
-            let refused = maps.refusals.get(*id)?;
-            if refused != 0 && now.saturating_sub(refused) <= idle_ticks {
-                stored.refused.insert(*id);
-            }
-        }
-        if stored.refused.len() == vips.len() {
-            return Ok(stored);
-        }
-        let is_recent = |entry: &ConnEntry| now.saturating_sub(entry.tick()) <= idle_ticks;
-        for entry in maps.conns.entries().filter(is_recent) {
-            let flows = stored.flows.entry(entry.backend).or_default();
-            flows.push((entry.tag() >> 32) as u32);
-        }
-        Ok(stored)
+        read::stored_flows(&self.loaded.maps, vips, idle_ticks)
     }
 
     fn apply(&mut self, step: &Step) -> Result<(), DataplaneError> {

@@ -1,6 +1,7 @@
 //! The maps that are read and written as memory: no system call for an entry.
 
 use std::fmt;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -216,7 +217,15 @@ impl Backends {
 
     /// Entries in use, by id; 0 is no backend.
     pub fn used(&self) -> impl Iterator<Item = (BackendId, BackendEntry)> {
-        (1..self.len)
+        self.used_in(1..self.len)
+    }
+
+    /// Those of some ids.
+    pub(super) fn used_in(
+        &self,
+        ids: Range<BackendId>,
+    ) -> impl Iterator<Item = (BackendId, BackendEntry)> {
+        ids.take_while(|id| self.holds(*id))
             .filter_map(|id| Some((id, self.get(id)?)))
             .filter(|(_, entry)| entry.flags != 0)
     }
@@ -234,10 +243,15 @@ impl Backends {
         Ok(())
     }
 
+    /// Whether there can be a backend with this id.
+    pub(super) const fn holds(&self, id: BackendId) -> bool {
+        id < self.len
+    }
+
     fn cell(&self, id: BackendId) -> Option<*mut BackendEntry> {
         let first = self.memory.as_mut_ptr().cast::<BackendEntry>();
         // The mapping is page-aligned and `self.len` entries long.
-        (id < self.len).then(|| first.wrapping_add(id as usize))
+        self.holds(id).then(|| first.wrapping_add(id as usize))
     }
 }
 

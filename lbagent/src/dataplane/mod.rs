@@ -33,12 +33,14 @@ mod rollback;
 mod sandbox;
 mod staging;
 mod steer;
+mod sum;
 mod surroundings;
 mod syscalls;
 mod sysctl;
 mod take_over;
 mod test_run;
 pub mod typed_maps;
+mod walk;
 mod watch;
 mod xdp_features;
 
@@ -67,6 +69,8 @@ pub use rollback::{RollbackError, RolledBack, rollback};
 pub use sandbox::Sandbox;
 pub(crate) use syscalls::socket_namespace;
 pub use test_run::{Action, Run, RunError};
+pub use walk::Walk;
+pub(crate) use walk::includes;
 pub use watch::{Changes, network_changes};
 
 /// What the maps and the host hold now.
@@ -355,6 +359,17 @@ pub trait Dataplane: Send {
         regions: &BTreeSet<Region>,
         addresses: &BTreeSet<IpAddr>,
     ) -> Result<Glimpse, DataplaneError>;
+    /// Looks at the host anew, ways left out: those that [`glimpse`](Self::glimpse) is asked about from
+    /// here on are looked up again. Returns the VIP addresses that the host answers for.
+    fn begin_round(&mut self) -> Result<BTreeSet<IpAddr>, DataplaneError>;
+    /// Lets go of the addresses, and their neighbours, that nobody has asked about since the round
+    /// began; returns them.
+    fn end_round(&mut self) -> Vec<IpAddr>;
+    /// Reads a portion of all entries of the maps, and tells where the next one begins. An entry that
+    /// stays is in one of them.
+    fn walk(&mut self, from: Walk) -> Result<(ActualState, Option<Walk>), DataplaneError>;
+    /// Whether the maps hold these settings and entries, rules left out.
+    fn holds(&mut self, entries: &ActualState) -> Result<bool, DataplaneError>;
     /// Reads which flows of changed slots sent within the last `idle_ticks`. Where flows of all
     /// `vips` found no room within that time, the flows are not looked at.
     fn stored_flows(

@@ -1,18 +1,19 @@
 //! What the agent wrote, read back from the maps.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use lbagent_common::Slot;
+use lbagent_common::{ConnEntry, Settings, Slot};
 
 use super::kernel::Running;
 use super::typed_maps::Maps;
-use super::{ActualState, DataplaneError, Region, RuleKey};
+use super::{ActualState, DataplaneError, Path, Region, RuleKey, StoredFlows};
 
 /// What the agent wrote into the maps; tables are read when they are asked for.
 pub(super) fn read_maps(maps: &Maps) -> Result<ActualState, DataplaneError> {
     Ok(ActualState {
-        settings: Running::default().within(&maps.settings.get(0)?),
+        settings: settings(maps)?,
         slots: Some(maps.slots.live()),
         vips: maps.vips.entries()?.into_iter().collect(),
         backends: maps.backends.used().collect(),
@@ -21,6 +22,36 @@ pub(super) fn read_maps(maps: &Maps) -> Result<ActualState, DataplaneError> {
         hosts: maps.hosts.entries()?.into_iter().collect(),
         ..ActualState::default()
     })
+}
+
+/// The settings that a plan asks for.
+pub(super) fn settings(maps: &Maps) -> Result<Settings, DataplaneError> {
+    Ok(Running::default().within(&maps.settings.get(0)?))
+}
+
+/// What [`super::Dataplane::stored_flows`] tells.
+pub(super) fn stored_flows(
+    maps: &Maps,
+    vips: &[u32],
+    idle_ticks: u32,
+) -> Result<StoredFlows, DataplaneError> {
+    let now = tick();
+    let mut stored = StoredFlows::default();
+    for id in vips {
+        let refused = maps.refusals.get(*id)?;
+        if refused != 0 && now.saturating_sub(refused) <= idle_ticks {
+            stored.refused.insert(*id);
+        }
+    }
+    if stored.refused.len() == vips.len() {
+        return Ok(stored);
+    }
+    let is_recent = |entry: &ConnEntry| now.saturating_sub(entry.tick()) <= idle_ticks;
+    for entry in maps.conns.entries().filter(is_recent) {
+        let flows = stored.flows.entry(entry.backend).or_default();
+        flows.push((entry.tag() >> 32) as u32);
+    }
+    Ok(stored)
 }
 
 /// The tables in these regions.
@@ -39,8 +70,17 @@ pub(super) fn read_tables(
     Ok(tables)
 }
 
+/// The paths to those of the addresses that have one.
+pub(super) fn known_paths(
+    paths: &BTreeMap<IpAddr, Path>,
+    addresses: &BTreeSet<IpAddr>,
+) -> BTreeMap<IpAddr, Path> {
+    let known = |ip: &IpAddr| Some((*ip, *paths.get(ip)?));
+    addresses.iter().filter_map(known).collect()
+}
+
 /// The rules of all policies.
-fn rules(maps: &Maps) -> Result<BTreeMap<RuleKey, u32>, DataplaneError> {
+pub(super) fn rules(maps: &Maps) -> Result<BTreeMap<RuleKey, u32>, DataplaneError> {
     let sources = maps.sources.entries()?.into_iter();
     let servers = maps.quic_servers.entries()?.into_iter();
     Ok(sources

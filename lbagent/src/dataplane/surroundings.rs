@@ -1,7 +1,6 @@
 //! What one pass does outside of the maps: keep the programs attached and forwarding on, find the
 //! ways to backends.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::net::IpAddr;
@@ -22,8 +21,9 @@ use super::watch::Changes;
 use super::xdp_features::XdpFeatures;
 use super::{DataplaneError, HostState, LoadError, Path, sysctl};
 
-/// The host is looked at as a whole this often at least, although the kernel tells of changes: not
-/// of a sysctl or a TC program, and not of what a link's far end lets XDP send.
+/// Passes over everything look at the whole host again when they last did so as long ago as this,
+/// although the kernel tells of changes: not of a sysctl or a TC program, and not of what a link's far end
+/// lets XDP send. Rounds always do.
 const WHOLE_VIEW: Duration = Duration::from_secs(20);
 
 /// The host around the maps.
@@ -60,10 +60,28 @@ pub(super) struct View {
     /// VIPs that the host answers for.
     answered: BTreeSet<IpAddr>,
     neighbourhood: Neighbourhood,
-    /// Ways to the addresses that were asked for; `None` where there is none.
-    ways: BTreeMap<IpAddr, Option<Way>>,
+    /// Ways to the addresses that were asked for.
+    ways: BTreeMap<IpAddr, Asked>,
+    /// How many rounds have begun.
+    round: u32,
     /// Whether an interface sends what XDP redirects to it.
     takes_xdp: HashMap<u32, bool>,
+}
+
+impl View {
+    /// Whether its ways still hold after these changes.
+    fn has_ways_of(&self, changes: Changes) -> bool {
+        !self.is_outdated && self.seen.ways == changes.ways
+    }
+}
+
+/// What the routing table said of an address.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// `None` where there is no way.
+    way: Option<Way>,
+    /// The round that it was asked in.
+    round: u32,
 }
 
 impl Host {
@@ -114,10 +132,7 @@ impl Host {
     ) -> Result<HostState, DataplaneError> {
         // What changes from here on leads to another pass.
         let now = *self.changes.borrow();
-        let former = self.view.take().filter(|view| {
-            !view.is_outdated && view.seen.ways == now.ways && view.taken_at.elapsed() < WHOLE_VIEW
-        });
-        let mut view = match former {
+        let mut view = match self.view.take().filter(|view| view.has_ways_of(now)) {
             Some(view) => view,
             None => self.look(loaded, now)?,
         };
@@ -125,7 +140,7 @@ impl Host {
             view.neighbourhood = self.read_neighbours()?;
             view.seen = now;
         }
-        self.find_ways(&mut view, wanted)?;
+        self.find_ways(&mut view, wanted, 0)?;
         self.forget_ways(&mut view, wanted);
         let paths = self.paths(&mut view, wanted);
         let addresses = view.answered.clone();
@@ -133,7 +148,56 @@ impl Host {
         Ok(HostState { addresses, paths })
     }
 
-    /// How the host reaches some addresses, with its network as the last pass saw it. Nothing is
+    /// The same, but also what the kernel tells nothing of is looked at, if that was not done lately.
+    pub(super) fn whole_pass(
+        &mut self,
+        loaded: &mut Loaded,
+        wanted: &BTreeSet<IpAddr>,
+    ) -> Result<HostState, DataplaneError> {
+        self.view
+            .take_if(|view| view.taken_at.elapsed() >= WHOLE_VIEW);
+        self.pass(loaded, wanted)
+    }
+
+    /// Keeps attachments and settings in place, and begins to ask for all ways anew: those that
+    /// [`glimpse`](Self::glimpse) is asked about. Tells which VIPs the host answers for.
+    pub(super) fn begin_round(
+        &mut self,
+        loaded: &mut Loaded,
+    ) -> Result<BTreeSet<IpAddr>, DataplaneError> {
+        let now = *self.changes.borrow();
+        let former = self.view.take().filter(|view| view.has_ways_of(now));
+        let mut view = self.look(loaded, now)?;
+        if let Some(former) = former {
+            view.ways = former.ways;
+            view.round = former.round + 1;
+        }
+        let addresses = view.answered.clone();
+        self.view = Some(view);
+        Ok(addresses)
+    }
+
+    /// Lets go of what was not asked for since the round began, and of the neighbours that no way
+    /// leads through any more; tells which addresses nobody has asked about.
+    pub(super) fn end_round(&mut self) -> Vec<IpAddr> {
+        let Some(view) = &mut self.view else {
+            return Vec::new();
+        };
+        let mut forgotten = Vec::new();
+        let round = view.round;
+        view.ways.retain(|ip, asked| {
+            let is_kept = asked.round == round;
+            if !is_kept {
+                forgotten.push(*ip);
+            }
+            is_kept
+        });
+        let ways = view.ways.values().filter_map(|asked| asked.way.as_ref());
+        self.neighbours.release_others(&mut self.netlink, ways);
+        forgotten
+    }
+
+    /// How the host reaches some addresses, with its network as the last pass or round saw it. Nothing is
     /// put right, and no neighbour let go.
     pub(super) fn glimpse(
         &mut self,
@@ -145,7 +209,8 @@ impl Host {
             Some(view) => view,
             None => self.look(loaded, now)?,
         };
-        self.find_ways(&mut view, wanted)?;
+        let round = view.round;
+        self.find_ways(&mut view, wanted, round)?;
         let paths = self.paths(&mut view, wanted);
         self.view = Some(view);
         Ok(paths)
@@ -188,6 +253,7 @@ impl Host {
             answered,
             neighbourhood: self.read_neighbours()?,
             ways: BTreeMap::new(),
+            round: 1,
             takes_xdp: HashMap::new(),
         })
     }
@@ -202,17 +268,19 @@ impl Host {
         }
     }
 
-    /// Asks for the ways that are not known yet.
+    /// Asks for the ways that are not known yet, or only from before a round.
     fn find_ways(
         &mut self,
         view: &mut View,
         wanted: &BTreeSet<IpAddr>,
+        since: u32,
     ) -> Result<(), DataplaneError> {
         for ip in wanted {
-            if let Entry::Vacant(vacant) = view.ways.entry(*ip) {
+            if view.ways.get(ip).is_none_or(|asked| asked.round < since) {
                 let way = neighbours::way(&mut self.netlink, *ip, &view.present)
                     .map_err(host::failed("look up the route to", ip))?;
-                vacant.insert(way);
+                let round = view.round;
+                view.ways.insert(*ip, Asked { way, round });
             }
         }
         Ok(())
@@ -221,7 +289,7 @@ impl Host {
     /// Forgets the ways that nobody wants any more, and the neighbours that none leads through.
     fn forget_ways(&mut self, view: &mut View, wanted: &BTreeSet<IpAddr>) {
         view.ways.retain(|ip, _| wanted.contains(ip));
-        let ways = view.ways.values().flatten();
+        let ways = view.ways.values().filter_map(|asked| asked.way.as_ref());
         self.neighbours.release_others(&mut self.netlink, ways);
     }
 
@@ -242,8 +310,8 @@ impl Host {
         wanted
             .iter()
             .filter_map(|ip| {
-                let way = ways.get(ip)?.as_ref()?;
-                let path = next_hops::complete(way, interfaces, neighbourhood, &mut takes_xdp);
+                let way = ways.get(ip)?.way?;
+                let path = next_hops::complete(&way, interfaces, neighbourhood, &mut takes_xdp);
                 Some((*ip, path))
             })
             .collect()
@@ -272,7 +340,7 @@ impl Host {
     /// Has the kernel resolve the way to an address.
     pub(super) fn resolve(&mut self, ip: IpAddr, path: &Path) -> Result<(), DataplaneError> {
         let ways = self.view.as_ref().map(|view| &view.ways);
-        let way = ways.and_then(|ways| ways.get(&ip).copied().flatten());
+        let way = ways.and_then(|ways| ways.get(&ip)?.way);
         // The path came out of a way: without one, the next pass finds another.
         let Some(way) = way else { return Ok(()) };
         self.neighbours

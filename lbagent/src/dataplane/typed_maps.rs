@@ -16,6 +16,7 @@ use lbagent_common::{
 use super::events::EventReader;
 use super::held::HeldMaps;
 pub use super::mapped::{Backends, Conns, Slots};
+use super::sum::Sum;
 use super::{Capacity, DataplaneError, batch};
 
 /// All maps of the data plane.
@@ -113,8 +114,23 @@ impl<K: Pod, V: Pod> Table<K, V> {
 
     /// Every entry.
     pub fn entries(&self) -> Result<Vec<(K, V)>, DataplaneError> {
+        let (mut found, mut next) = self.portion(None, batch::USUAL)?;
+        while next.is_some() {
+            let (more, from) = self.portion(next, batch::USUAL)?;
+            found.extend(more);
+            next = from;
+        }
+        Ok(found)
+    }
+
+    /// About so many entries, from a place on that the portion before has named.
+    pub(super) fn portion(
+        &self,
+        from: Option<u32>,
+        count: usize,
+    ) -> Result<(Vec<(K, V)>, Option<u32>), DataplaneError> {
         let map = IterableMap::map(&self.map).fd();
-        batch::entries(map.as_fd()).map_err(|error| DataplaneError::Map {
+        batch::entries(map.as_fd(), from, count).map_err(|error| DataplaneError::Map {
             map: self.name,
             operation: "read",
             source: error.into(),
@@ -301,48 +317,6 @@ impl<V: Sum> Counters<V> {
     }
 }
 
-/// A counter that adds up over CPUs.
-pub trait Sum: Pod + Default {
-    /// This counter and another one's share.
-    #[must_use]
-    fn plus(self, other: &Self) -> Self;
-}
-
-impl Sum for u64 {
-    fn plus(self, other: &Self) -> Self {
-        self + other
-    }
-}
-
-impl Sum for PacketCounter {
-    fn plus(self, other: &Self) -> Self {
-        let Self { packets, bytes } = *other;
-        Self {
-            packets: self.packets + packets,
-            bytes: self.bytes + bytes,
-        }
-    }
-}
-
-impl Sum for TrafficCounter {
-    fn plus(self, other: &Self) -> Self {
-        let Self {
-            flows,
-            in_packets,
-            in_bytes,
-            out_packets,
-            out_bytes,
-        } = *other;
-        Self {
-            flows: self.flows + flows,
-            in_packets: self.in_packets + in_packets,
-            in_bytes: self.in_bytes + in_bytes,
-            out_packets: self.out_packets + out_packets,
-            out_bytes: self.out_bytes + out_bytes,
-        }
-    }
-}
-
 pub(super) fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
     ebpf.take_map(name)
         .ok_or_else(|| mismatch(name, "the BPF object does not have it"))
@@ -372,34 +346,5 @@ fn errno(error: &MapError) -> Option<i32> {
     match error {
         MapError::SyscallError(error) => error.io_error.raw_os_error(),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counters_add_up_by_field() {
-        let one = TrafficCounter {
-            flows: 1,
-            in_packets: 2,
-            in_bytes: 3,
-            out_packets: 4,
-            out_bytes: 5,
-        };
-        let sum = [one, one, one]
-            .iter()
-            .fold(TrafficCounter::default(), |sum, next| sum.plus(next));
-        assert_eq!(
-            sum,
-            TrafficCounter {
-                flows: 3,
-                in_packets: 6,
-                in_bytes: 9,
-                out_packets: 12,
-                out_bytes: 15
-            }
-        );
     }
 }

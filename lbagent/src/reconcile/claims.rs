@@ -56,7 +56,7 @@ impl Claims {
     }
 
     /// The instances of a group.
-    fn members(&self, group: Uuid) -> impl Iterator<Item = Uuid> + Clone {
+    pub(super) fn members(&self, group: Uuid) -> impl Iterator<Item = Uuid> + Clone {
         let members = self
             .members
             .range((group, Uuid::nil())..=(group, Uuid::max()));

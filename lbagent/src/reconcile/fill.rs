@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use super::chain;
 use super::pass::{Done, Memory, Pass, Scope};
+use super::sweep::PART_WEIGHT;
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::desired::DesiredState;
 use crate::plan::{GatewaySettings, Health, Reason, Terminator};
@@ -42,6 +43,7 @@ pub fn fill(
         // No packet reads these maps, so no region has to be left alone.
         memory: Memory::default(),
         scope: Scope::Everything,
+        part_weight: PART_WEIGHT,
         now: OffsetDateTime::now_utc(),
     };
     let (_, outcome) = pass.run(dataplane);

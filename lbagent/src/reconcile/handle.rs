@@ -48,7 +48,8 @@ impl WakeReason {
             | Self::TerminatorChanged
             | Self::DrainDeadline => Scope::Changes,
             Self::NetworkChanged => Scope::Network,
-            Self::Start | Self::Periodic | Self::Retry | Self::Requested => Scope::Everything,
+            Self::Periodic => Scope::Part,
+            Self::Start | Self::Retry | Self::Requested => Scope::Everything,
         }
     }
 }

@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::claims::Claims;
-use crate::dataplane::{ActualState, RuleKey, Step};
+use crate::dataplane::{ActualState, RuleKey, Step, Walk, includes};
 use crate::desired::DesiredState;
 use crate::plan::{
     self, Condition, Elsewhere, GatewaySettings, Health, InUse, Link, Object, Plan, Terminator,
@@ -262,6 +262,22 @@ impl Known {
             && ours.rules == actual.rules
             && ours.hosts == actual.hosts
             && ours.host_addresses == actual.host_addresses
+    }
+
+    /// Whether what a walk has found at this place is known.
+    pub(super) fn includes(&self, found: &ActualState, at: Walk) -> bool {
+        let ours = &self.actual;
+        match at {
+            Walk::Vips(_) => includes(&ours.vips, &found.vips),
+            Walk::Backends(_) => includes(&ours.backends, &found.backends),
+            Walk::Returns(_) => includes(&ours.returns, &found.returns),
+            Walk::Rules => ours.rules == found.rules,
+        }
+    }
+
+    /// How many instances a group has.
+    pub(super) fn members(&self, group: Uuid) -> usize {
+        self.claims.members(group).count()
     }
 
     /// A step has been done.

@@ -14,6 +14,7 @@ mod handle;
 mod known;
 mod owner;
 mod pass;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -34,16 +35,17 @@ pub use handle::{
     Observation, ObserveError, ReconcileResult, ReconcilerHandle, WaitError, WakeReason,
 };
 use owner::DataplaneOwner;
-use pass::{Done, Memory, Pass};
+use pass::{Coverage, Done, Memory, Pass};
+use sweep::PART_WEIGHT;
 
-/// A pass over everything on the loop's own account takes one part in so many of the time at most,
-/// because changes wait for it: it may take a second where there are many thousands of groups.
+/// Passes over everything on the loop's own account, and their parts, take one part in so many of the
+/// time at most: changes wait for what is at work.
 const WHOLE_SHARE: u32 = 50;
 
 /// How often the loop runs on its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// A pass over everything; less often where it takes long.
+    /// From the end of a pass over everything, in parts, to the next one; longer where it takes long.
     pub periodic: Duration,
     /// Wait before the first retry; doubled up to [`retry_max`](Self::retry_max).
     pub retry_min: Duration,
@@ -80,7 +82,7 @@ pub struct Reconciler {
     owner: DataplaneOwner,
     timing: Timing,
     memory: Memory,
-    /// When everything is looked at next.
+    /// When everything, or the next part of it, is looked at.
     whole_due: Instant,
     failures: u32,
     /// The last pass did all that it planned.
@@ -152,7 +154,11 @@ impl Reconciler {
     async fn pass(&mut self, reason: WakeReason) -> Option<(Instant, WakeReason)> {
         let desired = self.desired.borrow_and_update().clone();
         let started = Instant::now();
-        info!(reason = ?reason, generation = desired.generation, "reconciling");
+        match reason {
+            // One part of many.
+            WakeReason::Periodic => debug!(generation = desired.generation, "looking at a part"),
+            _ => info!(reason = ?reason, generation = desired.generation, "reconciling"),
+        }
         let job = Pass {
             desired: desired.clone(),
             gateway: self.gateway.clone(),
@@ -160,6 +166,7 @@ impl Reconciler {
             terminator: self.terminators.borrow_and_update().takes,
             memory: std::mem::take(&mut self.memory),
             scope: reason.scope(),
+            part_weight: PART_WEIGHT,
             now: OffsetDateTime::now_utc(),
         };
         let (memory, outcome) = self.owner.run(move |dataplane| job.run(dataplane)).await?;
@@ -169,9 +176,14 @@ impl Reconciler {
         let wants_retry = outcome
             .as_ref()
             .map_or(true, |done| done.plan.awaits_room || !is_complete(done));
-        if !matches!(&outcome, Ok(done) if !done.is_whole) {
-            let rest = started.elapsed() * WHOLE_SHARE;
-            self.whole_due = Instant::now() + rest.max(self.timing.periodic);
+        let rest = started.elapsed() * WHOLE_SHARE;
+        let coverage = outcome.as_ref().map(|done| done.coverage);
+        match coverage.unwrap_or(Coverage::Everything) {
+            Coverage::Changes => {}
+            Coverage::Part => self.whole_due = Instant::now() + rest.min(self.timing.periodic),
+            Coverage::Everything => {
+                self.whole_due = Instant::now() + rest.max(self.timing.periodic);
+            }
         }
         self.publish(desired.generation, reason, started, outcome);
         Some(self.next_due(wants_retry))
@@ -185,27 +197,31 @@ impl Reconciler {
         outcome: Result<Done, DataplaneError>,
     ) {
         let previous = self.results.borrow().clone();
-        let (steps, conditions, error) =
-            match outcome {
-                Ok(Done {
-                    plan,
-                    report,
-                    without_cookies,
-                    ..
-                }) => {
-                    let mut conditions = plan.conditions;
-                    conditions.extend(report.conditions());
-                    conditions.extend(self.terminators.borrow().faults.iter().cloned());
-                    conditions.extend(without_cookies.map(|reason| {
-                        Condition::new(Object::Gateway, Reason::NoCookies { reason })
-                    }));
-                    conditions.sort();
-                    conditions.dedup();
-                    (report.applied, conditions, report.error())
-                }
-                // Nothing was looked at, so what the last pass found stands.
-                Err(error) => (0, previous.conditions.clone(), Some(chain(&error))),
-            };
+        let is_part = matches!(&outcome, Ok(done) if done.coverage == Coverage::Part);
+        let (steps, conditions, error) = match outcome {
+            Ok(Done {
+                plan,
+                report,
+                without_cookies,
+                ..
+            }) => {
+                let mut conditions = plan.conditions;
+                conditions.extend(report.conditions());
+                conditions.extend(self.terminators.borrow().faults.iter().cloned());
+                let reason = without_cookies.map(|reason| Reason::NoCookies { reason });
+                conditions.extend(reason.map(|reason| Condition::new(Object::Gateway, reason)));
+                conditions.sort();
+                conditions.dedup();
+                (report.applied, conditions, report.error())
+            }
+            // Nothing was looked at, so what the last pass found stands.
+            Err(error) => (0, previous.conditions.clone(), Some(chain(&error))),
+        };
+        // A part that has found all as it was is no news.
+        let is_same = steps == 0 && generation == previous.generation && error == previous.error;
+        if is_part && is_same && conditions == previous.conditions {
+            return;
+        }
         for condition in conditions
             .iter()
             .filter(|found| previous.conditions.binary_search(found).is_err())

@@ -1,5 +1,5 @@
-//! One pass: reads what there is, plans, applies. Over everything, or over what has changed since
-//! the last one.
+//! One pass: reads what there is, plans, applies. Over everything, over what has changed since the last
+//! one, or over that and a part of everything.
 
 #[cfg(test)]
 mod tests;
@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use time::OffsetDateTime;
-use tracing::warn;
 use uuid::Uuid;
 
 use super::apply::{self, Report};
 use super::grace::Grace;
 use super::known::{Known, Part};
+use super::sweep::{self, Sweep};
 use super::{offer_cookies, renew};
-use crate::dataplane::{ActualState, Dataplane, DataplaneError, Glimpse, Path};
+use crate::dataplane::{ActualState, Dataplane, DataplaneError, Glimpse, Path, StoredFlows};
 use crate::desired::{DesiredState, Instance};
 use crate::plan::drain::Deadlines;
 use crate::plan::{
@@ -36,6 +36,8 @@ pub(super) struct Memory {
     pub(super) paths: BTreeMap<IpAddr, Path>,
     /// Some port's SYNs may be answered with cookies.
     pub(super) has_cookies: bool,
+    /// A pass over everything in parts that has begun.
+    pub(super) sweep: Option<Sweep>,
 }
 
 /// What a pass looks at.
@@ -43,7 +45,9 @@ pub(super) struct Memory {
 pub(super) enum Scope {
     /// The groups that are desired otherwise than before, or whose instances' health changed.
     Changes,
-    /// These, and those whose backends are reached otherwise than before.
+    /// These, and some more, so that a sequence of such passes looks at everything.
+    Part,
+    /// The first, and those whose backends are reached otherwise than before.
     Network,
     /// All maps and all groups.
     Everything,
@@ -57,6 +61,8 @@ pub(super) struct Pass {
     pub(super) terminator: Terminator,
     pub(super) memory: Memory,
     pub(super) scope: Scope,
+    /// How much of everything a part is; see [`sweep::PART_WEIGHT`].
+    pub(super) part_weight: usize,
     /// Decides which draining is over.
     pub(super) now: OffsetDateTime,
 }
@@ -67,8 +73,18 @@ pub(super) struct Done {
     pub(super) report: Report,
     /// Why SYNs are not answered with cookies although some port's may be.
     pub(super) without_cookies: Option<String>,
-    /// Whether everything was looked at.
-    pub(super) is_whole: bool,
+    pub(super) coverage: Coverage,
+}
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coverage {
+    /// What had changed.
+    Changes,
+    /// That, and a part of everything; others follow.
+    Part,
+    /// Everything, now or with the parts before.
+    Everything,
 }
 
 impl Pass {
@@ -107,6 +123,7 @@ impl Pass {
         known: Option<Known>,
         dataplane: &mut dyn Dataplane,
     ) -> Result<Done, DataplaneError> {
+        self.memory.sweep = None;
         let mut actual = self.read(dataplane)?;
         let in_use = InUse::of(&actual);
         let desired = Arc::clone(&self.desired);
@@ -116,7 +133,7 @@ impl Pass {
             in_use.has_cookies() || plan.steps.iter().any(plan::gives_cookies);
         let agrees = known.as_ref().is_none_or(|known| known.agrees(&actual));
         if !agrees {
-            warn!("the maps were not as the agent had left them; they are put right");
+            sweep::differ::<()>();
         }
         if report.failures.is_empty() && !is_full(&plan) {
             self.memory.paths = std::mem::take(&mut actual.paths);
@@ -133,7 +150,7 @@ impl Pass {
             plan,
             report,
             without_cookies: None,
-            is_whole: true,
+            coverage: Coverage::Everything,
         })
     }
 
@@ -159,9 +176,19 @@ impl Pass {
         instances.extend(deadlines.between(known.planned_at, self.now));
         let judged = known.health.changed_keys(&self.health).into_iter();
         instances.extend(judged.map(|judged| judged.instance));
-        let changed = known.changed_groups(&self.desired, instances);
+        let mut changed = known.changed_groups(&self.desired, instances);
+        let is_part = self.scope == Scope::Part;
+        if is_part {
+            match self.begin_part(&known, dataplane)? {
+                Some(groups) => changed.extend(groups),
+                None => return Ok(None),
+            }
+        }
         let mut part = known.part(changed, &self.desired, &self.gateway);
         self.complete(&mut part, dataplane)?;
+        if is_part && self.verify(&mut part, dataplane)?.is_none() {
+            return Ok(None);
+        }
         let desired = (&part.desired, &part.elsewhere);
         let mut plan = self.plan(desired, &part.actual, &known.in_use);
         if is_full(&plan) {
@@ -175,11 +202,15 @@ impl Pass {
             (known.health, known.planned_at) = (self.health.clone(), self.now);
             self.memory.known = Some(known);
         }
+        let coverage = match is_part {
+            true => self.end_part(dataplane),
+            false => Coverage::Changes,
+        };
         Ok(Some(Done {
             plan,
             report,
             without_cookies: None,
-            is_whole: false,
+            coverage,
         }))
     }
 
@@ -258,15 +289,25 @@ impl Pass {
         report
     }
 
-    /// Reads what there is, the stored flows only where that could settle something.
+    /// Reads what there is.
     fn read(&self, dataplane: &mut dyn Dataplane) -> Result<ActualState, DataplaneError> {
         let mut actual = dataplane.read(&plan::backend_addresses(&self.desired))?;
-        let vips = settle::due_vips(&actual, &self.gateway);
-        if !vips.is_empty() {
-            let idle_ticks = self.gateway.settle_after_ticks();
-            actual.stored = Some(dataplane.stored_flows(&vips, idle_ticks)?);
-        }
+        actual.stored = self.stored_flows(&actual, dataplane)?;
         Ok(actual)
+    }
+
+    /// The stored flows, if they could settle something.
+    pub(super) fn stored_flows(
+        &self,
+        actual: &ActualState,
+        dataplane: &mut dyn Dataplane,
+    ) -> Result<Option<StoredFlows>, DataplaneError> {
+        let vips = settle::due_vips(actual, &self.gateway);
+        if vips.is_empty() {
+            return Ok(None);
+        }
+        let idle_ticks = self.gateway.settle_after_ticks();
+        dataplane.stored_flows(&vips, idle_ticks).map(Some)
     }
 }
 

@@ -12,7 +12,7 @@ use super::*;
 use crate::dataplane::fake::FakeDataplane;
 use crate::dataplane::{
     ActualState, Capacity, CounterSnapshot, FlowMaps, Glimpse, HostState, Region, Sampling, Step,
-    StoredFlows,
+    StoredFlows, Walk,
 };
 use crate::desired::InstanceState;
 use crate::plan::testing::{World, v4};
@@ -43,6 +43,22 @@ impl Dataplane for Shared {
         addresses: &BTreeSet<IpAddr>,
     ) -> Result<Glimpse, DataplaneError> {
         self.with(|fake| fake.glimpse(regions, addresses))
+    }
+
+    fn begin_round(&mut self) -> Result<BTreeSet<IpAddr>, DataplaneError> {
+        self.with(|fake| fake.begin_round())
+    }
+
+    fn end_round(&mut self) -> Vec<IpAddr> {
+        self.with(|fake| fake.end_round())
+    }
+
+    fn walk(&mut self, from: Walk) -> Result<(ActualState, Option<Walk>), DataplaneError> {
+        self.with(|fake| fake.walk(from))
+    }
+
+    fn holds(&mut self, entries: &ActualState) -> Result<bool, DataplaneError> {
+        self.with(|fake| fake.holds(entries))
     }
 
     fn stored_flows(

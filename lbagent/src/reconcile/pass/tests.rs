@@ -1,5 +1,7 @@
 //! A pass over what has changed does what a pass over everything would do, and knows the same after.
 
+mod parts;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -48,11 +50,17 @@ impl Twins {
             terminator: self.world.terminator,
             memory: self.memory.clone(),
             scope,
+            part_weight: 1,
             now: self.world.now,
         }
     }
 
     fn change(&mut self, changes: Vec<Change>) {
+        self.change_within(changes, Scope::Changes);
+    }
+
+    /// Makes changes that are taken up by a pass of this scope, or of a wider one.
+    fn change_within(&mut self, changes: Vec<Change>, scope: Scope) {
         let paths = self.world.dataplane.paths.clone();
         for change in changes {
             if matches!(change, Change::Vips(_)) {
@@ -66,7 +74,7 @@ impl Twins {
         self.whole.paths = self.world.dataplane.paths.clone();
         // The kernel tells of changes of the network.
         let scope = match self.whole.paths == paths {
-            true => Scope::Changes,
+            true => scope,
             false => Scope::Network,
         };
         let (_, outcome) = self.pass(Scope::Everything).run(&mut self.whole);
@@ -79,9 +87,9 @@ impl Twins {
         assert_eq!(self.world.dataplane.probed, self.whole.probed);
         self.memory = memory;
         self.assert_known();
-        if !done.is_whole {
+        if done.coverage == Coverage::Changes {
             self.partial += 1;
-        } else if had_memory {
+        } else if had_memory && scope != Scope::Part {
             assert!(is_full(&done.plan), "looked at everything for nothing");
         }
     }
@@ -97,7 +105,21 @@ impl Twins {
         assert_eq!(known.in_use, InUse::of(&actual));
         let mut pass = self.pass(Scope::Everything);
         pass.memory.known = None;
-        for address in plan::backend_addresses(&self.world.desired) {
+        // Nobody asks for the ways to instances of a group that does not exist.
+        let mut desired = self.world.desired.clone();
+        let groups = &desired.service_groups;
+        let instances = desired.instances.values();
+        let stray: Vec<Uuid> = instances
+            .filter(|it| {
+                it.service_group
+                    .is_some_and(|group| !groups.contains_key(&group))
+            })
+            .map(|instance| instance.uuid)
+            .collect();
+        for uuid in stray {
+            desired.instances.remove(&uuid);
+        }
+        for address in plan::backend_addresses(&desired) {
             assert_eq!(self.memory.paths.get(&address), maps.paths.get(&address));
         }
         let (memory, _) = pass.run(&mut maps);
