@@ -35,13 +35,19 @@ pub(super) struct Way {
 #[derive(Debug, Default)]
 pub(super) struct Neighbours {
     kept: BTreeSet<(u32, IpAddr)>,
+    /// Those that the kernel was asked to keep since the others were let go: many thousands of
+    /// addresses may lie behind one router.
+    asked: BTreeSet<(u32, IpAddr)>,
 }
 
 impl Neighbours {
     /// Takes over those of a former agent.
     pub(super) fn read(netlink: &mut Netlink) -> io::Result<Self> {
         let kept = own(netlink)?.iter().filter_map(identity).collect();
-        Ok(Self { kept })
+        Ok(Self {
+            kept,
+            asked: BTreeSet::new(),
+        })
     }
 
     /// Has the kernel resolve an address now and keep it resolved, agent or no agent. Kernels
@@ -52,7 +58,7 @@ impl Neighbours {
         ifindex: u32,
         next_hop: IpAddr,
     ) -> Result<(), DataplaneError> {
-        if is_permanent(netlink, ifindex, next_hop) {
+        if self.asked.contains(&(ifindex, next_hop)) || is_permanent(netlink, ifindex, next_hop) {
             return Ok(());
         }
         netlink
@@ -65,6 +71,7 @@ impl Neighbours {
                 _ => host::failed("resolve", next_hop)(error),
             })?;
         self.kept.insert((ifindex, next_hop));
+        self.asked.insert((ifindex, next_hop));
         Ok(())
     }
 
@@ -74,6 +81,7 @@ impl Neighbours {
         netlink: &mut Netlink,
         ways: impl Iterator<Item = &'a Way>,
     ) {
+        self.asked.clear();
         let needed: BTreeSet<_> = ways.map(|way| (way.path.ifindex, way.next_hop)).collect();
         for (ifindex, next_hop) in self.kept.difference(&needed) {
             let message = RouteNetlinkMessage::DelNeighbour(message(*ifindex, *next_hop));
@@ -98,10 +106,30 @@ pub(crate) fn remove_ours(netlink: &mut Netlink) -> io::Result<Vec<String>> {
     Ok(removed)
 }
 
-/// How the host reaches an address; `None` when it does not, or is it itself.
-pub(super) fn way(
+/// How the host reaches these addresses; `None` where it does not, or is it itself.
+pub(super) fn ways(
     netlink: &mut Netlink,
+    destinations: &[IpAddr],
+    addresses: &[Address],
+) -> io::Result<Vec<Option<Way>>> {
+    let questions: Vec<_> = destinations.iter().map(|ip| question(*ip)).collect();
+    let answers = netlink.ask(&questions)?;
+    let ways = destinations.iter().zip(answers);
+    ways.map(|(ip, answer)| way(*ip, answer, addresses))
+        .collect()
+}
+
+fn question(destination: IpAddr) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(destination);
+    message.header.destination_prefix_length = full_length(destination);
+    message.attributes = vec![RouteAttribute::Destination(destination.into())];
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+fn way(
     destination: IpAddr,
+    answer: io::Result<RouteNetlinkMessage>,
     addresses: &[Address],
 ) -> io::Result<Option<Way>> {
     /// What the kernel answers when there is no route, or one that refuses.
@@ -112,20 +140,19 @@ pub(super) fn way(
         libc::EINVAL,
         libc::ENETDOWN,
     ];
-    let mut message = RouteMessage::default();
-    message.header.address_family = family(destination);
-    message.header.destination_prefix_length = full_length(destination);
-    message.attributes = vec![RouteAttribute::Destination(destination.into())];
-    match netlink.request(RouteNetlinkMessage::GetRoute(message), 0) {
-        Ok(answer) => Ok(answer.iter().find_map(|message| match message {
-            RouteNetlinkMessage::NewRoute(route) => parse_way(route, destination, addresses),
-            _ => None,
-        })),
+    match answer {
+        Ok(RouteNetlinkMessage::NewRoute(route)) => Ok(parse_way(&route, destination, addresses)),
+        Ok(_) => Ok(None),
         Err(error)
             if error
                 .raw_os_error()
                 .is_some_and(|errno| NO_ROUTE.contains(&errno)) =>
         {
+            Ok(None)
+        }
+        // A kernel newer than the parser may name a way that it does not know, which is none of ours.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::debug!(%destination, %error, "skipped a route");
             Ok(None)
         }
         Err(error) => Err(error),

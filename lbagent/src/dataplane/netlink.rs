@@ -13,6 +13,10 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 const HEADER_LEN: usize = 16;
 /// A dump that the kernel calls inconsistent is asked for again this often.
 const DUMP_ATTEMPTS: usize = 5;
+/// Questions that are asked at once: the socket has room for their answers.
+const AT_ONCE: usize = 32;
+/// No answer about one object is as long as this.
+const ANSWER_LEN: usize = 32 << 10;
 
 /// A socket to the kernel's routing tables.
 #[derive(Debug)]
@@ -41,6 +45,40 @@ impl Netlink {
     ) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
         self.receive().map(|answer| answer.messages)
+    }
+
+    /// Asks for one object each; the kernel answers with it or with an error, in this order. Few system
+    /// calls for many questions.
+    pub(super) fn ask(
+        &mut self,
+        questions: &[RouteNetlinkMessage],
+    ) -> io::Result<Vec<io::Result<RouteNetlinkMessage>>> {
+        let mut answers = Vec::with_capacity(questions.len());
+        let mut datagram = Vec::with_capacity(ANSWER_LEN);
+        for questions in questions.chunks(AT_ONCE) {
+            let mut bytes = Vec::new();
+            for question in questions {
+                self.sequence = self.sequence.wrapping_add(1);
+                let start = bytes.len();
+                let message = numbered(question.clone(), NLM_F_REQUEST, self.sequence);
+                let length = message.buffer_len();
+                bytes.resize(start + length.next_multiple_of(4), 0);
+                message.serialize(&mut bytes[start..start + length]);
+            }
+            self.socket.send(&bytes, 0)?;
+            for left in (0..questions.len()).rev() {
+                let sequence = self.sequence.wrapping_sub(left as u32);
+                answers.push(loop {
+                    datagram.clear();
+                    self.socket.recv(&mut datagram, 0)?;
+                    let mut messages = split(&datagram);
+                    if let Some(answer) = messages.find_map(|bytes| answer_to(bytes, sequence)) {
+                        break answer;
+                    }
+                });
+            }
+        }
+        Ok(answers)
     }
 
     /// Asks for all objects of a kind.
@@ -73,11 +111,7 @@ impl Netlink {
 
     fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-        message.finalize();
+        let message = numbered(message, flags, self.sequence);
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
         self.socket.send(&bytes, 0).map(drop)
@@ -95,6 +129,34 @@ impl Netlink {
             }
         }
     }
+}
+
+fn numbered(
+    message: RouteNetlinkMessage,
+    flags: u16,
+    sequence: u32,
+) -> NetlinkMessage<RouteNetlinkMessage> {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    header.sequence_number = sequence;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+    message.finalize();
+    message
+}
+
+/// The answer to the question with this number, if the message is that.
+fn answer_to(bytes: &[u8], sequence: u32) -> Option<io::Result<RouteNetlinkMessage>> {
+    let number = bytes.get(8..12)?.first_chunk::<4>()?;
+    if u32::from_ne_bytes(*number) != sequence {
+        return None;
+    }
+    let parsed = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes);
+    Some(match parsed.map(|parsed| parsed.payload) {
+        Ok(NetlinkPayload::InnerMessage(message)) => Ok(message),
+        Ok(NetlinkPayload::Error(error)) => Err(error.to_io()),
+        Ok(_) => Err(io::Error::from(io::ErrorKind::InvalidData)),
+        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+    })
 }
 
 #[derive(Default)]

@@ -275,13 +275,18 @@ impl Host {
         wanted: &BTreeSet<IpAddr>,
         since: u32,
     ) -> Result<(), DataplaneError> {
-        for ip in wanted {
-            if view.ways.get(ip).is_none_or(|asked| asked.round < since) {
-                let way = neighbours::way(&mut self.netlink, *ip, &view.present)
-                    .map_err(host::failed("look up the route to", ip))?;
-                let round = view.round;
-                view.ways.insert(*ip, Asked { way, round });
-            }
+        let is_unknown = |ip: &IpAddr| view.ways.get(ip).is_none_or(|asked| asked.round < since);
+        let unknown: Vec<IpAddr> = wanted.iter().copied().filter(is_unknown).collect();
+        let ways = neighbours::ways(&mut self.netlink, &unknown, &view.present)
+            .map_err(host::failed("look up routes to", "backends"))?;
+        let round = view.round;
+        let asked = ways.into_iter().map(|way| Asked { way, round });
+        let asked = unknown.into_iter().zip(asked);
+        if view.ways.is_empty() {
+            // A map that is made at once takes half the memory of one that grows.
+            view.ways = asked.collect();
+        } else {
+            view.ways.extend(asked);
         }
         Ok(())
     }

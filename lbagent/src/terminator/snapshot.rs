@@ -33,12 +33,6 @@ pub(super) struct Inputs<'a> {
 /// Everything that a terminator serves; the generation is for the caller to fill in.
 pub(super) fn snapshot(inputs: &Inputs<'_>) -> Snapshot {
     let mut finder = Finder::new(inputs);
-    let mut members: BTreeMap<Uuid, Vec<&desired::Instance>> = BTreeMap::new();
-    for instance in inputs.desired.instances.values() {
-        if let Some(group) = instance.service_group {
-            members.entry(group).or_default().push(instance);
-        }
-    }
     let groups = inputs.desired.service_groups.values();
     let groups = groups.filter_map(|group| {
         let services = services(group, inputs.gateway);
@@ -49,7 +43,7 @@ pub(super) fn snapshot(inputs: &Inputs<'_>) -> Snapshot {
             hard_limit: group.hard_limit,
             domains: finder.domains(group),
             services,
-            instances: instances(group, members.get(&group.uuid), inputs.health),
+            instances: instances(group, inputs),
         })
     });
     let groups: Vec<Group> = groups.collect();
@@ -177,14 +171,10 @@ fn kind(handlers: &[Handler]) -> Option<ServiceKind> {
 }
 
 /// Those of the group's instances that may have connections.
-fn instances(
-    group: &ServiceGroup,
-    members: Option<&Vec<&desired::Instance>>,
-    health: &Health,
-) -> Vec<Instance> {
-    let members = members.map_or(&[][..], Vec::as_slice).iter();
+fn instances(group: &ServiceGroup, inputs: &Inputs<'_>) -> Vec<Instance> {
+    let members = inputs.desired.members(group.uuid);
     let mut instances: Vec<Instance> = members
-        .filter_map(|member| instance(group, member, health))
+        .filter_map(|member| instance(group, member, inputs.health))
         .collect();
     let policy = &group.policy.health;
     let mut eligible = instances

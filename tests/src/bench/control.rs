@@ -95,7 +95,7 @@ pub(super) fn report(figures: &[Figure], options: &Options) -> Result<bool> {
 }
 
 fn table(figures: &[Figure]) -> String {
-    let mut lines = format!("{:<52} {:>12} {:<6} goal\n", "what", "figure", "");
+    let mut lines = format!("{:<58} {:>12} {:<6} goal\n", "what", "figure", "");
     for figure in figures {
         let Figure {
             what,
@@ -104,13 +104,15 @@ fn table(figures: &[Figure]) -> String {
             goal,
         } = figure;
         let verdict = if figure.is_missed() { "MISSED" } else { "met" };
-        let goal = goal.map_or(String::new(), |goal| format!("≤ {goal} {verdict}"));
+        let goal = goal.map_or(String::new(), |goal| {
+            format!("≤ {goal} {verdict}, {:.2} of it", value / goal)
+        });
         let digits = match *unit {
             "ms" | "×" => 2,
             _ => 0,
         };
         lines.push_str(&format!(
-            "{what:<52} {value:>12.digits$} {unit:<6} {goal}\n"
+            "{what:<58} {value:>12.digits$} {unit:<6} {goal}\n"
         ));
     }
     lines
