@@ -33,7 +33,7 @@ impl Board {
         self.groups = desired.service_groups.clone();
         let mut added = Vec::new();
         for uuid in affected {
-            self.refresh(uuid, former.get(&uuid), moment, &mut added);
+            self.refresh(uuid, former.get(&uuid), desired, moment, &mut added);
         }
         // Only the first state follows on what was before the agent's start.
         self.carried.clear();
@@ -59,6 +59,7 @@ impl Board {
         &mut self,
         uuid: Uuid,
         former: Option<&Instance>,
+        desired: &DesiredState,
         moment: Moment,
         added: &mut Vec<u64>,
     ) {
@@ -72,9 +73,8 @@ impl Board {
             .take_while(|(key, _)| key.instance == uuid)
             .map(|(key, _)| *key)
             .collect();
-        let (instances, groups) = (self.instances.clone(), self.groups.clone());
-        let instance = instances.get(&uuid);
-        let group = instance.and_then(|found| groups.get(&found.service_group?));
+        let instance = desired.instances.get(&uuid);
+        let group = instance.and_then(|found| desired.service_groups.get(&found.service_group?));
         if let (Some(instance), Some(group)) = (instance, group) {
             let mut wanted: BTreeMap<CheckedAddress, Vec<Target<'_>>> = BTreeMap::new();
             for target in targets(group, instance, &self.gateway) {
