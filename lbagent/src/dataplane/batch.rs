@@ -26,13 +26,15 @@ struct LookupBatch {
     flags: u64,
 }
 
-/// About so many entries of a hash map whose keys and values have these types, and where the kernel goes
-/// on: at the number of a bucket. One that is added or removed meanwhile may be missing, or not.
+/// Entries of a map, and where the kernel goes on: at the number of a bucket.
+pub(super) type Portion<K, V> = (Vec<(K, V)>, Option<u32>);
+
+/// About so many entries of a hash map whose keys and values have these types. One that is added or removed meanwhile may be missing, or not.
 pub(super) fn entries<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     from: Option<u32>,
     count: usize,
-) -> io::Result<(Vec<(K, V)>, Option<u32>)> {
+) -> io::Result<Portion<K, V>> {
     let mut keys: Vec<K> = Vec::with_capacity(count);
     let mut values: Vec<V> = Vec::with_capacity(count);
     loop {

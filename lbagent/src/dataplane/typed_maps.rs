@@ -128,7 +128,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
         &self,
         from: Option<u32>,
         count: usize,
-    ) -> Result<(Vec<(K, V)>, Option<u32>), DataplaneError> {
+    ) -> Result<batch::Portion<K, V>, DataplaneError> {
         let map = IterableMap::map(&self.map).fd();
         batch::entries(map.as_fd(), from, count).map_err(|error| DataplaneError::Map {
             map: self.name,
