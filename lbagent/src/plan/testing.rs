@@ -152,7 +152,7 @@ impl World {
             annotations: std::collections::BTreeMap::new(),
             policy: InstancePolicy::default(),
         };
-        self.desired.instances.insert(uuid, instance);
+        self.desired.put_instance(instance);
         self.dataplane.paths.insert(address, path_to(address));
     }
 

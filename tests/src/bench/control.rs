@@ -104,8 +104,12 @@ fn table(figures: &[Figure]) -> String {
             goal,
         } = figure;
         let verdict = if figure.is_missed() { "MISSED" } else { "met" };
+        let ratio = |goal: f64| match goal > 0.0 {
+            true => format!(", {:.2} of it", value / goal),
+            false => String::new(),
+        };
         let goal = goal.map_or(String::new(), |goal| {
-            format!("≤ {goal} {verdict}, {:.2} of it", value / goal)
+            format!("≤ {goal} {verdict}{}", ratio(goal))
         });
         let digits = match *unit {
             "ms" | "×" => 2,
