@@ -273,6 +273,10 @@ impl Dataplane for FakeDataplane {
             }
             Walk::Returns(_) => {
                 found.returns.clone_from(&self.returns);
+                Some(Walk::Hosts(None))
+            }
+            Walk::Hosts(_) => {
+                found.hosts.clone_from(&self.hosts);
                 Some(Walk::Rules)
             }
             Walk::Rules => {
@@ -287,7 +291,8 @@ impl Dataplane for FakeDataplane {
         Ok(self.settings == entries.settings
             && includes(&self.vips, &entries.vips)
             && includes(&self.backends, &entries.backends)
-            && includes(&self.returns, &entries.returns))
+            && includes(&self.returns, &entries.returns)
+            && includes(&self.hosts, &entries.hosts))
     }
 
     fn stored_flows(

@@ -17,6 +17,8 @@ pub enum Walk {
     Backends(BackendId),
     /// At a place in `RETURNS`, likewise.
     Returns(Option<u32>),
+    /// At a place in `HOSTS`, likewise.
+    Hosts(Option<u32>),
     /// At the rules, which are one portion.
     Rules,
 }
@@ -52,7 +54,12 @@ pub(super) fn portion(
         Walk::Returns(cursor) => {
             let (entries, next) = maps.returns.portion(cursor, PORTION as usize)?;
             found.returns.extend(entries);
-            next.map_or(Walk::Rules, |next| Walk::Returns(Some(next)))
+            next.map_or(Walk::Hosts(None), |next| Walk::Returns(Some(next)))
+        }
+        Walk::Hosts(cursor) => {
+            let (entries, next) = maps.hosts.portion(cursor, PORTION as usize)?;
+            found.hosts.extend(entries);
+            next.map_or(Walk::Rules, |next| Walk::Hosts(Some(next)))
         }
         Walk::Rules => {
             found.rules = rules(maps)?;
@@ -79,6 +86,11 @@ pub(super) fn holds(maps: &Maps, entries: &ActualState) -> Result<bool, Dataplan
     }
     for (key, entry) in &entries.returns {
         if maps.returns.get(key)?.as_ref() != Some(entry) {
+            return Ok(false);
+        }
+    }
+    for (key, entry) in &entries.hosts {
+        if maps.hosts.get(key)?.as_ref() != Some(entry) {
             return Ok(false);
         }
     }

@@ -271,6 +271,7 @@ impl Known {
             Walk::Vips(_) => includes(&ours.vips, &found.vips),
             Walk::Backends(_) => includes(&ours.backends, &found.backends),
             Walk::Returns(_) => includes(&ours.returns, &found.returns),
+            Walk::Hosts(_) => includes(&ours.hosts, &found.hosts),
             Walk::Rules => ours.rules == found.rules,
         }
     }

@@ -1,13 +1,16 @@
 //! A pass over everything in parts does what one at once does, whatever changes between the parts.
 
-use lbagent_common::{BackendEntry, Port, Protocol, ReturnEntry, ReturnKey, Slot, VipEntry};
+use lbagent_common::{
+    BackendEntry, HostEntry, HostKey, Port, Protocol, ReturnEntry, ReturnKey, Slot, VipEntry,
+    VipKey,
+};
 
 use super::*;
 use crate::dataplane::{Region, RuleKey};
 use crate::plan::{previous_region, table_region};
 
 /// The parts that walk over the maps alone.
-const PORTIONS: usize = 4;
+const PORTIONS: usize = 5;
 
 impl Twins {
     /// Does one part.
@@ -58,10 +61,12 @@ enum Damage {
     NoReturn(usize),
     Backend(usize),
     NoBackend(usize),
+    NoHost(usize),
     Slot(usize),
     ForeignVip,
     ForeignReturn,
     ForeignBackend,
+    ForeignHost,
     NoRules,
     Settings,
 }
@@ -74,10 +79,12 @@ impl Damage {
             1 => at.clone().prop_map(Self::NoReturn),
             1 => at.clone().prop_map(Self::Backend),
             1 => at.clone().prop_map(Self::NoBackend),
+            1 => at.clone().prop_map(Self::NoHost),
             4 => at.prop_map(Self::Slot),
             1 => Just(Self::ForeignVip),
             1 => Just(Self::ForeignReturn),
             1 => Just(Self::ForeignBackend),
+            1 => Just(Self::ForeignHost),
             1 => Just(Self::NoRules),
             1 => Just(Self::Settings),
         ]
@@ -89,6 +96,7 @@ impl Damage {
             Self::NoVip(at) => remove(&mut maps.vips, at),
             Self::NoReturn(at) => remove(&mut maps.returns, at),
             Self::NoBackend(at) => remove(&mut maps.backends, at),
+            Self::NoHost(at) => remove(&mut maps.hosts, at),
             Self::Backend(at) => {
                 if let Some(entry) = maps.backends.values_mut().nth(at) {
                     entry.ifindex += 1;
@@ -117,6 +125,10 @@ impl Damage {
                 };
                 maps.backends.insert(id, foreign);
             }
+            Self::ForeignHost => {
+                let key = HostKey::of("nobody.example").expect("short");
+                maps.hosts.insert(key, HostEntry::default());
+            }
             Self::NoRules => maps.rules.clear(),
             Self::Settings => maps.settings.hash_seed += 1,
         }
@@ -139,6 +151,7 @@ struct Meaning {
     backends: BTreeMap<u32, BackendEntry>,
     returns: BTreeMap<ReturnKey, ReturnEntry>,
     rules: BTreeMap<RuleKey, u32>,
+    hosts: BTreeMap<HostKey, HostEntry>,
     host_addresses: BTreeSet<IpAddr>,
 }
 
@@ -159,6 +172,7 @@ fn meaning(maps: &FakeDataplane) -> Meaning {
         backends: maps.backends.clone(),
         returns: maps.returns.clone(),
         rules: maps.rules.clone(),
+        hosts: maps.hosts.clone(),
         host_addresses: maps.host_addresses.clone(),
     }
 }
@@ -171,7 +185,7 @@ proptest! {
     fn changes_go_between_the_parts(
         history in prop::collection::vec((history(), 0..4_usize, any::<bool>()), 1..4),
     ) {
-        let mut twins = Twins::new(Capacity::default(), Duration::ZERO);
+        let mut twins = Twins::new(Capacity::default(), Duration::ZERO, true);
         for (changes, parts, with_part) in history {
             for changes in changes {
                 let scope = if with_part { Scope::Part } else { Scope::Changes };
@@ -196,7 +210,7 @@ proptest! {
         damage in prop::option::of(Damage::any()),
         windows in 0..3_u32,
     ) {
-        let mut twins = Twins::new(Capacity::default(), Duration::ZERO);
+        let mut twins = Twins::new(Capacity::default(), Duration::ZERO, true);
         history.into_iter().for_each(|changes| twins.change(changes));
         twins.rest(windows);
         damage.iter().for_each(|damage| twins.damage(damage));
@@ -214,7 +228,7 @@ proptest! {
         meanwhile in prop::collection::vec((change_of_anything(), prop::option::of(Damage::any())), 1..8),
         windows in 0..3_u32,
     ) {
-        let mut twins = Twins::new(Capacity::default(), Duration::ZERO);
+        let mut twins = Twins::new(Capacity::default(), Duration::ZERO, true);
         before.into_iter().for_each(|changes| twins.change(changes));
         twins.rest(windows);
         for (change, damage) in meanwhile {
