@@ -10,6 +10,7 @@
 mod access;
 mod certificate;
 mod query;
+mod secrets;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,6 +26,7 @@ use crate::service_group::{Autokill, Service};
 pub use access::{StateAccount, StateToken};
 pub use certificate::StateCertificate;
 pub use query::ExportQuery;
+pub use secrets::{StateAuthority, StateTerminator, StateTicketKey};
 
 /// Version of the document's format.
 pub const FORMAT: u32 = 1;
@@ -93,6 +95,9 @@ pub struct StateDocument {
     /// Certificates; where absent, an import leaves those that there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificates: Option<Vec<StateCertificate>>,
+    /// Secrets of terminators, if private keys were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminator: Option<StateTerminator>,
     /// Service groups.
     #[serde(default)]
     pub service_groups: Vec<StateServiceGroup>,

@@ -1,5 +1,7 @@
 //! Arguments, logging, exit code.
 
+mod allocator;
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -12,10 +14,6 @@ use lbagent::desired::NewToken;
 use lbagent::{agent, api, decap, replay};
 use lbagent_api::access::TokenSpec;
 use tracing_subscriber::EnvFilter;
-
-/// Gives the memory of a large pass back to the host, where the C library's keeps hundreds of MiB.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What an exit code of the help text stands for.
 #[derive(Clone, Copy)]
@@ -31,6 +29,7 @@ enum Exit {
 struct Failure(Exit, anyhow::Error);
 
 fn main() -> ExitCode {
+    allocator::give_back_at_once();
     let cli = Cli::parse();
     log_to_stderr(cli.log_json);
     let done = match cli.command {

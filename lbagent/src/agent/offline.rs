@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::lock::Lock;
 use super::{AgentError, open_store};
 use crate::config::Config;
-use crate::desired::document::{self, PrivateKeys, Replaced};
+use crate::desired::document::{self, Replaced, Secrets};
 use crate::desired::{Desired, NewToken, Written};
 
 /// A stopped agent's store. No agent can start while this is held.
@@ -36,12 +36,12 @@ impl Offline {
 
     /// Writes the state document to a file of mode 0600, or to stdout (`-`).
     pub fn export(&self, file: &Path, with_private_keys: bool) -> Result<(), AgentError> {
-        let (state, mut keys) = self.desired.with_private_keys()?;
+        let (state, mut secrets) = self.desired.with_private_keys()?;
         if !with_private_keys {
-            keys = PrivateKeys::new();
+            secrets = Secrets::default();
         }
         let gateway = self.config.gateway_settings(self.desired.hash_seed());
-        let document = document::export(&state, &gateway, None, &keys);
+        let document = document::export(&state, &gateway, None, &secrets);
         let write = || {
             let mut text = serde_json::to_vec_pretty(&document)?;
             text.push(b'\n');

@@ -18,7 +18,7 @@ use super::error::ApiError;
 use super::openapi::{bodies, params};
 use super::request::{Body, Pairs};
 use super::respond::{Answer, answer, change};
-use crate::desired::document::PrivateKeys;
+use crate::desired::document::Secrets;
 use crate::desired::{DesiredState, document};
 use crate::reconcile::{Observation, ObserveError};
 use crate::{observe, plan, status};
@@ -102,9 +102,9 @@ pub(super) async fn counters(State(context): State<Shared>, _: Operator) -> Answ
 )]
 pub(super) async fn export(State(context): State<Shared>, _: Operator, pairs: Pairs) -> Answer {
     let query = ExportQuery::parse(pairs.iter())?;
-    let (desired, keys) = match query.private_keys {
+    let (desired, secrets) = match query.private_keys {
         true => with_private_keys(&context).await?,
-        false => (context.desired.current(), PrivateKeys::new()),
+        false => (context.desired.current(), Secrets::default()),
     };
     let observation = observe(&context, &desired)
         .await
@@ -133,11 +133,11 @@ pub(super) async fn export(State(context): State<Shared>, _: Operator, pairs: Pa
             )
         })
         .collect();
-    let state = document::export(&desired, &context.gateway, Some(paths), &keys);
+    let state = document::export(&desired, &context.gateway, Some(paths), &secrets);
     answer(Envelope::success(StateData { state }))
 }
 
-async fn with_private_keys(context: &Shared) -> Result<(Arc<DesiredState>, PrivateKeys), ApiError> {
+async fn with_private_keys(context: &Shared) -> Result<(Arc<DesiredState>, Secrets), ApiError> {
     let desired = Arc::clone(&context.desired);
     let reading = tokio::task::spawn_blocking(move || desired.with_private_keys());
     let read = reading.await.map_err(|_| ApiError::Internal)?;
@@ -153,6 +153,7 @@ async fn with_private_keys(context: &Shared) -> Result<(Arc<DesiredState>, Priva
 )]
 pub(super) async fn import(State(context): State<Shared>, _: Operator, body: Body) -> Answer {
     let wanted: StateDocument = parse_body(&body.0)?;
+    drop(body);
     let vips = context.gateway.vips.clone();
     // Reading certificates is work for a thread that may be busy for a while.
     let reading = tokio::task::spawn_blocking(move || document::import(&wanted, &vips));

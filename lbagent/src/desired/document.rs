@@ -14,7 +14,7 @@ use lbagent_api::request::parse_body;
 use lbagent_api::service_group::{self as contract, Autokill};
 use lbagent_api::state::{
     FORMAT, StateData, StateDocument, StateInstance, StateInstanceState, StatePath,
-    StateServiceGroup, UnpublishedPorts as DocumentedPolicy,
+    StateServiceGroup, StateTerminator, UnpublishedPorts as DocumentedPolicy,
 };
 use uuid::Uuid;
 
@@ -27,16 +27,25 @@ pub use replace::{ReplaceError, Replaced};
 /// Private keys by their certificates.
 pub type PrivateKeys = BTreeMap<Uuid, Secret>;
 
+/// What a document holds only where it is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Secrets {
+    /// Of certificates.
+    pub keys: PrivateKeys,
+    /// Of terminators.
+    pub terminator: Option<StateTerminator>,
+}
+
 /// Writes everything down. `paths` is how this host reaches the instances, for a replay elsewhere.
-/// Private keys are written down where they are given.
+/// Secrets are written down where they are given.
 pub fn export(
     desired: &DesiredState,
     gateway: &GatewaySettings,
     paths: Option<BTreeMap<IpAddr, StatePath>>,
-    keys: &PrivateKeys,
+    secrets: &Secrets,
 ) -> StateDocument {
     let certificates = desired.certificates.values();
-    let certificates = certificates.map(|it| certificates::export(it, keys.get(&it.uuid)));
+    let certificates = certificates.map(|it| certificates::export(it, secrets.keys.get(&it.uuid)));
     let Access {
         accounts, tokens, ..
     } = &desired.access;
@@ -53,6 +62,7 @@ pub fn export(
         accounts: accounts.values().map(access::export_account).collect(),
         tokens: tokens.values().map(access::export_token).collect(),
         certificates: Some(certificates.collect()),
+        terminator: secrets.terminator.clone(),
         service_groups: desired.service_groups.values().map(export_group).collect(),
         instances: desired.instances.values().map(export_instance).collect(),
         paths,

@@ -4,106 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnetwork::IpNetwork;
 use lbagent_api::Selector;
 use lbagent_api::certificate::Secret;
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::stored::DesiredError;
-use super::terminator::{StoredAuthority, TicketSecret};
+use super::snapshot::{AddressUse, Snapshot};
 use super::{
-    Account, Caller, Certificate, Claim, DesiredState, Instance, ServiceGroup, SharedMap, Token,
-    keys,
+    Account, Caller, Certificate, Claim, DesiredState, Instance, ServiceGroup, Token, keys,
 };
-use crate::store::{Compare, KeyValue, Op, Range, Transaction};
-
-/// The store's content at one revision.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Snapshot {
-    pub(super) state: Arc<DesiredState>,
-    pub(super) hash_seed: Option<u64>,
-    /// Secrets of session tickets, the newest first.
-    pub(super) ticket_keys: Vec<TicketSecret>,
-    /// The authority of a development gateway.
-    pub(super) authority: Option<StoredAuthority>,
-    /// Version of the store's keys and values.
-    pub(super) schema: Option<u32>,
-    /// Who uses each address, by its key.
-    addresses: SharedMap<String, AddressUse>,
-}
-
-/// The instances at an address. Several of one account may share it, in different groups.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AddressUse {
-    account: Uuid,
-    /// In order: one, nearly always, which a set would spend a dozen places on.
-    instances: Vec<Uuid>,
-}
-
-impl Snapshot {
-    pub(super) fn from_range(range: Range) -> Result<Self, DesiredError> {
-        let mut snapshot = Self::default();
-        let mut state = DesiredState {
-            generation: range.revision,
-            ..DesiredState::default()
-        };
-        for item in range.items {
-            snapshot
-                .read(&mut state, &item)
-                .map_err(|source| DesiredError::Unreadable {
-                    key: item.key.clone(),
-                    source,
-                })?;
-            state.revisions.insert(&item.key, item.mod_revision);
-        }
-        state.compact();
-        snapshot.addresses.compact();
-        snapshot.state = Arc::new(state);
-        Ok(snapshot)
-    }
-
-    fn read(&mut self, state: &mut DesiredState, item: &KeyValue) -> serde_json::Result<()> {
-        let claims = [
-            keys::NAMES,
-            keys::DOMAINS,
-            keys::PORTS,
-            keys::CERTIFICATE_USES,
-        ];
-        let is_claim = claims.iter().any(|prefix| item.key.starts_with(prefix));
-        if item.key.starts_with(keys::GROUPS) {
-            let group: ServiceGroup = serde_json::from_slice(&item.value)?;
-            state.put_group(group);
-        } else if item.key.starts_with(keys::INSTANCES) {
-            let instance: Instance = serde_json::from_slice(&item.value)?;
-            state.put_instance(instance);
-        } else if item.key.starts_with(keys::CERTIFICATES) {
-            let certificate: Certificate = serde_json::from_slice(&item.value)?;
-            state.put_certificate(certificate);
-        } else if is_claim {
-            let owner = serde_json::from_slice(&item.value)?;
-            state.claims.insert(item.key.clone(), owner);
-        } else if item.key.starts_with(keys::ACCOUNTS) {
-            let account: Account = serde_json::from_slice(&item.value)?;
-            state.access.accounts.insert(account.uuid, account);
-        } else if item.key.starts_with(keys::TOKENS) {
-            state.access.put_token(serde_json::from_slice(&item.value)?);
-        } else if item.key.starts_with(keys::ADDRESSES) {
-            let users = serde_json::from_slice(&item.value)?;
-            self.addresses.insert(item.key.clone(), users);
-        } else if item.key == keys::HASH_SEED {
-            self.hash_seed = Some(serde_json::from_slice(&item.value)?);
-        } else if item.key == keys::TICKET_KEYS {
-            self.ticket_keys = serde_json::from_slice(&item.value)?;
-        } else if item.key == keys::AUTHORITY {
-            self.authority = Some(serde_json::from_slice(&item.value)?);
-        } else if item.key == keys::SCHEMA {
-            self.schema = Some(serde_json::from_slice(&item.value)?);
-        }
-        // Other keys belong to a newer version and are left alone.
-        Ok(())
-    }
-}
+use crate::store::{Compare, Op, Transaction};
 
 /// Edits on a copy of a snapshot.
 #[derive(Debug)]
@@ -131,7 +41,7 @@ impl Draft {
     /// Who has a name, a domain or a port. The transaction fails when that changes meanwhile.
     pub(super) fn claimed(&mut self, key: &str) -> Option<Claim> {
         self.expects.insert(key.to_owned());
-        self.state().claims.get(key).copied()
+        self.state().claims.get(key)
     }
 
     /// As [`Self::claimed`], for what only one object can have.
@@ -168,8 +78,8 @@ impl Draft {
     }
 
     fn put_claim(&mut self, key: String, claim: Claim) {
-        self.write(key.clone(), &claim);
-        self.edit().claims.insert(key, claim);
+        self.edit().claims.insert(&key, claim);
+        self.write(key, &claim);
     }
 
     pub(super) fn release(&mut self, key: String) {
@@ -179,43 +89,45 @@ impl Draft {
 
     /// Whose instances are at an address. The transaction fails when that changes meanwhile.
     pub(super) fn address_account(&mut self, address: IpAddr) -> Option<Uuid> {
-        let key = keys::address(address);
-        let users = self.snapshot.addresses.get(&key);
-        let account = users.map(|users| users.account);
-        self.expects.insert(key);
-        account
+        self.expects.insert(keys::address(address));
+        let user = *self.users(address).first()?;
+        let instance = self.state().instances.get(&user);
+        instance.map(|instance| instance.account)
+    }
+
+    /// The instances at an address, in order.
+    fn users(&self, address: IpAddr) -> Vec<Uuid> {
+        let from = (address, Uuid::nil());
+        let users = self
+            .snapshot
+            .addresses
+            .range(&from, &(address, Uuid::max()));
+        users.map(|((_, instance), ())| *instance).collect()
     }
 
     pub(super) fn claim_addresses(&mut self, instance: &Instance) {
-        for address in &instance.addresses {
-            let key = keys::address(address.ip());
-            let users = self.snapshot.addresses.get(&key).cloned();
-            let mut users = users.unwrap_or(AddressUse {
-                account: instance.account,
-                instances: Vec::new(),
-            });
-            if let Err(place) = users.instances.binary_search(&instance.uuid) {
-                users.instances.insert(place, instance.uuid);
-                self.write(key.clone(), &users);
-                self.snapshot.addresses.insert(key, users);
+        for address in instance.addresses.iter().map(IpNetwork::ip) {
+            let claim = (address, instance.uuid);
+            if self.snapshot.addresses.insert(claim, ()).is_none() {
+                self.write_users(address, instance.account);
             }
         }
     }
 
     pub(super) fn release_addresses(&mut self, instance: &Instance) {
-        for address in &instance.addresses {
-            let key = keys::address(address.ip());
-            let Some(mut users) = self.snapshot.addresses.get(&key).cloned() else {
-                continue;
-            };
-            users.instances.retain(|user| *user != instance.uuid);
-            if users.instances.is_empty() {
-                self.snapshot.addresses.remove(&key);
-                self.remove(key);
-            } else {
-                self.write(key.clone(), &users);
-                self.snapshot.addresses.insert(key, users);
+        for address in instance.addresses.iter().map(IpNetwork::ip) {
+            let claim = (address, instance.uuid);
+            if self.snapshot.addresses.remove(&claim).is_some() {
+                self.write_users(address, instance.account);
             }
+        }
+    }
+
+    fn write_users(&mut self, address: IpAddr, account: Uuid) {
+        let (key, instances) = (keys::address(address), self.users(address));
+        match instances.is_empty() {
+            true => self.remove(key),
+            false => self.write(key, &AddressUse { account, instances }),
         }
     }
 
@@ -341,40 +253,28 @@ impl Draft {
         revision
     }
 
-    /// What to write, if anything.
-    pub(super) fn transaction(&self) -> Option<Transaction> {
-        if self.writes.is_empty() {
+    /// What to write, if anything, and what the store holds then.
+    pub(super) fn finish(self) -> Option<(Transaction, Snapshot)> {
+        let Self {
+            snapshot,
+            writes,
+            expects,
+        } = self;
+        if writes.is_empty() {
             return None;
         }
-        let keys: BTreeSet<&String> = self.writes.keys().chain(&self.expects).collect();
-        let compare = |key: &&String| Compare {
-            key: (*key).clone(),
-            mod_revision: self.state().revision(key),
+        let keys: BTreeSet<&String> = writes.keys().chain(&expects).collect();
+        let compare = |key: &String| Compare {
+            mod_revision: snapshot.state.revision(key),
+            key: key.clone(),
         };
-        let op = |(key, value): (&String, &Option<Vec<u8>>)| match value.clone() {
-            Some(value) => Op::Put {
-                key: key.clone(),
-                value,
-            },
-            None => Op::Delete { key: key.clone() },
+        let compares = keys.into_iter().map(compare).collect();
+        let op = |(key, value)| match value {
+            Some(value) => Op::Put { key, value },
+            None => Op::Delete { key },
         };
-        Some(Transaction {
-            compares: keys.iter().map(compare).collect(),
-            ops: self.writes.iter().map(op).collect(),
-        })
-    }
-
-    /// The store's content after the transaction was written at a revision.
-    pub(super) fn committed(mut self, revision: u64) -> Snapshot {
-        let state = Arc::make_mut(&mut self.snapshot.state);
-        for (key, value) in self.writes {
-            match value {
-                Some(_) => state.revisions.insert(&key, revision),
-                None => state.revisions.remove(&key),
-            };
-        }
-        state.generation = revision;
-        self.snapshot
+        let ops = writes.into_iter().map(op).collect();
+        Some((Transaction { compares, ops }, snapshot))
     }
 
     fn edit(&mut self) -> &mut DesiredState {

@@ -109,7 +109,9 @@ impl DesiredState {
     }
 
     /// Adds or replaces an instance.
-    pub fn put_instance(&mut self, instance: Instance) {
+    pub fn put_instance(&mut self, mut instance: Instance) {
+        // What reads a list makes room for four: many thousands of instances have one address each.
+        instance.addresses.shrink_to_fit();
         let (place, group, uuid) = (instance.place(), instance.service_group, instance.uuid);
         let former = self.instances.get(&uuid).cloned();
         self.count_instance(former.as_ref(), Some(&instance));

@@ -1,8 +1,9 @@
 //! Stores of earlier versions.
 
 use super::draft::Draft;
+use super::snapshot::Snapshot;
 use super::{DesiredError, instance, keys, service_group};
-use crate::store::{Range, Store};
+use crate::store::Store;
 
 /// Version of the store's keys and values that this lbagent writes.
 ///
@@ -11,7 +12,8 @@ use crate::store::{Range, Store};
 pub(super) const SCHEMA: u32 = 2;
 
 /// The schema that a store tells; one that tells none is the oldest, or new.
-pub(super) fn found(range: &Range) -> Result<Option<u32>, DesiredError> {
+pub(super) fn found(store: &dyn Store) -> Result<Option<u32>, DesiredError> {
+    let range = store.range(keys::SCHEMA)?;
     let item = range.items.iter().find(|item| item.key == keys::SCHEMA);
     item.map(|item| serde_json::from_slice(&item.value))
         .transpose()
@@ -24,10 +26,12 @@ pub(super) fn found(range: &Range) -> Result<Option<u32>, DesiredError> {
 /// The schema of a store that [`migrate`] would change; `None` for a new store and for one that is
 /// up to date.
 pub fn older_schema(store: &dyn Store) -> Result<Option<u32>, DesiredError> {
-    if let Some(found) = found(&store.range(keys::SCHEMA)?)? {
+    if let Some(found) = found(store)? {
         return Ok((found < SCHEMA).then_some(found));
     }
-    Ok((!store.range("/")?.items.is_empty()).then_some(1))
+    let mut is_empty = true;
+    store.scan("/", &mut |_| is_empty = false)?;
+    Ok((!is_empty).then_some(1))
 }
 
 impl Draft {
@@ -41,16 +45,22 @@ impl Draft {
     }
 }
 
+/// The keys of names in a store that [`migrate`] changes.
+pub(super) fn names(store: &dyn Store, snapshot: &Snapshot) -> Result<Vec<String>, DesiredError> {
+    let mut names = Vec::new();
+    if snapshot.schema.unwrap_or(1) < SCHEMA {
+        store.scan(keys::NAMES, &mut |entry| names.push(entry.key.to_owned()))?;
+    }
+    Ok(names)
+}
+
 /// Brings an older store up to [`SCHEMA`].
-pub(super) fn migrate(draft: &mut Draft) {
+pub(super) fn migrate(draft: &mut Draft, names: &[String]) {
     if draft.schema().unwrap_or(1) >= SCHEMA {
         return;
     }
     let state = draft.state().clone();
-    let names = state.claims.keys();
-    for name in names.filter(|key| key.starts_with(keys::NAMES)) {
-        draft.release(name.clone());
-    }
+    names.iter().for_each(|name| draft.release(name.clone()));
     for group in state.service_groups.values() {
         service_group::insert(draft, group.clone());
     }

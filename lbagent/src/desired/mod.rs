@@ -24,6 +24,7 @@ mod revisions;
 mod secret;
 mod service_group;
 mod shared_map;
+mod snapshot;
 mod stored;
 mod terminator;
 #[cfg(test)]
@@ -62,7 +63,7 @@ pub use migrate::older_schema;
 pub use patch::{Change, PatchError, PatchOperation};
 pub use policy::{PolicyConflict, SetPolicyError, group_remarks, instance_remarks};
 pub use ports::{Claim, Clash};
-pub use revisions::Revisions;
+pub use revisions::{ByKey, Revisions};
 pub use secret::Digest;
 pub use service_group::{CreateServiceGroupError, DeleteServiceGroupError};
 pub use shared_map::SharedMap;
@@ -85,7 +86,7 @@ pub struct DesiredState {
     pub certificates: SharedMap<Uuid, Certificate>,
     /// Who has names, domains and ports, by the store's key.
     #[serde(skip)]
-    pub claims: SharedMap<String, Claim>,
+    pub claims: ByKey<Claim>,
     /// Finds members and pages of listings; kept by `put_…` and `remove_…`.
     #[serde(skip)]
     pub index: Index,

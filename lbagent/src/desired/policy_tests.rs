@@ -278,7 +278,7 @@ fn what_has_no_effect_yet_is_remarked() {
 /// A document with policies, as exported and read again.
 fn exported(fixture: &Fixture) -> StateDocument {
     let gateway = testing::gateway(&[]);
-    let keys = document::PrivateKeys::new();
+    let keys = document::Secrets::default();
     let state = fixture.desired.current();
     let document = document::export(&state, &gateway, Some(BTreeMap::new()), &keys);
     let text = serde_json::to_string(&document).unwrap();

@@ -1,22 +1,42 @@
-//! When each of the store's keys was last written.
+//! What is known of the store's keys: when each was last written, and who has what it claims.
 
 use sha2::{Digest, Sha256};
 
 use super::SharedMap;
 
-/// Revision of the last write by key. Keys are kept as the first 16 bytes of their SHA-256: as text
-/// they would take more memory than the objects.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Revisions(SharedMap<[u8; 16], u64>);
+/// Revision of the last write by key.
+pub type Revisions = ByKey<u64>;
 
-impl Revisions {
-    /// Revision at which a key was last written; `None` when there is no such key.
-    pub fn get(&self, key: &str) -> Option<u64> {
+/// Values by the store's key. Keys are kept as the first 16 bytes of their SHA-256: as text they would
+/// take more memory than the objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByKey<V>(SharedMap<[u8; 16], V>);
+
+impl<V> Default for ByKey<V> {
+    fn default() -> Self {
+        Self(SharedMap::new())
+    }
+}
+
+impl<V: Copy> ByKey<V> {
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<V> {
         self.0.get(&digest(key)).copied()
     }
 
-    pub(super) fn insert(&mut self, key: &str, revision: u64) {
-        self.0.insert(digest(key), revision);
+    /// Whether no key has one.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a key has a value.
+    pub fn contains_key(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// Gives a key a value; returns the one that it had.
+    pub(super) fn insert(&mut self, key: &str, value: V) -> Option<V> {
+        self.0.insert(digest(key), value)
     }
 
     pub(super) fn remove(&mut self, key: &str) {

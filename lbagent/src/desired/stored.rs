@@ -6,9 +6,10 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::document::PrivateKeys;
-use super::draft::{Draft, Snapshot};
-use super::{DesiredState, Expected, Kind, instance, keys, migrate};
+use super::document::{PrivateKeys, Secrets};
+use super::draft::Draft;
+use super::snapshot::Snapshot;
+use super::{DesiredState, Expected, Kind, instance, migrate, terminator};
 use crate::store::{Range, Store, StoreError, TxnError, Watch};
 
 /// Tries to write before giving up. Only another gateway's writes can make one fail.
@@ -83,14 +84,14 @@ struct Shared {
 impl Desired {
     /// Reads the store; brings an older one up to date, and gives a new one its flow hash key.
     pub fn load(store: Arc<dyn Store>) -> Result<Self, DesiredError> {
-        let range = store.range("/")?;
         // Before anything else: what is newer need not be readable.
-        if let Some(found) = migrate::found(&range)?
+        if let Some(found) = migrate::found(store.as_ref())?
             && found > migrate::SCHEMA
         {
             return Err(DesiredError::NewerSchema { found });
         }
-        let snapshot = Snapshot::from_range(range)?;
+        let snapshot = Snapshot::read(store.as_ref())?;
+        let names = migrate::names(store.as_ref(), &snapshot)?;
         let published = watch::Sender::new(snapshot.state.clone());
         let desired = Self {
             shared: Arc::new(Shared {
@@ -101,7 +102,7 @@ impl Desired {
             expected: None,
         };
         desired.transact(|draft| {
-            migrate::migrate(draft);
+            migrate::migrate(draft, &names);
             if draft.hash_seed().is_none() {
                 let (seed, _) = Uuid::new_v4().as_u64_pair();
                 // Six bits of a version 4 UUID are fixed: take them from another one.
@@ -131,22 +132,25 @@ impl Desired {
     }
 
     /// The state in the store, with the private keys of its certificates, which belong to exactly
-    /// this state. Reads the whole store.
-    pub fn with_private_keys(&self) -> Result<(Arc<DesiredState>, PrivateKeys), DesiredError> {
-        let range = self.shared.store.range("/")?;
-        let mut private = PrivateKeys::new();
-        for item in &range.items {
-            let uuid = item.key.strip_prefix(keys::CERTIFICATE_KEYS);
-            if let Some(uuid) = uuid.and_then(|uuid| uuid.parse().ok()) {
-                let key = serde_json::from_slice(&item.value);
-                let key = key.map_err(|source| DesiredError::Unreadable {
-                    key: item.key.clone(),
-                    source,
-                })?;
-                private.insert(uuid, key);
+    /// this state, and all other secrets. Reads the whole store.
+    pub fn with_private_keys(&self) -> Result<(Arc<DesiredState>, Secrets), DesiredError> {
+        let mut keys = PrivateKeys::new();
+        let mut unreadable = None;
+        let snapshot =
+            Snapshot::read_with(
+                self.shared.store.as_ref(),
+                |entry| match terminator::private_key(entry) {
+                    Ok(found) => keys.extend(found),
+                    Err(error) => unreadable = Some(error),
+                },
+            )?;
+        match unreadable {
+            Some(error) => Err(error),
+            None => {
+                let terminator = snapshot.terminator();
+                Ok((snapshot.state, Secrets { keys, terminator }))
             }
         }
-        Ok((Snapshot::from_range(range)?.state, private))
     }
 
     /// Every later state.
@@ -180,7 +184,7 @@ impl Desired {
                 return Err(DesiredError::Changed { kind });
             }
             let outcome = change(&mut draft);
-            let Some(transaction) = draft.transaction() else {
+            let Some((transaction, snapshot)) = draft.finish() else {
                 return Ok(Written {
                     outcome,
                     generation: cache.state.generation,
@@ -188,7 +192,7 @@ impl Desired {
             };
             match self.shared.store.txn(&transaction) {
                 Ok(revision) if revision == cache.state.generation + 1 => {
-                    *cache = draft.committed(revision);
+                    *cache = snapshot.at(&transaction, revision);
                     self.shared.published.send_replace(cache.state.clone());
                     return Ok(Written {
                         outcome,
@@ -197,7 +201,7 @@ impl Desired {
                 }
                 Ok(revision) => {
                     // Others wrote keys that this change does not touch.
-                    *cache = Snapshot::from_range(self.shared.store.range("/")?)?;
+                    *cache = Snapshot::read(self.shared.store.as_ref())?;
                     self.shared.published.send_replace(cache.state.clone());
                     return Ok(Written {
                         outcome,
@@ -205,7 +209,7 @@ impl Desired {
                     });
                 }
                 Err(TxnError::Conflict { .. }) => {
-                    *cache = Snapshot::from_range(self.shared.store.range("/")?)?;
+                    *cache = Snapshot::read(self.shared.store.as_ref())?;
                     self.shared.published.send_replace(cache.state.clone());
                 }
                 Err(TxnError::Store(error)) => return Err(error.into()),

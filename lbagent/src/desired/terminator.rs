@@ -3,14 +3,18 @@
 
 use std::collections::BTreeMap;
 
+use lbagent_api::ContractError;
 use lbagent_api::certificate::Secret;
+use lbagent_api::state::{StateAuthority, StateTerminator, StateTicketKey};
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::draft::Draft;
+use super::snapshot::Snapshot;
 use super::stored::DesiredError;
 use super::{Desired, Written, keys};
+use crate::store::Entry;
 
 /// How long a secret makes new tickets.
 const ROTATION: Duration = Duration::hours(12);
@@ -61,6 +65,74 @@ impl Draft {
     fn put_authority(&mut self, authority: StoredAuthority) {
         self.write(keys::AUTHORITY.to_owned(), &authority);
         self.snapshot.authority = Some(authority);
+    }
+}
+
+impl Snapshot {
+    /// As a document holds it; nothing where there is no secret.
+    pub(super) fn terminator(&self) -> Option<StateTerminator> {
+        let ticket_key = |it: &TicketSecret| StateTicketKey {
+            secret: it.secret.clone(),
+            since: it.since,
+        };
+        let authority = |it: &StoredAuthority| StateAuthority {
+            certificate: it.certificate.clone(),
+            key: it.key.clone(),
+        };
+        let all = StateTerminator {
+            ticket_keys: self.ticket_keys.iter().map(ticket_key).collect(),
+            development_ca: self.authority.as_ref().map(authority),
+        };
+        (all != StateTerminator::default()).then_some(all)
+    }
+}
+
+/// Takes a document's secrets where there are none: what terminators and clients use goes on.
+pub(super) fn restore(draft: &mut Draft, wanted: &StateTerminator) {
+    let StateTerminator {
+        ticket_keys,
+        development_ca,
+    } = wanted.clone();
+    if draft.ticket_keys().is_empty() && !ticket_keys.is_empty() {
+        let secrets = ticket_keys.into_iter().map(|it| TicketSecret {
+            secret: it.secret,
+            since: it.since,
+        });
+        draft.put_ticket_keys(secrets.collect());
+    }
+    if let Some(StateAuthority { certificate, key }) = development_ca
+        && draft.authority().is_none()
+    {
+        draft.put_authority(StoredAuthority { certificate, key });
+    }
+}
+
+/// Whether a document's secrets can be used.
+pub(super) fn check(wanted: &StateTerminator) -> Result<(), ContractError> {
+    let StateTerminator {
+        ticket_keys,
+        development_ca,
+    } = wanted;
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let is_good = |it: &StateTicketKey| {
+        let text = it.secret.reveal();
+        text.len() == 64 && text.bytes().all(is_hex)
+    };
+    if ticket_keys.len() > KEPT || !ticket_keys.iter().all(is_good) {
+        return Err(ContractError::invalid(format!(
+            "Invalid 'ticket_keys' of 'terminator': expected {KEPT} secrets at most, each of 64 \
+             hexadecimal digits in lower case"
+        )));
+    }
+    let Some(StateAuthority { certificate, key }) = development_ca else {
+        return Ok(());
+    };
+    match super::certificate::is_key_of(certificate, key) {
+        true => Ok(()),
+        false => Err(ContractError::invalid(
+            "Invalid 'development_ca' of 'terminator': expected one certificate in PEM, and its \
+             private key",
+        )),
     }
 }
 
@@ -115,20 +187,23 @@ impl Desired {
     /// Private keys of all certificates.
     pub fn certificate_keys(&self) -> Result<BTreeMap<Uuid, Secret>, DesiredError> {
         let range = self.read(keys::CERTIFICATE_KEYS)?;
-        let read = |item: crate::store::KeyValue| {
-            let unreadable = |source| DesiredError::Unreadable {
-                key: item.key.clone(),
-                source,
-            };
-            let secret: Secret = serde_json::from_slice(&item.value).map_err(unreadable)?;
-            let uuid = item.key.strip_prefix(keys::CERTIFICATE_KEYS);
-            Ok(uuid
-                .and_then(|uuid| uuid.parse().ok())
-                .map(|uuid: Uuid| (uuid, secret)))
-        };
-        let keys = range.items.into_iter().map(read);
-        keys.filter_map(Result::transpose).collect()
+        let found = range.items.iter().map(|item| private_key(item.entry()));
+        found.filter_map(Result::transpose).collect()
     }
+}
+
+/// The private key of a certificate, if the store's entry is one.
+pub(super) fn private_key(entry: Entry<'_>) -> Result<Option<(Uuid, Secret)>, DesiredError> {
+    let uuid = entry.key.strip_prefix(keys::CERTIFICATE_KEYS);
+    let Some(uuid) = uuid.and_then(|uuid| uuid.parse().ok()) else {
+        return Ok(None);
+    };
+    let secret = serde_json::from_slice(entry.value);
+    let secret = secret.map_err(|source| DesiredError::Unreadable {
+        key: entry.key.to_owned(),
+        source,
+    })?;
+    Ok(Some((uuid, secret)))
 }
 
 /// 32 random bytes as text.

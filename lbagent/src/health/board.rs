@@ -51,8 +51,6 @@ pub(super) struct Board {
     gateway: GatewaySettings,
     groups: SharedMap<Uuid, ServiceGroup>,
     instances: SharedMap<Uuid, Instance>,
-    /// Instances by group.
-    members: BTreeSet<(Uuid, Uuid)>,
     carried: Carried,
     subjects: BTreeMap<CheckedAddress, Subject>,
     checks: HashMap<u64, CheckState>,
@@ -105,7 +103,6 @@ impl Board {
             gateway,
             groups: SharedMap::new(),
             instances: SharedMap::new(),
-            members: BTreeSet::new(),
             carried,
             subjects: BTreeMap::new(),
             checks: HashMap::new(),

@@ -138,9 +138,8 @@ impl World {
 
     /// Adds a running instance, with a path to it.
     pub(crate) fn add_instance(&mut self, number: u8, group: u8, address: IpAddr) {
-        let uuid = instance_uuid(number);
         let instance = Instance {
-            uuid,
+            uuid: instance_uuid(number),
             account: crate::desired::DEFAULT_ACCOUNT,
             name: format!("instance-{number}"),
             created_at: START,

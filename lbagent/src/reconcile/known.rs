@@ -122,7 +122,25 @@ impl Known {
             claims: Claims::of(desired, gateway),
         };
         known.follow(plan);
+        known.pack();
         known
+    }
+
+    /// Gives back the memory that a first plan left unused: a tree that grew at its end is half empty.
+    fn pack(&mut self) {
+        let ActualState {
+            vips,
+            backends,
+            returns,
+            rules,
+            ..
+        } = &mut self.actual;
+        *vips = std::mem::take(vips).into_iter().collect();
+        *backends = std::mem::take(backends).into_iter().collect();
+        *returns = std::mem::take(returns).into_iter().collect();
+        *rules = std::mem::take(rules).into_iter().collect();
+        let backends = &mut self.entries.backends;
+        *backends = std::mem::take(backends).into_iter().collect();
     }
 
     /// After a plan of everything found nothing to do.

@@ -11,6 +11,9 @@ use super::{Event, Watch, WatchError};
 
 /// Transactions that a watch may be behind before it has to read the range anew.
 const KEPT: usize = 1024;
+/// Changes of keys that are kept at most, of all transactions together: a state that is imported may
+/// change half a million, each of which takes as much memory as the object.
+pub(super) const KEPT_EVENTS: usize = 1 << 15;
 
 /// Changes by revision, and a signal when there is another.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ struct Recent {
     /// Revision of the first element; the next revision when there is none.
     first: u64,
     commits: VecDeque<Arc<[Event]>>,
+    /// Events of all commits.
+    events: usize,
 }
 
 impl History {
@@ -34,6 +39,7 @@ impl History {
         let recent = Recent {
             first: revision + 1,
             commits: VecDeque::new(),
+            events: 0,
         };
         let revision = watch::Sender::new(revision);
         Self {
@@ -48,17 +54,27 @@ impl History {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds the changes of the next revision.
-    pub(super) fn push(&self, revision: u64, events: Vec<Event>) {
+    /// Adds the changes of the next revision; `None`: they are too many to be kept.
+    pub(super) fn push(&self, revision: u64, events: Option<Vec<Event>>) {
         let mut recent = self.lock();
         assert_eq!(
             revision,
             recent.first + recent.commits.len() as u64,
             "revisions have no gaps"
         );
-        recent.commits.push_back(events.into());
-        if recent.commits.len() > KEPT {
-            recent.commits.pop_front();
+        match events {
+            Some(events) => {
+                recent.events += events.len();
+                recent.commits.push_back(events.into());
+            }
+            None => {
+                recent.commits.clear();
+                (recent.first, recent.events) = (revision + 1, 0);
+            }
+        }
+        while recent.commits.len() > KEPT || recent.events > KEPT_EVENTS {
+            let oldest = recent.commits.pop_front();
+            recent.events -= oldest.map_or(0, |events| events.len());
             recent.first += 1;
         }
         drop(recent);

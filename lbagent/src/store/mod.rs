@@ -36,6 +36,31 @@ pub struct KeyValue {
     pub mod_revision: u64,
 }
 
+impl KeyValue {
+    /// The same, borrowed.
+    pub fn entry(&self) -> Entry<'_> {
+        Entry {
+            key: &self.key,
+            value: &self.value,
+            create_revision: self.create_revision,
+            mod_revision: self.mod_revision,
+        }
+    }
+}
+
+/// A key's state, as long as the store is being read.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Its name.
+    pub key: &'a str,
+    /// Its value.
+    pub value: &'a [u8],
+    /// Revision at which it came into being.
+    pub create_revision: u64,
+    /// Revision at which it was last written.
+    pub mod_revision: u64,
+}
+
 /// The keys below a prefix at one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Range {
@@ -130,8 +155,23 @@ impl Event {
 
 /// Where the desired state lives.
 pub trait Store: Send + Sync {
+    /// Shows every key that starts with `prefix`, in order; returns the store's revision. All of
+    /// them at once would take more memory than what they become.
+    fn scan(&self, prefix: &str, each: &mut dyn FnMut(Entry<'_>)) -> Result<u64, StoreError>;
+
     /// Reads every key that starts with `prefix`.
-    fn range(&self, prefix: &str) -> Result<Range, StoreError>;
+    fn range(&self, prefix: &str) -> Result<Range, StoreError> {
+        let mut items = Vec::new();
+        let revision = self.scan(prefix, &mut |entry| {
+            items.push(KeyValue {
+                key: entry.key.to_owned(),
+                value: entry.value.to_vec(),
+                create_revision: entry.create_revision,
+                mod_revision: entry.mod_revision,
+            });
+        })?;
+        Ok(Range { revision, items })
+    }
 
     /// Writes durably; returns the store's revision afterwards. A transaction that changes nothing
     /// leaves the revision as it is.

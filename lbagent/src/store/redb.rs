@@ -10,8 +10,8 @@ use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition,
 };
 
-use super::history::History;
-use super::{Event, KeyValue, Op, Range, Store, StoreError, Transaction, TxnError, Watch};
+use super::history::{History, KEPT_EVENTS};
+use super::{Entry, Event, KeyValue, Op, Store, StoreError, Transaction, TxnError, Watch};
 
 /// Key to (create revision, mod revision, value).
 const VALUES: TableDefinition<&str, (u64, u64, &[u8])> = TableDefinition::new("values");
@@ -29,7 +29,7 @@ const READABLE_FORMATS: std::ops::RangeInclusive<u64> = 1..=KNOWN_FORMAT;
 
 /// Bytes of the file that are kept in memory. All that is in it is in memory as objects already, and
 /// is read once, at the start.
-const CACHE: usize = 16 << 20;
+const CACHE: usize = 4 << 20;
 
 /// One file, no server.
 pub struct RedbStore {
@@ -103,15 +103,12 @@ impl RedbStore {
             }
             let mut meta = write.open_table(META)?;
             let current = meta.get(REVISION)?.map_or(0, |value| value.value());
-            events = apply(&mut values, &transaction.ops, current + 1)?;
-            revision = if events.is_empty() {
-                current
-            } else {
-                current + 1
-            };
-            if events.is_empty() {
-                return Ok(Written::Unchanged(revision));
+            revision = current + 1;
+            let mut told = (transaction.ops.len() <= KEPT_EVENTS).then(Vec::new);
+            if !apply(&mut values, &transaction.ops, revision, &mut told)? {
+                return Ok(Written::Unchanged(current));
             }
+            events = told;
             meta.insert(REVISION, revision)?;
             meta.insert(FORMAT, KNOWN_FORMAT)?;
         }
@@ -137,69 +134,81 @@ impl RedbStore {
 
 /// How a transaction ended.
 enum Written {
-    Done { revision: u64, events: Vec<Event> },
+    Done {
+        revision: u64,
+        events: Option<Vec<Event>>,
+    },
     Unchanged(u64),
     Conflict(TxnError),
 }
 
-/// Writes all operations at one revision.
+/// Writes all operations at one revision; returns whether that changed anything. `events` takes what
+/// changed, if it is to be told.
 fn apply(
     values: &mut Table<'_, &'static str, (u64, u64, &'static [u8])>,
     ops: &[Op],
     revision: u64,
-) -> Result<Vec<Event>, redb::Error> {
-    let mut events = Vec::new();
+    events: &mut Option<Vec<Event>>,
+) -> Result<bool, redb::Error> {
+    let mut is_changed = false;
     for op in ops {
         match op {
             Op::Put { key, value } => {
                 let found = values.get(key.as_str())?;
-                let found = found.map(|value| (value.value().0, value.value().2.to_vec()));
+                let former = |bytes: &[u8]| events.is_some().then(|| bytes.to_vec());
+                let found = found.map(|value| (value.value().0, former(value.value().2)));
                 let (created, previous) = found.unzip();
                 let create_revision = created.unwrap_or(revision);
                 values.insert(key.as_str(), (create_revision, revision, value.as_slice()))?;
-                let item = KeyValue {
-                    key: key.clone(),
-                    value: value.clone(),
-                    create_revision,
-                    mod_revision: revision,
-                };
-                events.push(Event::Put { item, previous });
+                is_changed = true;
+                if let Some(events) = events {
+                    let item = KeyValue {
+                        key: key.clone(),
+                        value: value.clone(),
+                        create_revision,
+                        mod_revision: revision,
+                    };
+                    let previous = previous.flatten();
+                    events.push(Event::Put { item, previous });
+                }
             }
             Op::Delete { key } => {
                 if let Some(previous) = values.remove(key.as_str())? {
-                    events.push(Event::Delete {
-                        key: key.clone(),
-                        revision,
-                        previous: previous.value().2.to_vec(),
-                    });
+                    is_changed = true;
+                    if let Some(events) = events {
+                        events.push(Event::Delete {
+                            key: key.clone(),
+                            revision,
+                            previous: previous.value().2.to_vec(),
+                        });
+                    }
                 }
             }
         }
     }
-    Ok(events)
+    Ok(is_changed)
 }
 
 impl Store for RedbStore {
-    fn range(&self, prefix: &str) -> Result<Range, StoreError> {
-        let read = || -> Result<Range, redb::Error> {
+    fn scan(&self, prefix: &str, each: &mut dyn FnMut(Entry<'_>)) -> Result<u64, StoreError> {
+        let mut read = || -> Result<u64, redb::Error> {
             let transaction = self.database.begin_read()?;
             let meta = transaction.open_table(META)?;
             let revision = meta.get(REVISION)?.map_or(0, |value| value.value());
-            let mut items = Vec::new();
             for entry in transaction.open_table(VALUES)?.range(prefix..)? {
                 let (key, value) = entry?;
                 if !key.value().starts_with(prefix) {
                     break;
                 }
-                let (create_revision, mod_revision, bytes) = value.value();
-                items.push(KeyValue {
-                    key: key.value().to_owned(),
-                    value: bytes.to_vec(),
+                let (create_revision, mod_revision, value) = value.value();
+                each(Entry {
+                    key: key.value(),
+                    value,
                     create_revision,
                     mod_revision,
                 });
             }
-            Ok(Range { revision, items })
+            Ok(revision)
         };
         read().map_err(|error| self.failed("read", error))
     }

@@ -127,6 +127,43 @@ fn any_transaction() -> impl Strategy<Value = Transaction> {
     (compares, ops).prop_map(|(compares, ops)| Transaction { compares, ops })
 }
 
+#[tokio::test]
+async fn changes_that_are_too_many_to_be_kept_are_a_gap() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory);
+    write(&store, vec![], vec![put("/before", "a")]).unwrap();
+    let mut early = store.watch("/", 1);
+    let mut late = store.watch("/", 3);
+    let many = (0..=history::KEPT_EVENTS).map(|key| put(&format!("/many/{key}"), "b"));
+    assert_eq!(write(&store, vec![], many.collect()).unwrap(), 2);
+    assert_eq!(write(&store, vec![], vec![put("/after", "c")]).unwrap(), 3);
+    let gap = WatchError::Compacted {
+        asked: 1,
+        oldest: 3,
+    };
+    assert_eq!(early.next().await, Err(gap));
+    let keys = |events: Vec<Event>| -> Vec<_> {
+        events.iter().map(|event| event.key().to_owned()).collect()
+    };
+    assert_eq!(late.next().await.map(keys), Ok(vec!["/after".to_owned()]));
+    // Fewer at once, more together.
+    let half = |key| put(&format!("/{key}"), "d");
+    for first in [0, history::KEPT_EVENTS] {
+        let ops = (first..first + history::KEPT_EVENTS / 2 + 1).map(half);
+        write(&store, vec![], ops.collect()).unwrap();
+    }
+    let gap = WatchError::Compacted {
+        asked: 4,
+        oldest: 5,
+    };
+    assert_eq!(store.watch("/", 4).next().await, Err(gap));
+    let kept = store.watch("/", 5).next().await.map(keys);
+    assert_eq!(
+        kept.map(|keys| keys.len()),
+        Ok(history::KEPT_EVENTS / 2 + 1)
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

@@ -297,6 +297,11 @@ pub(super) fn have_same_key(a: &str, b: &str) -> bool {
     key.is_some() && key == examine::public_key(b)
 }
 
+/// Whether a certificate can be read and a private key belongs to it.
+pub(super) fn is_key_of(certificate: &str, key: &Secret) -> bool {
+    examine::examine(certificate, Some(key)).is_ok()
+}
+
 /// A certificate that was written down: the rest is read from its chain.
 pub(super) fn restored(
     identity: Identity,

@@ -47,7 +47,7 @@ pub(super) fn import(
         let of = |error| about(format!("Certificate '{}'", written.name), error);
         let certificate = read(written).map_err(of)?;
         let name = keys::certificate_name(certificate.account, &certificate.name);
-        let taken = state.claims.insert(name, Claim::Owner(certificate.uuid));
+        let taken = state.claims.insert(&name, Claim::Owner(certificate.uuid));
         if taken.is_some() || state.certificates.contains_key(&certificate.uuid) {
             return Err(of(ContractError::invalid("It occurs twice")));
         }

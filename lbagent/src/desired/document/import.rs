@@ -9,13 +9,13 @@ use lbagent_api::instance::parse_cidr;
 use lbagent_api::request::{SelectorSpec, qualify_domain, validate_name};
 use lbagent_api::service_group as contract;
 use lbagent_api::state::{
-    FORMAT, StateDocument, StateInstance, StateInstanceState, StateServiceGroup,
+    FORMAT, StateDocument, StateInstance, StateInstanceState, StateServiceGroup, StateTerminator,
 };
 
 use super::super::service_group::{self, Claimed};
 use super::super::{
     Claim, DesiredState, Domain, Instance, InstanceState, PolicyConflict, ServiceGroup, instance,
-    keys, membership, policy, ports, validate,
+    keys, membership, policy, ports, terminator, validate,
 };
 use super::{PrivateKeys, access, certificates};
 
@@ -28,6 +28,8 @@ pub struct Wanted {
     pub(super) has_certificates: bool,
     /// The private keys that it holds.
     pub(super) keys: PrivateKeys,
+    /// Secrets of terminators.
+    pub(super) terminator: StateTerminator,
     /// Key of the flow hash.
     pub(super) hash_seed: Option<u64>,
 }
@@ -65,6 +67,8 @@ pub fn import(document: &StateDocument, vips: &BTreeSet<IpAddr>) -> Result<Wante
         ..DesiredState::default()
     };
     let keys = certificates::import(&mut state, document)?;
+    let secrets = document.terminator.clone().unwrap_or_default();
+    terminator::check(&secrets)?;
     for group in &document.service_groups {
         let group = import_group(group, vips)
             .map_err(|error| about(format!("Service group '{}'", group.name), error))?;
@@ -89,6 +93,7 @@ pub fn import(document: &StateDocument, vips: &BTreeSet<IpAddr>) -> Result<Wante
         state,
         has_certificates: document.certificates.is_some(),
         keys,
+        terminator: secrets,
         hash_seed: (document.hash_seed != 0).then_some(document.hash_seed),
     })
 }
@@ -166,7 +171,7 @@ fn add_group(
         }
     }
     for service in group.placed().iter() {
-        if ports::holder(|key| claims.get(key).copied(), service, vips, None).is_some() {
+        if ports::holder(|key| claims.get(key), service, vips, None).is_some() {
             let (port, protocol) = (service.port, service.protocol.name());
             return Err(ContractError::invalid(format!(
                 "Port {port}/{protocol} of service group '{}' is published by another one, and a \
@@ -186,7 +191,7 @@ fn add_group(
                 (key, Claim::Shared { groups })
             }
         };
-        claims.insert(key, claim);
+        claims.insert(&key, claim);
     }
     state.put_group(group);
     Ok(())
@@ -195,7 +200,7 @@ fn add_group(
 /// Takes up an instance with its name, in the group that it serves.
 fn add_instance(state: &mut DesiredState, instance: Instance) -> Result<(), ContractError> {
     let name = instance::name_key(&instance);
-    let taken = state.claims.insert(name, Claim::Owner(instance.uuid));
+    let taken = state.claims.insert(&name, Claim::Owner(instance.uuid));
     if taken.is_some() || state.instances.contains_key(&instance.uuid) {
         let text = format!("Instance '{}' occurs twice", instance.name);
         return Err(ContractError::invalid(text));

@@ -9,7 +9,7 @@ use super::super::certificate::{self, CertificateError};
 use super::super::draft::Draft;
 use super::super::{
     AccountError, Caller, Certificate, Desired, DesiredError, DesiredState, Instance, ServiceGroup,
-    Written, access, instance, keys, service_group,
+    Written, access, instance, keys, service_group, terminator,
 };
 use super::Wanted;
 
@@ -71,6 +71,7 @@ impl Desired {
                 draft.put_hash_seed(seed);
             }
             put_accounts(draft, wanted);
+            terminator::restore(draft, &wanted.terminator);
             let tokens_left_out = put_tokens(draft, &old, wanted);
             replace_objects(draft, &old, &groups, wanted);
             Ok(Replaced { tokens_left_out })

@@ -195,7 +195,7 @@ fn a_document_keeps_accounts_and_what_they_must_not_share() {
         &desired.current(),
         &settings,
         None,
-        &document::PrivateKeys::new(),
+        &document::Secrets::default(),
     );
     let read = document::import(&exported, &gateway().vips).unwrap();
     let elsewhere = tempfile::tempdir().unwrap();

@@ -4,13 +4,13 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use lbagent_api::certificate::Secret;
-use lbagent_api::state::StateDocument;
+use lbagent_api::state::{StateDocument, StateTerminator};
 use rcgen::{CertificateParams, KeyPair};
 
 use super::accounts::THEM;
 use super::*;
 use crate::desired::certificate::{NewCertificate, Rotation};
-use crate::desired::document::{PrivateKeys, ReplaceError, Replaced, Wanted};
+use crate::desired::document::{ReplaceError, Replaced, Secrets, Wanted};
 use crate::plan::testing;
 
 /// A chain for `a.example.com` and `*.example.com`, and its key.
@@ -44,6 +44,8 @@ enum Step {
     NameCertificate(u8, Option<u8>),
     GroupPolicy(u8, bool),
     Weight(u8, u16),
+    TicketKey(u8),
+    Authority(usize),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -60,6 +62,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (0..4_u8, prop::option::of(0..3_u8)).prop_map(|(g, c)| Step::NameCertificate(g, c)),
         1 => (0..4_u8, any::<bool>()).prop_map(|(g, dsr)| Step::GroupPolicy(g, dsr)),
         1 => (0..4_u8, 0..1000_u16).prop_map(|(i, weight)| Step::Weight(i, weight)),
+        1 => (0..9_u8).prop_map(Step::TicketKey),
+        1 => (0..3_usize).prop_map(Step::Authority),
     ]
 }
 
@@ -135,6 +139,15 @@ fn take(desired: &Desired, step: &Step) {
             };
             drop(desired.set_instance_policy(US, &named('i', *i), &policy));
         }
+        Step::TicketKey(day) => {
+            let now = NOW + time::Duration::days(i64::from(*day));
+            drop(desired.rotate_ticket_keys(now));
+        }
+        Step::Authority(pair) => {
+            let (certificate, key) = PAIRS[*pair].clone();
+            let key = Secret::new(key);
+            drop(desired.ensure_authority(&StoredAuthority { certificate, key }));
+        }
     }
 }
 
@@ -157,15 +170,15 @@ fn stored(store: &RedbStore) -> BTreeMap<String, String> {
 
 /// As `GET /v1/x/state` answers, and back.
 fn exported(desired: &Desired, with_keys: bool) -> StateDocument {
-    let (state, mut keys) = desired.with_private_keys().unwrap();
+    let (state, mut secrets) = desired.with_private_keys().unwrap();
     if !with_keys {
-        keys = PrivateKeys::new();
+        secrets = Secrets::default();
     }
     let settings = crate::plan::GatewaySettings {
         hash_seed: desired.hash_seed(),
         ..testing::gateway(&[])
     };
-    let document = document::export(&state, &settings, None, &keys);
+    let document = document::export(&state, &settings, None, &secrets);
     let text = serde_json::to_string(&document).unwrap();
     document::parse(text.as_bytes()).unwrap()
 }
@@ -388,4 +401,34 @@ fn a_wrong_document_names_the_object() {
             .iter_mut()
             .for_each(|one| one.addresses.clone_from(&address));
     });
+}
+
+#[test]
+fn secrets_of_terminators_go_where_there_are_none_and_must_be_good() {
+    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (_, desired) = open(here.path());
+    desired.rotate_ticket_keys(NOW).unwrap();
+    take(&desired, &Step::Authority(0));
+    let silent = serde_json::to_string(&exported(&desired, false)).unwrap();
+    let keys = desired.ticket_keys();
+    assert!(!silent.contains(keys[0].reveal()) && !silent.contains("PRIVATE"));
+    let document = exported(&desired, true);
+    let mistakes: [fn(&mut StateTerminator); 3] = [
+        |it| it.ticket_keys[0].secret = Secret::new("A".repeat(64)),
+        |it| it.ticket_keys = vec![it.ticket_keys[0].clone(); 4],
+        |it| it.development_ca.as_mut().unwrap().key = Secret::new(PAIRS[2].1.clone()),
+    ];
+    for mistake in mistakes {
+        let mut document = document.clone();
+        mistake(document.terminator.as_mut().unwrap());
+        let error = document::import(&document, &gateway().vips).unwrap_err();
+        assert!(error.message.contains("of 'terminator'"), "{error:?}");
+        assert!(!error.message.contains("AAAA") && !error.message.contains("PRIVATE"));
+    }
+    let (_, other) = open(there.path());
+    take(&other, &Step::Authority(2));
+    let own = other.authority();
+    other.replace(&read(&document)).unwrap().outcome.unwrap();
+    assert_eq!(other.ticket_keys(), keys);
+    assert_eq!(other.authority(), own, "what clients trust stays");
 }

@@ -58,10 +58,11 @@ fn check_whole(state: &DesiredState) {
             assert!(members.any(|member| member == instance), "not indexed");
         }
     }
-    let found: BTreeMap<String, Claim> = (state.claims.iter())
-        .map(|(key, claim)| (key.clone(), *claim))
-        .collect();
-    assert_eq!(found, claims);
+    let mut wanted = ByKey::default();
+    claims.iter().for_each(|(key, claim)| {
+        wanted.insert(key, *claim);
+    });
+    assert_eq!(state.claims, wanted);
     assert_eq!(state.usage(DEFAULT_ACCOUNT), counted.usage(DEFAULT_ACCOUNT));
     let listed = |state: &DesiredState| {
         let groups = state.service_groups_of(US).map(|it| it.uuid);

@@ -14,19 +14,9 @@ impl Board {
             .changed_keys(&desired.instances)
             .into_iter()
             .collect();
-        let membership = |instance: &Instance| Some((instance.service_group?, instance.uuid));
-        for uuid in &affected {
-            if let Some(former) = self.instances.get(uuid).and_then(membership) {
-                self.members.remove(&former);
-            }
-            self.members
-                .extend(desired.instances.get(uuid).and_then(membership));
-        }
         for group in self.groups.changed_keys(&desired.service_groups) {
-            let members = self
-                .members
-                .range((group, Uuid::nil())..=(group, Uuid::max()));
-            affected.extend(members.map(|(_, instance)| *instance));
+            // Those that have left have changed themselves.
+            affected.extend(desired.members(group).map(|instance| instance.uuid));
             self.specs.remove(&group);
         }
         let former = std::mem::replace(&mut self.instances, desired.instances.clone());

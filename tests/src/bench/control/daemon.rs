@@ -167,6 +167,7 @@ fn document(groups: usize) -> StateDocument {
         accounts: Vec::new(),
         tokens: Vec::new(),
         certificates: None,
+        terminator: None,
         service_groups: (0..groups).map(group).collect(),
         instances: (0..groups * INSTANCES).map(instance).collect(),
         paths: None,
