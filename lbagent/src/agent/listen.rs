@@ -136,7 +136,9 @@ impl Listener for Local {
     }
 
     fn local_addr(&self) -> io::Result<Peer> {
-        Ok(Peer::Operator)
+        Ok(Peer::Operator {
+            uid: Uid::effective().as_raw(),
+        })
     }
 }
 
@@ -145,7 +147,7 @@ impl Listener for Local {
 fn peer(uid: Uid, gid: Gid, group: Option<Gid>) -> Peer {
     let is_member = |group| gid == group || groups(uid, gid).contains(&group);
     if uid.is_root() || uid == Uid::effective() || group.is_some_and(is_member) {
-        Peer::Operator
+        Peer::Operator { uid: uid.as_raw() }
     } else {
         Peer::Stranger { uid: uid.as_raw() }
     }

@@ -3,18 +3,22 @@
 //! A token tells account and role. Without one, the Unix socket tells by the kernel's word which
 //! user is at its other end; over TCP nobody is let in, unless the configuration says so.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::http::request::Parts;
+use axum::http::uri::Authority;
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use lbagent_api::Selector;
 use lbagent_api::access::ACCOUNT_HEADER;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::Context;
 use super::Shared;
@@ -28,12 +32,49 @@ pub enum Peer {
     /// Anybody.
     Tcp,
     /// A process of this host that may operate the gateway.
-    Operator,
+    Operator {
+        /// Its user.
+        uid: u32,
+    },
     /// Another process of this host.
     Stranger {
         /// Its user.
         uid: u32,
     },
+}
+
+/// Whose word a request is, for the log: never the secret that it shows.
+#[derive(Clone, Debug)]
+pub(super) enum Actor {
+    /// A token of the store's.
+    Token {
+        /// Which.
+        uuid: Uuid,
+        /// What it is called.
+        label: String,
+    },
+    /// The configured token.
+    TokenFile,
+    /// A user of this host, by the Unix socket.
+    User(u32),
+    /// Any process of this host.
+    Loopback,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token { uuid, label } => write!(f, "token {uuid} {label:?}"),
+            Self::TokenFile => f.write_str("the token of api.token_file"),
+            Self::User(uid) => write!(f, "uid {uid}"),
+            Self::Loopback => f.write_str("a process of this host without a token"),
+        }
+    }
+}
+
+tokio::task_local! {
+    /// Who made the request, and for which account.
+    pub(super) static ACTOR: (Actor, Caller);
 }
 
 /// Refusals, counted, and logged no more often than a log can bear.
@@ -80,14 +121,19 @@ pub(super) async fn identify(
         None => Peer::Tcp,
     };
     match caller(&context, &request, peer) {
-        Ok(caller) => {
+        Ok((actor, caller)) => {
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            ACTOR.scope((actor, caller), next.run(request)).await
         }
         Err(error) => {
             if matches!(
                 error,
-                ApiError::Auth(AuthError::Unknown | AuthError::Stranger { .. })
+                ApiError::Auth(
+                    AuthError::Unknown
+                        | AuthError::Stranger { .. }
+                        | AuthError::WebPage
+                        | AuthError::OtherHost
+                )
             ) {
                 context.refusals.add(peer);
             }
@@ -107,18 +153,21 @@ async fn skip_body(request: Request) {
     let _ = tokio::time::timeout(PATIENCE, body).await;
 }
 
-fn caller(context: &Context, request: &Request, peer: Peer) -> Result<Caller, ApiError> {
+fn caller(context: &Context, request: &Request, peer: Peer) -> Result<(Actor, Caller), ApiError> {
     let operator = Caller::operator(DEFAULT_ACCOUNT);
     let shown = request.headers().get(header::AUTHORIZATION);
     let holder = shown
         .and_then(|value| bearer(value.as_bytes()))
         .and_then(|shown| holder(context, shown));
-    let caller = match (holder, peer) {
-        (Some(caller), _) => caller,
+    let (actor, caller) = match (holder, peer) {
+        (Some(holder), _) => holder,
         // Whoever could leave a token away may as well show any word, as clients do that have to.
-        (None, Peer::Tcp) if context.tcp_without_token => operator,
+        (None, Peer::Tcp) if context.tcp_without_token => {
+            refuse_web_pages(request)?;
+            (Actor::Loopback, operator)
+        }
         _ if shown.is_some() => return Err(AuthError::Unknown.into()),
-        (None, Peer::Operator) => operator,
+        (None, Peer::Operator { uid }) => (Actor::User(uid), operator),
         (None, Peer::Tcp) => return Err(AuthError::Unknown.into()),
         (None, Peer::Stranger { uid }) => return Err(AuthError::Stranger { uid }.into()),
     };
@@ -126,7 +175,31 @@ fn caller(context: &Context, request: &Request, peer: Peer) -> Result<Caller, Ap
     if caller.role == Role::Reader && !is_read {
         return Err(AuthError::Forbidden { role: caller.role }.into());
     }
-    acting(context, request, caller)
+    Ok((actor, acting(context, request, caller)?))
+}
+
+/// A web page in a browser of this host can send requests here, too. Those of another site have an
+/// `Origin`; those of a name that was made to point here after the page was loaded have that `Host`.
+fn refuse_web_pages(request: &Request) -> Result<(), AuthError> {
+    if request.headers().contains_key(header::ORIGIN) {
+        return Err(AuthError::WebPage);
+    }
+    let named = request.headers().get_all(header::HOST).iter();
+    let named = named.map(|host| host.to_str().ok().and_then(|host| host.parse().ok()));
+    let target = request.uri().authority().cloned();
+    let mut hosts = named.chain(target.map(Some));
+    if hosts.all(|host: Option<Authority>| host.is_some_and(|host| is_loopback(host.host()))) {
+        Ok(())
+    } else {
+        Err(AuthError::OtherHost)
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let address = address.parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
@@ -135,13 +208,18 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     is_bearer.then(|| shown.trim_ascii())
 }
 
-fn holder(context: &Context, shown: &[u8]) -> Option<Caller> {
+fn holder(context: &Context, shown: &[u8]) -> Option<(Actor, Caller)> {
     let configured = context.token.as_ref();
     if configured.is_some_and(|token| token.is(&Digest::of(shown))) {
-        return Some(Caller::operator(DEFAULT_ACCOUNT));
+        return Some((Actor::TokenFile, Caller::operator(DEFAULT_ACCOUNT)));
     }
     let state = context.desired.current();
-    state.access.caller(shown, OffsetDateTime::now_utc())
+    let token = state.access.holder(shown, OffsetDateTime::now_utc())?;
+    let actor = Actor::Token {
+        uuid: token.uuid,
+        label: token.label.clone(),
+    };
+    Some((actor, token.caller()))
 }
 
 /// The account that an operator acts for is the one that the request names.

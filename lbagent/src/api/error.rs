@@ -63,6 +63,10 @@ pub(super) enum AuthError {
         /// The user.
         uid: u32,
     },
+    /// Without a token, it comes from a web page.
+    WebPage,
+    /// Without a token, it is for a host name that may be anybody's.
+    OtherHost,
     /// Its caller may not do this.
     Forbidden {
         /// What the caller is.
@@ -85,6 +89,19 @@ impl AuthError {
                     "User {uid} may not operate the gateway: only root, the agent's own user and \
                      members of api.unix_socket_group may without a token"
                 ),
+            ),
+            Self::WebPage => (
+                StatusCode::FORBIDDEN,
+                "Requests of web pages (with an 'Origin') need a token, also where \
+                 api.loopback_without_token lets others do without: any page that a browser of this \
+                 host has open could send them"
+                    .to_owned(),
+            ),
+            Self::OtherHost => (
+                StatusCode::FORBIDDEN,
+                "Requests without a token must be for a loopback address or 'localhost', as their \
+                 'Host' says: send a token, or use http://127.0.0.1"
+                    .to_owned(),
             ),
             Self::Forbidden { role } => (
                 StatusCode::FORBIDDEN,

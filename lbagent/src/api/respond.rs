@@ -13,6 +13,7 @@ use lbagent_api::Envelope;
 use lbagent_api::envelope::Warning;
 use serde::Serialize;
 
+use super::auth::ACTOR;
 use super::error::ApiError;
 use super::{APPLY_TIMEOUT, Context, Dialect, Shared};
 use crate::desired::{Desired, DesiredError, Expected, Written};
@@ -91,6 +92,18 @@ pub(super) async fn change<T: Send + 'static>(
     if written.generation == before {
         return Ok((written, Vec::new()));
     }
+    // A job of many is told of once, whatever it changed.
+    let _ = ACTOR.try_with(|(actor, caller)| {
+        let account = context.desired.current().access.account(caller.account);
+        let account = account.map_or_else(|| caller.account.to_string(), |it| it.name);
+        tracing::info!(
+            by = %actor,
+            role = caller.role.name(),
+            account,
+            generation = written.generation,
+            "changed the desired state"
+        );
+    });
     let warnings = applied(context, written.generation).await;
     Ok((written, warnings))
 }

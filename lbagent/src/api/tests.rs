@@ -10,6 +10,7 @@ mod lifecycle;
 mod openapi;
 mod patch;
 mod policy;
+mod web_pages;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -64,6 +64,16 @@ pub struct Token {
     pub expires_at: Option<OffsetDateTime>,
 }
 
+impl Token {
+    /// Who holds it.
+    pub const fn caller(&self) -> Caller {
+        Caller {
+            account: self.account,
+            role: self.role,
+        }
+    }
+}
+
 impl Access {
     /// The account with a UUID. The default one exists always.
     pub fn account(&self, uuid: Uuid) -> Option<Account> {
@@ -79,15 +89,17 @@ impl Access {
             .chain(others.cloned())
     }
 
-    /// Who shows this, if the token is good.
-    pub fn caller(&self, shown: &[u8], now: OffsetDateTime) -> Option<Caller> {
+    /// The token that somebody shows, if it is good.
+    pub fn holder(&self, shown: &[u8], now: OffsetDateTime) -> Option<&Token> {
         let digest = Digest::of(shown);
         let token = self.tokens.get(self.by_digest.get(&digest)?)?;
         let is_over = token.expires_at.is_some_and(|end| end <= now);
-        (token.digest.is(&digest) && !is_over).then_some(Caller {
-            account: token.account,
-            role: token.role,
-        })
+        (token.digest.is(&digest) && !is_over).then_some(token)
+    }
+
+    /// Who shows this, if the token is good.
+    pub fn caller(&self, shown: &[u8], now: OffsetDateTime) -> Option<Caller> {
+        self.holder(shown, now).map(Token::caller)
     }
 
     pub(super) fn has_digest(&self, digest: &Digest) -> bool {

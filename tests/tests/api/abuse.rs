@@ -45,7 +45,7 @@ fn send_raw(bytes: &[u8]) -> Option<u16> {
 
 fn post(path: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     [head.as_bytes(), body].concat()
@@ -198,7 +198,7 @@ fn slow() {
         let head: &[u8] = if number % 2 == 0 {
             b"GET /v1/healthz HTTP/1.1\r\nx: "
         } else {
-            b"POST /v1/services HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n{"
+            b"POST /v1/services HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000000\r\n\r\n{"
         };
         stream.write_all(head).unwrap();
         stream.set_nonblocking(true).unwrap();

@@ -488,3 +488,33 @@ fn tls_proves_the_agent_and_its_certificate_can_be_replaced() {
     .unwrap();
     assert_eq!(ask("/run/api.crt").code, 0);
 }
+
+#[test]
+fn the_log_tells_who_changed_what_and_no_secret() {
+    require_root!();
+    let strict = Strict::start(|_, _| {});
+    strict.ctl(&["account", "create", "shop"]);
+    let (secret, uuid) = strict.token(&["--for", "shop", "--label", "ci"]);
+    strict.done(&secret, "POST", "/v1/services", service("web", 8080));
+    let log = strict.agent.log().unwrap();
+    let changes: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("changed the desired state"))
+        .collect();
+    let [.., token_made, group_made] = changes[..] else {
+        panic!("{log}");
+    };
+    assert!(
+        token_made.contains("by=uid 0 ") && token_made.contains("account=\"default\""),
+        "{token_made}"
+    );
+    let by = format!("by=token {uuid} \"ci\" ");
+    assert!(
+        group_made.contains(&by) && group_made.contains("account=\"shop\""),
+        "{group_made}"
+    );
+    let generation = strict.ctl(&["status"])["generation_desired"].to_string();
+    let generation = format!("generation={generation}");
+    assert!(group_made.contains(&generation), "{group_made}");
+    assert!(!log.contains(&secret), "{log}");
+}
