@@ -59,9 +59,10 @@ pub fn condition(desired: &DesiredState, condition: &Condition) -> status::Condi
 
 const fn severity(reason: &Reason) -> Severity {
     match reason {
-        // Known when the port was published.
-        Reason::NoTerminator { .. } => Severity::Info,
-        Reason::NoActiveBackend { .. }
+        // The kernel answers, as the configuration asks for.
+        Reason::NoTerminator { resets: false, .. } => Severity::Info,
+        Reason::NoTerminator { resets: true, .. }
+        | Reason::NoActiveBackend { .. }
         | Reason::SomeUnhealthy { .. }
         | Reason::NoAddress { .. }
         | Reason::NoVipIndex

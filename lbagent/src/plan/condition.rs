@@ -103,6 +103,8 @@ pub enum Reason {
     NoTerminator {
         /// These ports.
         ports: Vec<u16>,
+        /// Clients get a reset, by the configuration; else the kernel answers them.
+        resets: bool,
     },
     /// The terminator cannot serve the object as it was asked for: it serves the rest.
     RefusedByTerminator {
@@ -204,10 +206,15 @@ impl fmt::Display for Reason {
                     "{vip} port {port}/{protocol} is published by service group {by} already; choose another port or VIP"
                 )
             }
-            Self::NoTerminator { ports } => write!(
+            Self::NoTerminator { ports, resets } => write!(
                 f,
-                "no terminator takes connections to the ports with handlers ({}); start lbterm, or name another program with `lbctl terminator register`",
-                listed(ports)
+                "no terminator takes connections to the ports with handlers ({}), {}; start lbterm, or name another program with `lbctl terminator register`",
+                listed(ports),
+                if *resets {
+                    "so clients get a reset"
+                } else {
+                    "so they go to whatever is bound to these ports on the host"
+                }
             ),
             Self::NoVipIndex => f.write_str(
                 "redirects are answered at the network card for 64 VIPs; the terminator answers those of this one",

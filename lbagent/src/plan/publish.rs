@@ -7,7 +7,9 @@ use lbagent_common::{Port, VipKey};
 use uuid::Uuid;
 
 use super::hosts::is_redirect;
-use super::{Condition, Family, GatewaySettings, Object, PlanInput, Reason, protocol};
+use super::{
+    Condition, Family, GatewaySettings, Object, PlanInput, Reason, WithoutTerminator, protocol,
+};
 use crate::desired::{Service, ServiceGroup};
 
 /// Ports with handlers that groups share which a plan is not about.
@@ -98,7 +100,8 @@ impl Published {
         }
         if !unserved.is_empty() {
             let ports = unserved.into_iter().collect();
-            let reason = Reason::NoTerminator { ports };
+            let resets = input.gateway.without_terminator == WithoutTerminator::Reset;
+            let reason = Reason::NoTerminator { ports, resets };
             self.conditions.push(condition(reason));
         }
     }

@@ -6,12 +6,13 @@ use lbagent_api::status::{
     AgentStatus, AttachMode, Condition, DataplaneInfo, InterfaceRole, ObjectKind, ProgramsInfo,
     Severity, StatusData,
 };
+use lbagent_api::terminators::{Terminator, TerminatorState};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::client::Client;
 use crate::error::CtlError;
-use crate::output::{Column, Format, list, print, table};
+use crate::output::{Column, Format, count, list, print, table};
 
 /// `lbctl status`.
 #[derive(Debug, Args)]
@@ -62,14 +63,15 @@ fn unhealthy(status: &AgentStatus) -> Option<String> {
 fn render(status: &AgentStatus, now: OffsetDateTime) -> String {
     let agent = &status.agent;
     let mut text = format!(
-        "lbagent {}, pid {}, up {}\n{}Generation {} desired, {} applied\nVIPs {}\n",
+        "lbagent {}, pid {}, up {}\n{}Generation {} desired, {} applied\nVIPs {}\n{}\n",
         agent.version,
         agent.pid,
         uptime((now - agent.started_at).whole_seconds()),
         status.dataplane.as_ref().map_or(String::new(), dataplane),
         status.generation_desired,
         status.generation_applied,
-        list(&status.vips)
+        list(&status.vips),
+        terminators(&status.terminators)
     );
     text.push('\n');
     text.push_str(&interfaces(status));
@@ -112,6 +114,39 @@ fn programs(programs: &ProgramsInfo) -> String {
         loaded_at: _,
     } = programs;
     format!("{ingress_tag} and {return_tag} of lbagent {version}, ABI {abi_version}")
+}
+
+/// To whom the program `lb_steer` hands connections to ports with handlers.
+fn terminators(all: &[Terminator]) -> String {
+    let of = |state| all.iter().filter(move |it| it.state == state);
+    let states = [
+        TerminatorState::Active,
+        TerminatorState::Preparing,
+        TerminatorState::Standby,
+        TerminatorState::Draining,
+    ];
+    let counts = states.map(|state| (of(state).count(), state.as_str()));
+    let present: Vec<String> = counts
+        .iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, state)| format!("{number} {state}"))
+        .collect();
+    if present.is_empty() {
+        return "Terminators none: lb_steer hands connections to ports with handlers to nobody"
+            .to_owned();
+    }
+    let reports: Vec<_> = all.iter().filter_map(|it| it.report.as_ref()).collect();
+    let open: u64 = reports.iter().map(|report| report.connections).sum();
+    let open = match reports.is_empty() {
+        // Another program than lbterm tells nothing.
+        true => "connections unknown".to_owned(),
+        false => count(usize::try_from(open).unwrap_or(usize::MAX), "connection"),
+    };
+    let target = match of(TerminatorState::Active).next() {
+        Some(active) => format!("lb_steer hands to {} {}", active.software, active.pid),
+        None => "lb_steer hands to nobody".to_owned(),
+    };
+    format!("Terminators {}, {open}; {target}", present.join(", "))
 }
 
 fn uptime(seconds: i64) -> String {

@@ -1,4 +1,6 @@
 use lbagent_api::status::{AgentInfo, InterfaceStatus, MapStatus};
+use lbagent_api::terminator::{ListenerFamily, Report};
+use lbagent_api::terminators::TerminatorKind;
 use time::Duration;
 
 use super::*;
@@ -73,6 +75,7 @@ Programs 00000000000000ab and 00000000000000AB of lbagent 0.2.0, ABI 2, built in
 Rollback to 00000000000000cd and 00000000000000CD of lbagent 0.1.0, ABI 1 by `lbagent rollback`
 Generation 7 desired, 7 applied
 VIPs 192.0.2.1 2001:db8::1
+Terminators none: lb_steer hands connections to ports with handlers to nobody
 
 INTERFACE  ROLE     ATTACHED    REMARK
 eth0       client   XDP native
@@ -83,6 +86,39 @@ SLOTS   509      4096   12%
 
 No conditions: everything is as asked for";
     assert_eq!(render(&sample(), now), expected);
+}
+
+#[test]
+fn terminators_on_one_line() {
+    let one = |id, state, connections: Option<u64>| Terminator {
+        id,
+        software: "lbterm 0.1.0".into(),
+        pid: 70 + id,
+        kind: TerminatorKind::Connected,
+        state,
+        families: vec![ListenerFamily::Ipv4],
+        sockets: 2,
+        generation: Some(1),
+        faults: Vec::new(),
+        report: connections.map(|connections| Report {
+            connections,
+            ..Report::default()
+        }),
+    };
+    let old = one(1, TerminatorState::Draining, Some(7));
+    let new = one(2, TerminatorState::Active, Some(1));
+    assert_eq!(
+        terminators(&[old.clone(), new]),
+        "Terminators 1 active, 1 draining, 8 connections; lb_steer hands to lbterm 0.1.0 72"
+    );
+    assert_eq!(
+        terminators(&[old]),
+        "Terminators 1 draining, 7 connections; lb_steer hands to nobody"
+    );
+    assert_eq!(
+        terminators(&[one(3, TerminatorState::Active, None)]),
+        "Terminators 1 active, connections unknown; lb_steer hands to lbterm 0.1.0 73"
+    );
 }
 
 #[test]

@@ -62,7 +62,11 @@ async fn a_terminated_port_is_remarked_on() {
         .iter()
         .map(|one| (one["reason"].as_str(), one["severity"].as_str()))
         .collect();
-    assert_eq!(found, [(Some("no_terminator"), Some("info"))], "{answer}");
+    assert_eq!(
+        found,
+        [(Some("no_terminator"), Some("warning"))],
+        "{answer}"
+    );
     let (_, answer) = server.call("GET /v1/x/table", "").await;
     let group = &answer["data"]["table"]["groups"][0];
     assert_eq!(group["terminated"][0]["port"], 443, "{answer}");
