@@ -131,11 +131,7 @@ enum Command {
     #[command(after_help = cmd::apply::HELP)]
     Check(cmd::apply::Files),
     /// Write the whole state to a file
-    Save {
-        /// Where to; `-` is stdout
-        #[arg(default_value = "-")]
-        file: PathBuf,
-    },
+    Save(cmd::state::Export),
     /// Replace the whole state by that of a file, after showing what changes
     Restore(cmd::save::Restore),
     /// The desired state as one document
@@ -218,7 +214,7 @@ fn dispatch(command: &Command, client: &Client, format: Format) -> Result<(), Ct
         Command::Monitor(arguments) => cmd::monitor::run(arguments, client, format),
         Command::Apply(arguments) => cmd::apply::apply(arguments, client, format),
         Command::Diff(arguments) => cmd::apply::diff(arguments, client, format),
-        Command::Save { file } => cmd::save::save(file, client, format),
+        Command::Save(arguments) => cmd::save::save(arguments, client, format),
         Command::Restore(arguments) => cmd::save::restore(arguments, client, format),
         Command::State(command) => cmd::state::run(command, client, format),
         // Done before there was a client.

@@ -1,6 +1,6 @@
 //! `lbctl save` and `lbctl restore`: the whole state in a file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use lbagent_api::paths;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use ureq::http::Method;
 
 use super::apply::{confirm, diff_text};
-use super::{certificate, state};
+use super::state::{self, Export};
 use crate::client::Client;
 use crate::error::CtlError;
 use crate::output::{Format, count, print, write_stdout};
@@ -28,15 +28,14 @@ pub struct Restore {
 }
 
 /// Runs `lbctl save`.
-pub fn save(file: &Path, client: &Client, format: Format) -> Result<(), CtlError> {
-    state::export(file, client, format)?;
-    // A wish to be helpful is no reason to fail.
-    let certificates = certificate::fetch(&[], client).unwrap_or_default();
-    if !certificates.is_empty() {
+pub fn save(arguments: &Export, client: &Client, format: Format) -> Result<(), CtlError> {
+    let document = state::export(arguments, client, format)?;
+    let certificates = document.certificates.map_or(0, |all| all.len());
+    if certificates > 0 && !arguments.private_keys {
         eprintln!(
-            "lbctl: {} of this account not saved, because private keys stay in the agent; keep their \
-             files, as documents 'kind: Certificate' of `lbctl apply`, say",
-            count(certificates.len(), "certificate")
+            "lbctl: {} saved without private keys: only an agent that has the keys takes them back; \
+             --private-keys saves the keys, too",
+            count(certificates, "certificate")
         );
     }
     Ok(())

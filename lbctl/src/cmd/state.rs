@@ -1,9 +1,10 @@
 //! `lbctl state`: the desired state as one document.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use lbagent_api::state::{FORMAT, ImportData, Imported, StateData, StateDocument};
 use lbagent_api::{paths, request};
 use ureq::http::Method;
@@ -16,11 +17,7 @@ use crate::output::{Format, count, print, write_stdout};
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Write it as JSON: for a backup, another gateway, or `lbagent replay`
-    Export {
-        /// Where to; `-` is stdout
-        #[arg(default_value = "-")]
-        file: PathBuf,
-    },
+    Export(Export),
     /// Replace service groups and instances by those of a document, all or nothing
     Import {
         /// Where from; `-` is stdin
@@ -28,17 +25,37 @@ pub enum Command {
     },
 }
 
+/// `lbctl state export` and `lbctl save`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Where to; `-` is stdout
+    #[arg(default_value = "-")]
+    pub file: PathBuf,
+    /// With the private keys of certificates and of the terminators: whoever reads the file has them
+    #[arg(long)]
+    pub private_keys: bool,
+}
+
 /// Runs the command.
 pub fn run(command: &Command, client: &Client, format: Format) -> Result<(), CtlError> {
     match command {
-        Command::Export { file } => export(file, client, format),
+        Command::Export(arguments) => export(arguments, client, format).map(drop),
         Command::Import { file } => import(file, client, format),
     }
 }
 
-/// Writes it to a file.
-pub fn export(file: &Path, client: &Client, format: Format) -> Result<(), CtlError> {
-    let document = client.get::<StateData>(paths::STATE)?.state;
+/// Writes it to a file; returns it.
+pub fn export(
+    arguments: &Export,
+    client: &Client,
+    format: Format,
+) -> Result<StateDocument, CtlError> {
+    let Export { file, private_keys } = arguments;
+    let path = match private_keys {
+        true => format!("{}?private_keys=true", paths::STATE),
+        false => paths::STATE.to_owned(),
+    };
+    let document = client.get::<StateData>(&path)?.state;
     // The document is data: a table of it could not be imported.
     let text = if format == Format::Yaml {
         serde_yaml_ng::to_string(&document).map_err(|error| error.to_string())
@@ -48,10 +65,34 @@ pub fn export(file: &Path, client: &Client, format: Format) -> Result<(), CtlErr
     let text = text.map_err(|error| CtlError::Local(format!("cannot write the state: {error}")))?;
     let text = text.trim_end();
     if file == Path::new("-") {
-        return write_stdout(text);
+        write_stdout(text)?;
+        return Ok(document);
     }
-    std::fs::write(file, format!("{text}\n"))
-        .map_err(|error| CtlError::Local(format!("cannot write '{}': {error}", file.display())))
+    let text = format!("{text}\n");
+    let written = match private_keys {
+        true => write_private(file, &text),
+        false => std::fs::write(file, text),
+    };
+    written
+        .map_err(|error| CtlError::Local(format!("cannot write '{}': {error}", file.display())))?;
+    Ok(document)
+}
+
+/// Writes a file that only its owner can read from its first byte on, whatever there was before.
+fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut part = file.as_os_str().to_owned();
+    part.push(".part");
+    // One that somebody left there may be readable, or lead elsewhere.
+    let _ = std::fs::remove_file(&part);
+    let mut options = std::fs::File::options();
+    let mut out = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&part)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    std::fs::rename(&part, file)
 }
 
 fn import(file: &Path, client: &Client, format: Format) -> Result<(), CtlError> {

@@ -1,6 +1,7 @@
 //! `lbctl certificate`, and certificates in files, against the real daemon.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use lbagent_tests::require_root;
 
@@ -150,11 +151,11 @@ fn certificates_are_applied() {
     let group = desk.check("service get shop -o yaml", 0);
     assert!(group.contains("certificate: shop\n"), "{group}");
 
-    // What is saved holds no key, and says so; a restore leaves certificates alone.
+    // What is saved holds no key, and says so; an agent that has the key takes the certificate back.
     let (code, _, stderr) = desk.run("save state.json");
     assert_eq!(code, 0, "{stderr}");
     assert!(
-        stderr.contains("1 certificate of this account not saved"),
+        stderr.contains("1 certificate saved without private keys"),
         "{stderr}"
     );
     let state = fs::read_to_string(desk.path("state.json")).unwrap();
@@ -164,6 +165,34 @@ fn certificates_are_applied() {
     );
     desk.check("service rm shop", 0);
     desk.check("restore state.json --yes", 0);
+    assert_eq!(desk.check("diff -f shop.yaml --prune", 0), "");
+
+    // With its key a certificate comes back to an agent that has none, and nobody else can read it.
+    desk.write("secret.json", "");
+    let public = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(desk.path("secret.json"), public).unwrap();
+    let (code, stdout, stderr) = desk.run("save --private-keys secret.json");
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "", ""));
+    let written = desk.path("secret.json");
+    let mode = fs::metadata(&written).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let secret: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(written).unwrap()).unwrap();
+    let saved = secret["certificates"][0]["private_key"].as_str().unwrap();
+    let key = fs::read_to_string(desk.path("keys/shop.key")).unwrap();
+    assert_eq!(saved.trim(), key.trim());
+    desk.check("service rm shop", 0);
+    desk.check("cert rm shop", 0);
+    let (code, _, stderr) = desk.run("restore state.json --yes");
+    assert_ne!(code, 0, "{stderr}");
+    assert!(
+        stderr.contains("no private keys of these certificates"),
+        "{stderr}"
+    );
+    let (code, shown, stderr) = desk.run("restore secret.json --yes");
+    assert_eq!(code, 0, "{stderr}");
+    assert!(!shown.contains("PRIVATE"), "{shown}");
+    assert_eq!(desk.check("cert ls -f uuid --no-headers", 0), uuid);
     assert_eq!(desk.check("diff -f shop.yaml --prune", 0), "");
 
     // Groups go before the certificates that they use.
