@@ -4,6 +4,8 @@ mod health;
 mod payload;
 mod terminated;
 
+use std::net::IpAddr;
+
 use clap::Args;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
 use lbagent_api::paths;
@@ -57,6 +59,12 @@ pub struct GroupArguments {
     /// Forget the prefixes that were allowed and denied before
     #[arg(long)]
     clear_sources: bool,
+    /// Publish on this VIP only, in place of those chosen before; can be repeated
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    vip: Vec<IpAddr>,
+    /// Publish on every VIP of the gateway
+    #[arg(long, conflicts_with = "vip")]
+    all_vips: bool,
     /// Balance QUIC by the server id of so many bytes (1 to 15) in its connection ids
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=15))]
     quic_server_id_length: Option<u8>,
@@ -193,6 +201,8 @@ fn changed_group(
         allow,
         deny,
         clear_sources,
+        vip,
+        all_vips,
         quic_server_id_length,
         quic_config_rotation,
         no_quic,
@@ -203,6 +213,8 @@ fn changed_group(
         || !allow.is_empty()
         || !deny.is_empty()
         || *clear_sources
+        || !vip.is_empty()
+        || *all_vips
         || quic_server_id_length.is_some()
         || quic_config_rotation.is_some()
         || *no_quic
@@ -231,7 +243,10 @@ fn changed_group(
         sources,
         quic: quic.filter(|_| !no_quic),
         health: health.changed(&former.health)?,
-        vips: former.vips.clone(),
+        vips: match vip.is_empty() && !all_vips {
+            true => former.vips.clone(),
+            false => vip.iter().copied().collect(),
+        },
         terminated: terminated.changed(&former.terminated)?,
     }))
 }
@@ -309,8 +324,7 @@ fn group_rows(policy: &GroupPolicy) -> Vec<Row> {
         ("quic", list(&quic)),
     ];
     if !vips.is_empty() {
-        let vips: Vec<String> = vips.iter().map(ToString::to_string).collect();
-        rows.push(("vips", vips.join(", ")));
+        rows.push(("vips", list(vips)));
     }
     rows.extend(terminated::row(terminated));
     if !health.is_default() {

@@ -256,3 +256,20 @@ fn the_agents_refusals() {
         "lbctl: No API endpoint with path '/v1/x'",
     );
 }
+
+#[test]
+fn vips_are_chosen_and_given_up() {
+    let with = |vips: &[&str]| {
+        let mut policy = group("nat", &[], &[], Value::Null);
+        if !vips.is_empty() {
+            policy["vips"] = json!(vips);
+        }
+        policy
+    };
+    let line = "service policy web --vip 2001:db8::1,192.0.2.1";
+    let both = ["192.0.2.1", "2001:db8::1"];
+    check(line, with(&["192.0.2.9"]), Ok(with(&both)));
+    check("service policy web --all-vips", with(&both), Ok(with(&[])));
+    let kept = "service policy web --forwarding-mode nat";
+    check(kept, with(&both), Ok(with(&both)));
+}

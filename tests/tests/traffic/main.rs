@@ -31,4 +31,5 @@ mod terminated;
 mod terminated_settings;
 mod terminator;
 mod upgrade;
+mod vip_choice;
 mod watch;
