@@ -3,8 +3,10 @@
 //! lookups end as they would on the gateway.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::os::fd::OwnedFd;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -68,6 +70,18 @@ impl Sandbox {
                 .map_err(sandbox("route in"))?;
         }
         Ok(sandbox_ready)
+    }
+
+    /// Listening sockets for IPv4 and IPv6 that stand for a terminator's: programs answer SYNs only for
+    /// somebody who would take the connection. None for a family that this host does not have.
+    pub fn listen(&self) -> Result<[Option<OwnedFd>; 2], DataplaneError> {
+        let sandbox = |operation| failed(operation, "a private network namespace");
+        let listen = |ip: IpAddr| TcpListener::bind((ip, 0)).ok().map(OwnedFd::from);
+        fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").map_err(sandbox("set up"))?;
+        Ok([
+            listen(Ipv4Addr::LOCALHOST.into()),
+            listen(Ipv6Addr::LOCALHOST.into()),
+        ])
     }
 
     /// Makes addresses reachable, each through the side that `client_side` says, and returns their

@@ -101,6 +101,9 @@ fn run(options: &ReplayOptions, state: &ReplayState, packets: &[Captured]) -> Re
     let mut dataplane =
         KernelDataplane::open_unattached(options.object.as_deref(), state.capacity)?;
     dataplane.set_paths(sandbox.connect(&state.paths, &state.client_side)?);
+    for (index, socket) in (0..).zip(&sandbox.listen()?) {
+        dataplane.set_terminator(index, socket.as_ref())?;
+    }
     let actual = fill(&mut dataplane, state)?;
     let ifindex = match options.ingress {
         Ingress::Client => sandbox.client_ifindex,
@@ -165,7 +168,7 @@ fn fill(dataplane: &mut KernelDataplane, state: &ReplayState) -> Result<ActualSt
             desired: &state.desired,
             gateway: &state.gateway,
             health: &Health::new(),
-            terminator: Terminator::default(),
+            terminator: Terminator { v4: true, v6: true },
             elsewhere: &Elsewhere::default(),
             actual: &actual,
             retired: &BTreeSet::new(),

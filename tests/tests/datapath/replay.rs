@@ -198,3 +198,36 @@ fn replies_get_verdicts() {
     assert_eq!(describe(&out[0]).unwrap().source, at("192.0.2.10:80"));
     assert_eq!(out[1], packets[1], "a foreign packet was changed");
 }
+
+#[test]
+fn ports_that_redirect_answer_syns_and_leave_foreign_cookies_alone() {
+    require_root!();
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let mut state = document(BACKEND_SIDE);
+    state["service_groups"][0]["services"][0] = json!({"port": 80, "destination_port": 443, "protocol": "tcp", "handlers": ["http", "redirect"]});
+    state["service_groups"][0]["domains"] = json!(["shop.example"]);
+    fs::write(path("state.json"), state.to_string()).unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n";
+    let mut packets = Vec::new();
+    for (client, vip) in [
+        ("203.0.113.7:40000", "192.0.2.10:80"),
+        ("[2001:db8::7]:40000", "[2001:db8:a::10]:80"),
+    ] {
+        packets.push(tcp(at(client), at(vip), Segment::Syn, &[]));
+        packets.push(tcp(at(client), at(vip), Segment::Ack, request));
+    }
+    write_capture(&path("in.pcap"), &packets);
+    let summary = replay(&ReplayOptions {
+        state: path("state.json"),
+        pcap_in: path("in.pcap"),
+        pcap_out: path("out.pcap"),
+        verdicts: path("verdicts.jsonl"),
+        ingress: Ingress::Client,
+        client_ifindexes: BTreeSet::from([CLIENT_SIDE]),
+        object: std::env::var_os("LBAGENT_TEST_BPF_OBJECT").map(Into::into),
+    })
+    .unwrap();
+    let expected = [("answer_cookie", 2), ("pass_redirect", 2)];
+    assert_eq!(summary.reasons, expected.into());
+}

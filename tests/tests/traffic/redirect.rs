@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use lbagent_tests::agent::Config;
+use lbagent_tests::agent::{CONFIG_PATH, Config};
 use lbagent_tests::bench::traffic::live::{FRAME, Live};
 use lbagent_tests::gateway::{PORT, web_services};
 use lbagent_tests::lossy_wire::{Faults, LossyWire};
@@ -16,7 +16,7 @@ use lbagent_tests::packet_builder::{self, Segment};
 use lbagent_tests::poll::poll_until;
 use lbagent_tests::redirect_site::{Site, succeed};
 use lbagent_tests::require_root;
-use lbagent_tests::slowness::{patience, repetitions};
+use lbagent_tests::slowness::{is_long, patience, repetitions};
 use lbagent_tests::syscalls::link_address;
 use lbagent_tests::topology::{Shape, VIP4, VIP6, VIPS};
 use lbagent_tests::transfer::{Direction, Transfer};
@@ -264,7 +264,11 @@ fn the_kernels_setting_is_kept_and_given_back() {
     let is_kept = || site.sysctl(NAME).unwrap() == "2";
     poll_until("the setting", patience(Duration::from_secs(40)), is_kept).unwrap();
     site.gateway.agent.terminate().unwrap();
-    let detached = site.gateway.agent.run(&["detach"]).unwrap();
+    let detached = site
+        .gateway
+        .agent
+        .run(&["detach", "--config", CONFIG_PATH])
+        .unwrap();
     assert_eq!(detached.code, 0, "{detached:?}");
     assert_eq!(site.sysctl(NAME).unwrap(), "1", "{detached:?}");
 }
@@ -311,8 +315,7 @@ fn spoofed_syns_leave_nothing_behind() {
     /// Ten times as many in the long form.
     const SYNS: u32 = 1_000_000;
     require_root!();
-    let long = std::env::var_os("LBAGENT_TEST_LONG").is_some();
-    let floods = if long { 10 } else { 1 };
+    let floods = if is_long() { 10 } else { 1 };
     let mut live = Live::load().unwrap();
     let site = Site::start(any).unwrap();
     site.gateway.create_service("raw", &web_services()).unwrap();
