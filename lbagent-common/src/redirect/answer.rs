@@ -13,3 +13,19 @@ pub const LONGEST_ANSWER: u32 = 512;
 pub const fn answer_len(host_len: u32, target_len: u32) -> u32 {
     (PREFIX.len() + SUFFIX.len()) as u32 + host_len + target_len
 }
+
+/// A text as words, in the order of the wire, the last one filled up with zeros.
+pub const fn words<const WORDS: usize>(text: &[u8]) -> [u64; WORDS] {
+    let mut words = [0; WORDS];
+    let mut at = text.len();
+    while at > 0 {
+        at -= 1;
+        words[at / 8] = words[at / 8] << 8 | text[at] as u64;
+    }
+    let mut index = 0;
+    while index < WORDS {
+        words[index] = words[index].to_le();
+        index += 1;
+    }
+    words
+}

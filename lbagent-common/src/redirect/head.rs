@@ -139,6 +139,7 @@ impl Head {
         }
         if self.state == state::LINE {
             self.line(text);
+            return true;
         }
         let class = match self.state {
             state::VALUE => VALUE,
@@ -175,17 +176,14 @@ impl Head {
         true
     }
 
-    /// Takes 32 bytes of a value at once, where there are as many.
+    /// Takes 16 bytes of a value at once, where there are as many.
     #[inline(always)]
     fn is_long(&mut self, text: &Text) -> bool {
         let at = self.at;
-        let is_long = is_plain(text.eight(at))
-            & is_plain(text.eight(at + 8))
-            & is_plain(text.eight(at + 16))
-            & is_plain(text.eight(at + 24))
-            & (at + 32 <= self.len);
+        let is_long =
+            at + 16 <= self.len && is_plain(text.eight(at)) && is_plain(text.eight(at + 8));
         if is_long {
-            self.at = at + 32;
+            self.at = at + 16;
         }
         is_long
     }

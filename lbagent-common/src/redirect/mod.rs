@@ -9,7 +9,7 @@ mod head;
 mod passed;
 mod text;
 
-pub use answer::{LONGEST_ANSWER, PREFIX, SUFFIX, answer_len};
+pub use answer::{LONGEST_ANSWER, PREFIX, SUFFIX, answer_len, words};
 pub use head::{Head, HostNames};
 pub use passed::Passed;
 pub use text::{Text, end_at};

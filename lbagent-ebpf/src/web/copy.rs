@@ -67,12 +67,22 @@ pub fn store_text(ctx: &XdpContext, offset: u32, text: &mut Text, at: u32, len: 
     }
 }
 
-/// Writes bytes that the program knows.
+/// Writes the first `len` bytes of words that the program knows, through memory of its own: kernels
+/// before 6.12 take no other for this helper.
 #[inline(always)]
-pub fn store_known<const LEN: usize>(ctx: &XdpContext, offset: u32, bytes: &[u8; LEN]) -> bool {
-    let from = bytes.as_ptr().cast_mut().cast();
-    // SAFETY: the helper reads as many as there are, and checks the frame's end.
-    (unsafe { bpf_xdp_store_bytes(ctx.ctx, offset, from, LEN as u32) }) == 0
+pub fn store_known<const WORDS: usize>(
+    ctx: &XdpContext,
+    offset: u32,
+    known: &[u64; WORDS],
+    len: u32,
+    memory: &mut Answer,
+) -> bool {
+    for (place, word) in memory.iter_mut().zip(known) {
+        *place = *word;
+    }
+    let from = memory.as_mut_ptr().cast();
+    // SAFETY: the memory has more bytes than the mask.
+    (unsafe { bpf_xdp_store_bytes(ctx.ctx, offset, from, within::<PART>(len)) }) == 0
 }
 
 /// Sum of the text's part with this number, of 512 bytes or what of them is before `len`, added to

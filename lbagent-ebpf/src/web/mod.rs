@@ -45,8 +45,6 @@ pub struct Segment {
     pub len: u32,
     /// 1 for a FIN.
     pub fin: u32,
-    /// The header without options, as it lies in the packet.
-    pub words: [u32; 5],
 }
 
 impl Segment {
@@ -206,7 +204,6 @@ fn segment(
         acknowledged,
         len: u32::from(packet.ip_len).wrapping_sub(headers),
         fin: (fourth & FIN) >> 16,
-        words,
     };
     // No options were agreed on, so a segment with some is of a connection of the kernel's; as is one
     // that is reset.

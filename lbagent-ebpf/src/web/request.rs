@@ -4,19 +4,19 @@ use core::ffi::c_void;
 
 use aya_ebpf::programs::XdpContext;
 use lbagent_common::checksum::Difference;
-use lbagent_common::redirect::{HostNames, PREFIX, Passed, SUFFIX, Text, answer_len};
+use lbagent_common::redirect::{HostNames, PREFIX, Passed, SUFFIX, Text, answer_len, words};
 use lbagent_common::{Outcome, Protocol, Settings, TERMINATOR_V4, TERMINATOR_V6, VipEntry};
 use network_types::tcp::TcpHdr;
 
 use super::maps::Place;
 use super::notes::{self, ANSWERED, Note, PASSED};
-use super::reply::{FIN, HEADER_SHIFT, PSH, SYN, payload_offset, resize, write};
+use super::reply::{FIN, HEADER_SHIFT, PSH, SYN, payload_offset, resize, tcp_offset, write};
 use super::{Segment, Work, answered, copy, maps, pass};
 use crate::cookie::{self, with_listener};
 use crate::kernel;
 use crate::maps::host;
 use crate::outcome::Packed;
-use crate::packet::{Packet, zero};
+use crate::packet::{Context, Packet, zero};
 
 /// Answers a request, or leaves it to the terminator.
 #[inline(always)]
@@ -81,7 +81,7 @@ fn decide(
         return Err(Passed::OddSegment);
     }
     work.text.end_at(segment.len);
-    if !is_whole(packet, work, segment) {
+    if !is_whole(ctx, packet, work, segment) {
         return Err(Passed::OddSegment);
     }
     work.head.begin(&work.text, segment.len, zero());
@@ -94,7 +94,10 @@ fn decide(
 
 /// Whether the checksum of a segment without options holds.
 #[inline(always)]
-fn is_whole(packet: &Packet, work: &mut Work, segment: &Segment) -> bool {
+fn is_whole(ctx: &XdpContext, packet: &Packet, work: &mut Work, segment: &Segment) -> bool {
+    let Some(header) = ctx.load::<[u32; 5]>(tcp_offset(packet.destination.is_v4())) else {
+        return false;
+    };
     let mut payload = 0;
     for part in 0..Text::LONGEST.div_ceil(copy::PART) {
         if segment.len > part * copy::PART {
@@ -106,7 +109,7 @@ fn is_whole(packet: &Packet, work: &mut Work, segment: &Segment) -> bool {
     }
     let len = segment.len + TcpHdr::LEN as u32 + u32::from(Protocol::TCP.0);
     let sum = Difference::NONE.added(len.to_be()).added(payload);
-    let sum = segment.words.iter().fold(sum, |sum, word| sum.added(*word));
+    let sum = header.iter().fold(sum, |sum, word| sum.added(*word));
     let sum = if packet.destination.is_v4() {
         sum.added(packet.source.wire_v4())
             .added(packet.destination.wire_v4())
@@ -169,13 +172,18 @@ fn finish(ctx: &XdpContext, packet: &Packet, work: &mut Work, segment: &Segment)
     let (host_len, target_len) = (head.host_len(), head.target_len());
     let (host_at, target_at) = (head.host_at(), head.target_at());
     let mut offset = payload as u32;
-    let mut is_stored = copy::store_known(ctx, offset, PREFIX);
-    offset += PREFIX.len() as u32;
+    const PREFIX_LEN: u32 = PREFIX.len() as u32;
+    const SUFFIX_LEN: u32 = SUFFIX.len() as u32;
+    const BEFORE: [u64; 7] = words(PREFIX);
+    const BEHIND: [u64; 6] = words(SUFFIX);
+    let memory = &mut work.answer;
+    let mut is_stored = copy::store_known(ctx, offset, &BEFORE, PREFIX_LEN, memory);
+    offset += PREFIX_LEN;
     is_stored &= copy::store_text(ctx, offset, &mut work.text, host_at, host_len);
     offset = offset.wrapping_add(host_len);
     is_stored &= copy::store_text(ctx, offset, &mut work.text, target_at, target_len);
     offset = offset.wrapping_add(target_len);
-    is_stored &= copy::store_known(ctx, offset, SUFFIX);
+    is_stored &= copy::store_known(ctx, offset, &BEHIND, SUFFIX_LEN, &mut work.answer);
     let len = answer_len(host_len, target_len);
     if !is_stored || !copy::load_answer(ctx, payload, &mut work.answer, len) {
         return None;
