@@ -89,13 +89,8 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn run_benchmark(name: &str, profile: &[&str], common: &Common) -> Result<()> {
     let mut command = process::cargo();
-    command.args(["run", "--quiet"]).args(profile).args([
-        "--package",
-        "lbagent-tests",
-        "--bin",
-        "lb-bench",
-        "--",
-    ]);
+    command.args(["run", "--quiet"]).args(profile);
+    command.args(["--bin", "lb-bench", "--"]);
     command.arg(name);
     if common.quick {
         command.arg("--quick");

@@ -24,6 +24,19 @@ pub fn run(options: &Options) -> Result<()> {
     programs(options)
 }
 
+/// Builds the programs, and what shares its dependencies with them: these test binaries.
+pub fn with_tests<'a>(binaries: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    bpf_objects()?;
+    progress("building the workspace");
+    let mut command = process::cargo();
+    command.arg("build");
+    workspace::choose_all(&mut command).arg("--bins");
+    for binary in binaries {
+        command.args(["--test", binary]);
+    }
+    process::run(&mut command)
+}
+
 /// Builds the BPF objects, unless a prebuilt one is named.
 pub fn bpf_objects() -> Result<()> {
     if workspace::prebuilt_object().is_some() {

@@ -22,15 +22,7 @@ pub fn run(options: &Options) -> Result<()> {
     progress("starting the demo");
     process::run_reporting(
         process::cargo()
-            .args([
-                "run",
-                "--quiet",
-                "--package",
-                "lbagent-tests",
-                "--bin",
-                "lb-demo",
-                "--",
-            ])
+            .args(["run", "--quiet", "--bin", "lb-demo", "--"])
             .args(&options.rest),
     )?;
     progress("the demo has ended well");

@@ -50,8 +50,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Measure
     Bench(bench::Options),
-    /// Check formatting, lints of host and BPF code, licences, the rules of CONTRIBUTING.md, and
-    /// that docs/openapi.json is up to date
+    /// Check formatting, lints of host and BPF code, licences, and the rules of
+    /// CONTRIBUTING.md
     Lint,
     /// Write docs/openapi.json, the description of the API, as the code has it
     Openapi,

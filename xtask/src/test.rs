@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 
 use crate::process::{self, AlreadyReported, progress};
 use crate::{build, capabilities, setup, workspace};
@@ -60,38 +61,51 @@ impl Ring {
         }
     }
 
-    /// The cargo commands that run this ring.
-    fn commands(self) -> Vec<Command> {
-        let runs: &[&[&str]] = match self {
-            // The harness's own unit tests are apart from the rings that share its crate.
-            Self::Unit => &[
-                &[
-                    "--workspace",
-                    "--exclude",
-                    workspace::AGENT_OBJECT,
-                    "--exclude",
-                    HARNESS,
-                ],
-                &["--package", HARNESS],
-            ],
-            Self::Datapath => &[&["--package", HARNESS, "--test", "datapath"]],
-            Self::Traffic => &[&["--package", HARNESS, "--test", "traffic"]],
-            Self::Api => &[&["--package", HARNESS, "--test", "api"]],
-        };
-        let targets: &[&[&str]] = match self {
-            Self::Unit => &[&["--lib", "--bins", "--tests"], &["--lib", "--bins"]],
-            Self::Datapath | Self::Traffic | Self::Api => &[&[]],
-        };
-        let command = |(run, targets): (&&[&str], &&[&str])| {
-            let mut command = process::cargo();
-            command
-                .args(["test", "--no-fail-fast"])
-                .args(*run)
-                .args(*targets);
-            command
-        };
-        runs.iter().zip(targets).map(command).collect()
+    /// The test binary of a ring that has one.
+    fn binary(self) -> Option<&'static str> {
+        match self {
+            Self::Unit => None,
+            Self::Datapath => Some("datapath"),
+            Self::Traffic => Some("traffic"),
+            Self::Api => Some("api"),
+        }
     }
+
+    /// The cargo command that runs this ring.
+    fn command(self) -> Result<Command> {
+        let mut command = process::cargo();
+        command.args(["test", "--no-fail-fast"]);
+        workspace::choose_all(&mut command);
+        if let Some(binary) = self.binary() {
+            command.args(["--test", binary]);
+            return Ok(command);
+        }
+        command.args(["--lib", "--bins"]);
+        for target in crates_own_tests()? {
+            command.args(["--test", &target]);
+        }
+        Ok(command)
+    }
+}
+
+/// Names of the test binaries that crates other than the harness have.
+fn crates_own_tests() -> Result<Vec<String>> {
+    let text = process::output_of(process::cargo().args([
+        "metadata",
+        "--format-version",
+        "1",
+        "--no-deps",
+    ]))
+    .context("`cargo metadata` failed")?;
+    let metadata: Value = serde_json::from_str(&text).context("cargo metadata wrote no JSON")?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let targets = packages
+        .filter(|package| package["name"] != HARNESS)
+        .flat_map(|package| package["targets"].as_array().into_iter().flatten())
+        .filter(|target| target["kind"][0] == "test");
+    Ok(targets
+        .filter_map(|target| target["name"].as_str().map(str::to_owned))
+        .collect())
 }
 
 /// What the test runner reported.
@@ -168,7 +182,7 @@ pub fn run(options: &Options) -> Result<()> {
         let alternative = "\nWithout privileges: cargo xtask test --ring unit";
         capabilities::require("rings 1 to 3", alternative)?;
         setup::run()?;
-        build::run(&build::Options::default())?;
+        build::with_tests(rings.iter().filter_map(|ring| ring.binary()))?;
     }
     let mut total = Tally::default();
     for ring in rings {
@@ -189,23 +203,21 @@ fn run_ring(ring: Ring, options: &Options) -> Result<Tally> {
     progress(ring.title());
     let log = skip_log()?;
     let mut tally = Tally::default();
-    for mut command in ring.commands() {
-        command.env(SKIP_LOG, &log);
-        if options.long {
-            command.env(LONG, "1");
-        }
-        if let Some(filter) = &options.filter {
-            command.args(["--", filter]);
-        }
-        let failed_before = tally.failed;
-        let succeeded = process::run_watched(&mut command, |line| tally.see(line))?;
-        if !succeeded && tally.failed == failed_before {
-            // It did not compile, or a test killed its whole process.
-            tally.failed += 1;
-            tally
-                .failures
-                .push(format!("{} (did not build or did not end)", ring.title()));
-        }
+    let mut command = ring.command()?;
+    command.env(SKIP_LOG, &log);
+    if options.long {
+        command.env(LONG, "1");
+    }
+    if let Some(filter) = &options.filter {
+        command.args(["--", filter]);
+    }
+    let succeeded = process::run_watched(&mut command, |line| tally.see(line))?;
+    if !succeeded && tally.failed == 0 {
+        // It did not compile, or a test killed its whole process.
+        tally.failed = 1;
+        tally
+            .failures
+            .push(format!("{} (did not build or did not end)", ring.title()));
     }
     let skips = fs::read_to_string(&log).with_context(|| format!("{}", log.display()))?;
     for line in skips.lines() {

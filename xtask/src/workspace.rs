@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::pins;
 
@@ -18,6 +19,12 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap_or(Path::new("/"))
+}
+
+/// Lets a cargo command work on all packages of the host. What a dependency is built with follows
+/// from the packages that are chosen, so each other choice would build many of them once more.
+pub fn choose_all(command: &mut Command) -> &mut Command {
+    command.args(["--workspace", "--exclude", AGENT_OBJECT])
 }
 
 /// Where bpf-linker is installed.

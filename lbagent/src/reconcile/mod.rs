@@ -169,7 +169,15 @@ impl Reconciler {
             part_weight: PART_WEIGHT,
             now: OffsetDateTime::now_utc(),
         };
-        let (memory, outcome) = self.owner.run(move |dataplane| job.run(dataplane)).await?;
+        let run = move |dataplane: &mut dyn Dataplane| {
+            let (memory, mut outcome) = job.run(dataplane);
+            if let Ok(done) = &mut outcome {
+                // They may be many. What that thread has allocated it gives back best itself.
+                done.plan.steps = Vec::new();
+            }
+            (memory, outcome)
+        };
+        let (memory, outcome) = self.owner.run(run).await?;
         self.memory = memory;
         let is_complete = |done: &Done| done.report.failures.is_empty();
         self.is_complete = outcome.as_ref().is_ok_and(is_complete);

@@ -95,8 +95,6 @@ impl Pass {
         let mut outcome = self.outcome(dataplane);
         if let Ok(done) = &mut outcome {
             self.memory.cursor = done.plan.cursor;
-            // They may be many. What this thread has allocated it gives back best itself.
-            done.plan.steps = Vec::new();
             if done.report.failures.is_empty() {
                 renew(dataplane);
             }

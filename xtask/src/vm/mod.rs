@@ -101,7 +101,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     setup::run()?;
     setup::ensure_vm_programs()?;
-    build::run(&build::Options::default())?;
+    build::with_tests([Ring::Datapath, Ring::Traffic].map(Ring::binary))?;
     let programs = build_tests()?;
     check_smoke(&programs)?;
     let kernels = match options.kernel {
@@ -162,7 +162,8 @@ fn run_kernel(kernel: &Kernel, image: &Path) -> Result<Tally> {
 /// Builds the test binaries and returns them, the daemon, the CLI and the machine's init.
 fn build_tests() -> Result<Vec<PathBuf>> {
     let mut command = process::cargo();
-    command.args(["test", "--no-run", "--package", "lbagent-tests"]);
+    command.args(["test", "--no-run"]);
+    workspace::choose_all(&mut command);
     for ring in [Ring::Datapath, Ring::Traffic] {
         command.args(["--test", ring.binary()]);
     }

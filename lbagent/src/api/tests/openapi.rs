@@ -26,6 +26,17 @@ fn paths(document: &Value) -> Vec<(String, BTreeSet<String>)> {
         .collect()
 }
 
+#[test]
+fn the_file_in_docs_is_what_the_code_says() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+    let written = std::fs::read_to_string(file).unwrap();
+    // Not compared by `assert_eq!`, which would print both.
+    assert!(
+        written == document(),
+        "docs/openapi.json is out of date; run `cargo xtask openapi` and commit it"
+    );
+}
+
 async fn ask(server: &Server, method: &str, path: &str) -> Response {
     let path = path.replace("{uuid}", &uuid::Uuid::nil().to_string());
     let request = Request::builder()
