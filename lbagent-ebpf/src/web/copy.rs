@@ -52,7 +52,7 @@ pub fn load_answer(ctx: &XdpContext, offset: usize, answer: &mut Answer, len: u3
     let to = answer.as_mut_ptr().cast();
     // SAFETY: as above; an answer has twice as many bytes.
     let result = unsafe { bpf_xdp_load_bytes(ctx.ctx, offset as u32, to, within::<PART>(len)) };
-    end_at(answer, len);
+    end_at(answer, opaque(len));
     result == 0
 }
 

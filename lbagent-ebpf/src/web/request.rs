@@ -16,7 +16,7 @@ use crate::cookie::{self, with_listener};
 use crate::kernel;
 use crate::maps::host;
 use crate::outcome::Packed;
-use crate::packet::{Context, Packet, zero};
+use crate::packet::{Context, Packet, opaque, zero};
 
 /// Answers a request, or leaves it to the terminator.
 #[inline(always)]
@@ -80,7 +80,8 @@ fn decide(
     if !copy::load_text(ctx, payload_offset(is_v4), &mut work.text, segment.len) {
         return Err(Passed::OddSegment);
     }
-    work.text.end_at(segment.len);
+    // The compiler knows that the length is short enough, older verifiers do not: it keeps the mask.
+    work.text.end_at(opaque(segment.len));
     if !is_whole(ctx, packet, work, segment) {
         return Err(Passed::OddSegment);
     }
