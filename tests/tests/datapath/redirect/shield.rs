@@ -95,7 +95,7 @@ fn automatic_it_answers_those_above_the_threshold() {
         per_second: PER_TICK,
     });
     for family in https(2000) {
-        // A tick may end meanwhile; a second one does not.
+        let began = web.rig.tick().unwrap();
         let mut passed = Vec::new();
         for port in 3000..3100 {
             let mut client = family.0;
@@ -106,7 +106,9 @@ fn automatic_it_answers_those_above_the_threshold() {
                 outcome => assert_eq!(outcome, Outcome::AnswerShield),
             }
         }
-        let most = 2 * PER_TICK as usize + 2;
+        // Ticks end meanwhile; on a slow machine many.
+        let ticks = web.rig.tick().unwrap() - began + 1;
+        let most = (ticks * PER_TICK) as usize;
         assert!(
             (PER_TICK as usize..=most).contains(&passed.len()),
             "{passed:?}"
