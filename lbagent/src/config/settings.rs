@@ -117,6 +117,24 @@ impl Limits {
     }
 }
 
+/// What `[redirect]` and `[syn_shield]` say: where redirects are answered, and the shield's mode and
+/// threshold.
+fn read_cookies(
+    root: &mut Table<'_, '_>,
+    problems: &mut Vec<Problem>,
+) -> (Value<String>, Value<String>, Value<u64>) {
+    let mut redirect = root.table("redirect", problems);
+    let mut shield = root.table("syn_shield", problems);
+    let said = (
+        redirect.string("at_nic", problems),
+        shield.string("mode", problems),
+        shield.number("per_second", problems),
+    );
+    redirect.finish(problems);
+    shield.finish(problems);
+    said
+}
+
 /// Takes the file apart. What cannot be read is reported and left out.
 pub(super) fn read(file: &str, text: &str, problems: &mut Vec<Problem>) -> Settings {
     let source = Source { file, text };
@@ -151,14 +169,8 @@ pub(super) fn read(file: &str, text: &str, problems: &mut Vec<Problem>) -> Setti
     let settle_after_s = flow.number("settle_after_s", problems);
     let mut answers = root.table("answers", problems);
     let answers_per_second = answers.number("per_second", problems);
-    let mut redirect = root.table("redirect", problems);
-    let at_nic = redirect.string("at_nic", problems);
-    let mut shield = root.table("syn_shield", problems);
-    let shield_mode = shield.string("mode", problems);
-    let shield_per_second = shield.number("per_second", problems);
-    for table in [
-        root, api, terminator, limits, flow, answers, redirect, shield,
-    ] {
+    let (at_nic, shield_mode, shield_per_second) = read_cookies(&mut root, problems);
+    for table in [root, api, terminator, limits, flow, answers] {
         table.finish(problems);
     }
     Settings {

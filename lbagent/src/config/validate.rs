@@ -61,15 +61,7 @@ pub(super) fn validate(settings: Settings, problems: &mut Vec<Problem>) -> Confi
             settings.vip_mode,
             &[("l2", VipMode::L2), ("routed", VipMode::Routed)],
         ),
-        xdp_mode: check.choice(
-            "xdp_mode",
-            settings.xdp_mode,
-            &[
-                ("auto", XdpMode::Auto),
-                ("native", XdpMode::Native),
-                ("generic", XdpMode::Generic),
-            ],
-        ),
+        xdp_mode: check.xdp_mode(settings.xdp_mode),
         unpublished_ports: check.choice(
             "unpublished_ports",
             settings.unpublished_ports,
@@ -88,15 +80,7 @@ pub(super) fn validate(settings: Settings, problems: &mut Vec<Problem>) -> Confi
         udp_idle: check.udp_idle(settings.udp_idle_s),
         settle_after: check.settle_after(settings.settle_after_s),
         answers_per_second: check.answers(settings.answers_per_second),
-        redirect_at_nic: check.choice(
-            "redirect.at_nic",
-            settings.at_nic,
-            &[
-                ("auto", AtNic::Auto),
-                ("on", AtNic::On),
-                ("off", AtNic::Off),
-            ],
-        ),
+        redirect_at_nic: check.at_nic(settings.at_nic),
         syn_shield: check.syn_shield(settings.shield_mode, settings.shield_per_second),
     }
 }
@@ -107,6 +91,30 @@ impl Checker<'_> {
             origin: origin.clone(),
             text: text.into(),
         });
+    }
+
+    fn xdp_mode(&mut self, word: Option<Located<String>>) -> XdpMode {
+        self.choice(
+            "xdp_mode",
+            word,
+            &[
+                ("auto", XdpMode::Auto),
+                ("native", XdpMode::Native),
+                ("generic", XdpMode::Generic),
+            ],
+        )
+    }
+
+    fn at_nic(&mut self, word: Option<Located<String>>) -> AtNic {
+        self.choice(
+            "redirect.at_nic",
+            word,
+            &[
+                ("auto", AtNic::Auto),
+                ("on", AtNic::On),
+                ("off", AtNic::Off),
+            ],
+        )
     }
 
     fn interfaces(&mut self, names: Option<Vec<Located<String>>>, missing: &str) -> Vec<String> {

@@ -2,12 +2,12 @@
 //! checks those of the planner.
 
 mod flows;
+mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
-use anyhow::anyhow;
 use lbagent_common::redirect::Passed;
 use lbagent_common::{
     BackendEntry, BackendId, ConnBucket, HostEntry, HostKey, Outcome, PacketCounter, ReturnEntry,
@@ -21,6 +21,7 @@ use super::{
 use crate::plan::{named_regions, previous_region, table_region};
 
 pub use flows::ClientPacket;
+use writes::{has_room, refused};
 
 /// Maps and host in memory.
 #[derive(Clone, Debug)]
@@ -137,78 +138,6 @@ impl FakeDataplane {
             .filter_map(|region| Some((region, self.region(region)?.to_vec())))
             .collect();
         actual
-    }
-
-    fn put_table(&mut self, region: Region, slots: &[Slot]) -> Result<(), DataplaneError> {
-        let overlaps = |named: Region| {
-            named.offset < region.offset.saturating_add(region.len)
-                && region.offset < named.offset.saturating_add(named.len)
-        };
-        let entries = self.vips.values();
-        let mut named = entries
-            .flat_map(|entry| [table_region(entry), previous_region(entry)])
-            .flatten();
-        if named.any(overlaps) {
-            return Err(refused(limits::SLOTS, "fill", "the region is in use"));
-        }
-        let end = region.offset.saturating_add(region.len) as usize;
-        match self.slots.get_mut(region.offset as usize..end) {
-            Some(target) if target.len() == slots.len() => {
-                target.copy_from_slice(slots);
-                Ok(())
-            }
-            _ => Err(refused(limits::SLOTS, "fill", "the region is out of range")),
-        }
-    }
-
-    fn put_backend(&mut self, id: BackendId, entry: BackendEntry) -> Result<(), DataplaneError> {
-        if id == 0 || id >= self.capacity.backends {
-            return Err(refused(limits::BACKENDS, "write", "the id is out of range"));
-        }
-        self.backends.insert(id, entry);
-        Ok(())
-    }
-
-    fn delete_backend(&mut self, id: BackendId) -> Result<(), DataplaneError> {
-        let named = named_regions(&self.actual());
-        let mut slots = named
-            .into_iter()
-            .filter_map(|region| self.region(region))
-            .flatten();
-        if slots.any(|slot| slot.current == id || slot.previous() == id) {
-            return Err(refused(
-                limits::BACKENDS,
-                "delete",
-                "a table names the backend",
-            ));
-        }
-        self.backends.remove(&id);
-        self.backend_counters.remove(&id);
-        Ok(())
-    }
-
-    fn put_vip(&mut self, key: VipKey, entry: VipEntry) -> Result<(), DataplaneError> {
-        has_room(limits::VIPS, &self.vips, &key, self.capacity.vips)?;
-        if entry.vip_id >= self.capacity.vips {
-            return Err(refused(limits::VIPS, "write", "the id is out of range"));
-        }
-        let regions = [table_region(&entry), previous_region(&entry)];
-        for slot in regions.into_iter().flatten() {
-            let slots = self.region(slot);
-            let slots = slots.ok_or_else(|| refused(limits::VIPS, "write", "no such region"))?;
-            let mut owners = slots
-                .iter()
-                .flat_map(|slot| [slot.current, slot.previous()]);
-            if owners.any(|id| id != 0 && !self.backends.contains_key(&id)) {
-                return Err(refused(
-                    limits::VIPS,
-                    "write",
-                    "the table names an unknown backend",
-                ));
-            }
-        }
-        self.vips.insert(key, entry);
-        Ok(())
     }
 }
 
@@ -399,25 +328,5 @@ impl Dataplane for FakeDataplane {
             steered: vec![0; Steered::COUNT as usize],
             passed: vec![0; Passed::COUNT as usize],
         })
-    }
-}
-
-fn has_room<K: Ord, V>(
-    map: &'static str,
-    entries: &BTreeMap<K, V>,
-    key: &K,
-    capacity: u32,
-) -> Result<(), DataplaneError> {
-    if entries.contains_key(key) || entries.len() < capacity as usize {
-        return Ok(());
-    }
-    Err(DataplaneError::MapFull { map, capacity })
-}
-
-fn refused(map: &'static str, operation: &'static str, why: &'static str) -> DataplaneError {
-    DataplaneError::Map {
-        map,
-        operation,
-        source: anyhow!(why),
     }
 }

@@ -7,9 +7,7 @@ use std::path::PathBuf;
 
 use aya::programs::{SchedClassifier, Xdp};
 use lbagent_common::redirect::Passed;
-use lbagent_common::{
-    BackendEntry, BackendId, Outcome, Settings, SourceEntry, Steered, VipEntry, VipKey,
-};
+use lbagent_common::{BackendEntry, BackendId, Outcome, SourceEntry, Steered, VipEntry, VipKey};
 use tokio::sync::watch;
 
 use super::attach::{InterfaceStatus, XdpMode};
@@ -17,6 +15,7 @@ use super::host::VipMode;
 use super::load::{self, Loaded};
 use super::object::Object;
 use super::read::{self, known_paths, read_maps, read_tables, tick};
+use super::running::Running;
 use super::staging::Staged;
 use super::surroundings::Host;
 use super::typed_maps::Maps;
@@ -26,10 +25,6 @@ use super::{
     Glimpse, HostState, LoadError, Path, Region, RuleKey, Sampling, Step, StoredFlows, Walk,
     cookies, walk,
 };
-
-/// How long the programs go on using next hops without hearing from the agent, in ticks of 2^30 ns:
-/// 30 s. Later they ask the routing table for each packet. As long they answer SYNs with cookies.
-const LEASE_TICKS: u32 = 28;
 
 /// What [`KernelDataplane::open`] needs to know, from the agent's configuration.
 #[derive(Clone, Debug)]
@@ -63,37 +58,6 @@ pub struct KernelDataplane {
     pub(super) staged: Option<Staged>,
 }
 
-/// The part of [`Settings`] that changes while nothing is asked for.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Running {
-    next_hops_until: u32,
-    cookies_until: [u32; 2],
-    sample_shift: u32,
-    sample_until: u32,
-    sample_outcomes: u64,
-}
-
-impl Running {
-    /// A plan's settings with this part.
-    pub(super) const fn within(self, settings: &Settings) -> Settings {
-        let Self {
-            next_hops_until,
-            cookies_until,
-            sample_shift,
-            sample_until,
-            sample_outcomes,
-        } = self;
-        Settings {
-            next_hops_until,
-            cookies_until,
-            sample_shift,
-            sample_until,
-            sample_outcomes,
-            ..*settings
-        }
-    }
-}
-
 /// What lies outside of the maps.
 #[derive(Debug)]
 pub(super) enum Surroundings {
@@ -124,12 +88,7 @@ impl KernelDataplane {
         Ok(Self {
             loaded,
             capacity,
-            // Nobody but the caller says how addresses are reached.
-            running: Running {
-                next_hops_until: u32::MAX,
-                cookies_until: [u32::MAX; 2],
-                ..Running::default()
-            },
+            running: Running::unattended(),
             surroundings,
             staged: None,
         })
@@ -359,75 +318,19 @@ impl Dataplane for KernelDataplane {
     }
 
     fn renew(&mut self) -> Result<(), DataplaneError> {
-        let Surroundings::Host(host) = &self.surroundings else {
-            return Ok(());
-        };
-        if !host.is_followed() {
-            return Ok(());
-        }
-        let settings = &mut self.loaded.maps.settings;
-        let current = settings.get(0)?;
-        // An entry that was never written says nothing yet.
-        if current.abi_version == 0 {
-            return Ok(());
-        }
-        self.running.next_hops_until = tick().saturating_add(LEASE_TICKS);
-        settings.put(0, &self.running.within(&current))
+        self.renew_next_hops()
     }
 
     fn offer_cookies(&mut self, wanted: bool) -> Result<(), DataplaneError> {
-        let Surroundings::Host(host) = &mut self.surroundings else {
-            return Ok(());
-        };
-        let ready = if wanted {
-            cookies::require().and_then(|()| host.ensure_syncookies())
-        } else {
-            Ok(())
-        };
-        let until = match &ready {
-            Ok(()) if wanted => tick().saturating_add(LEASE_TICKS),
-            _ => 0,
-        };
-        let settings = &mut self.loaded.maps.settings;
-        let current = settings.get(0)?;
-        // An entry that was never written says nothing yet.
-        if current.abi_version != 0 && current.cookies_until != [until; 2] {
-            self.running.cookies_until = [until; 2];
-            let next_hops_until = current.next_hops_until;
-            let running = Running {
-                next_hops_until,
-                ..self.running
-            };
-            settings.put(0, &running.within(&current))?;
-        }
-        ready
+        self.renew_cookies(wanted)
+    }
+
+    fn set_sampling(&mut self, sampling: Sampling) -> Result<(), DataplaneError> {
+        self.renew_sampling(sampling)
     }
 
     fn look_up(&self, look_up: &mut dyn FnMut(&dyn FlowMaps)) {
         look_up(self);
-    }
-
-    fn set_sampling(&mut self, sampling: Sampling) -> Result<(), DataplaneError> {
-        let Sampling { shift, outcomes } = sampling;
-        self.running.sample_shift = shift;
-        self.running.sample_outcomes = outcomes;
-        self.running.sample_until = match shift {
-            0 => 0,
-            _ => tick().saturating_add(Sampling::LEASE_TICKS),
-        };
-        let settings = &mut self.loaded.maps.settings;
-        let current = settings.get(0)?;
-        // An entry that was never written says nothing yet; the first one comes with this.
-        if current.abi_version == 0 {
-            return Ok(());
-        }
-        // Next hops are renewed elsewhere, and the entry has the latest.
-        let until = current.next_hops_until;
-        let running = Running {
-            next_hops_until: until,
-            ..self.running
-        };
-        settings.put(0, &running.within(&current))
     }
 
     fn counters(

@@ -11,6 +11,7 @@ mod clsact;
 mod cookies;
 pub mod decap;
 mod detach;
+mod error;
 mod events;
 pub mod fake;
 mod flow_maps;
@@ -30,6 +31,7 @@ mod object;
 mod pins;
 mod read;
 mod rollback;
+mod running;
 mod sandbox;
 mod staging;
 mod steer;
@@ -56,6 +58,7 @@ use lbagent_common::{
 
 pub use attach::{AttachedMode, Hook, InterfaceStatus, XdpMode};
 pub use detach::{DetachError, DetachOptions, detach};
+pub use error::DataplaneError;
 pub use events::{EventReader, Sampling};
 pub use flow_maps::FlowMaps;
 pub use generations::{GenerationInfo, ObjectStatus};
@@ -298,47 +301,6 @@ pub struct CounterSnapshot {
     /// Packets for ports that redirect that were left to the terminator, by
     /// [`lbagent_common::redirect::Passed`].
     pub passed: Vec<u64>,
-}
-
-/// Why a step or a read failed.
-#[derive(Debug, thiserror::Error)]
-pub enum DataplaneError {
-    /// A map took no more entries.
-    #[error("map {map} is full ({capacity} entries); raise its capacity in the configuration")]
-    MapFull {
-        /// Map name.
-        map: &'static str,
-        /// Its capacity.
-        capacity: u32,
-    },
-    /// A map operation failed.
-    #[error("map {map}: {operation} failed")]
-    Map {
-        /// Map name.
-        map: &'static str,
-        /// What was tried.
-        operation: &'static str,
-        /// Why.
-        #[source]
-        source: anyhow::Error,
-    },
-    /// The kernel takes no more neighbours.
-    #[error(
-        "the kernel's table of neighbours is full: raise net.ipv4.neigh.default.gc_thresh3 and \
-         net.ipv6.neigh.default.gc_thresh3 above the number of instances on the gateway's links"
-    )]
-    NeighboursFull,
-    /// A change of the host's network configuration failed.
-    #[error("host network: {operation} {object} failed")]
-    Host {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        object: String,
-        /// Why.
-        #[source]
-        source: anyhow::Error,
-    },
 }
 
 /// The data plane. Implemented by the kernel's maps and, for tests of the reconciler, by a twin in

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use lbagent_common::{ConnEntry, Settings, Slot};
 
-use super::kernel::Running;
+use super::running::Running;
 use super::typed_maps::Maps;
 use super::{ActualState, DataplaneError, Path, Region, RuleKey, StoredFlows};
 

@@ -328,5 +328,4 @@ pub fn instance_remarks(state: &DesiredState, instance: &Instance) -> Vec<String
 }
 
 #[cfg(test)]
-#[path = "policy_tests.rs"]
 mod tests;

@@ -174,6 +174,10 @@ impl fmt::Display for Reason {
                 "no running instance with an {family} address and a weight above 0: new connections are dropped; start or create one, or raise a weight"
             ),
             Self::SomeUnhealthy { .. } | Self::AllUnhealthy { .. } => self.fmt_health(f),
+            Self::NoTerminator { .. }
+            | Self::NoVipIndex
+            | Self::NoCookies { .. }
+            | Self::RefusedByTerminator { .. } => self.fmt_terminated(f),
             Self::NoAddress { family } => write!(
                 f,
                 "the group has an {family} VIP, but the instance has no {family} address: it gets none of that traffic"
@@ -206,6 +210,29 @@ impl fmt::Display for Reason {
                     "{vip} port {port}/{protocol} is published by service group {by} already; choose another port or VIP"
                 )
             }
+            Self::MapFull {
+                map,
+                needed,
+                free,
+                capacity,
+            } => write!(
+                f,
+                "map {map} is full: {needed} more entries needed, {free} of {capacity} free; raise its capacity under [limits]"
+            ),
+            Self::StepFailed { step, error } => write!(f, "{step}: {error}"),
+        }
+    }
+}
+
+fn listed(ports: &[u16]) -> String {
+    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    ports.join(", ")
+}
+
+impl Reason {
+    /// What concerns ports with handlers, in words; nothing for the other reasons.
+    fn fmt_terminated(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::NoTerminator { ports, resets } => write!(
                 f,
                 "no terminator takes connections to the ports with handlers ({}), {}; start lbterm, or name another program with `lbctl terminator register`",
@@ -223,29 +250,13 @@ impl fmt::Display for Reason {
                 f,
                 "the terminator answers redirects, and nothing shields it from SYN floods: {reason}"
             ),
-            Self::MapFull {
-                map,
-                needed,
-                free,
-                capacity,
-            } => write!(
-                f,
-                "map {map} is full: {needed} more entries needed, {free} of {capacity} free; raise its capacity under [limits]"
-            ),
             Self::RefusedByTerminator { reason } => {
                 write!(f, "the terminator cannot serve it: {reason}")
             }
-            Self::StepFailed { step, error } => write!(f, "{step}: {error}"),
+            _ => Ok(()),
         }
     }
-}
 
-fn listed(ports: &[u16]) -> String {
-    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-    ports.join(", ")
-}
-
-impl Reason {
     /// What health checks found, in words; nothing for the other reasons.
     fn fmt_health(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

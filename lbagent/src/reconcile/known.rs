@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lbagent_common::{BackendId, HostKey, VipKey};
+use lbagent_common::{BackendEntry, BackendId, HostKey, VipEntry, VipKey};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -301,74 +301,72 @@ impl Known {
 
     /// A step has been done.
     fn write(&mut self, step: &Step) {
+        match step {
+            Step::PutSettings(settings) => self.actual.settings = *settings,
+            Step::PutBackend(id, entry) => self.put_backend(*id, *entry),
+            Step::DeleteBackend(id) => self.delete_backend(*id),
+            Step::PutVip(key, entry) => self.put_vip(*key, *entry),
+            Step::DeleteVip(key, _) => self.delete_vip(key),
+            Step::AddHostAddress(address) => drop(self.actual.host_addresses.insert(*address)),
+            Step::DeleteHostAddress(address) => drop(self.actual.host_addresses.remove(address)),
+            step => self.write_beside(step),
+        }
+    }
+
+    /// A step has been done that concerns none of these.
+    fn write_beside(&mut self, step: &Step) {
         let Self {
             actual,
             in_use,
             entries,
             ..
         } = self;
+        let (returns, rules, hosts) = (&mut actual.returns, &mut actual.rules, &mut actual.hosts);
         match step {
-            Step::PutSettings(settings) => actual.settings = *settings,
-            Step::PutBackend(id, entry) => {
-                match actual.backends.insert(*id, *entry) {
-                    Some(former) => drop(entries.backends.remove(&(former.group_tag, *id))),
-                    None => in_use.add_backend(*id),
-                }
-                entries.backends.insert((entry.group_tag, *id));
+            Step::PutReturn(key, entry) if returns.insert(*key, *entry).is_none() => {
+                in_use.add_return();
             }
-            Step::DeleteBackend(id) => {
-                if let Some(former) = actual.backends.remove(id) {
-                    entries.backends.remove(&(former.group_tag, *id));
-                    in_use.remove_backend(*id);
-                }
+            Step::DeleteReturn(key) if returns.remove(key).is_some() => in_use.remove_return(),
+            Step::PutRule(key, value) if rules.insert(*key, *value).is_none() => {
+                in_use.add_rule(key);
+                entries.add_rule(key);
             }
-            Step::PutVip(key, entry) => {
-                if let Some(former) = actual.vips.insert(*key, *entry) {
-                    in_use.remove_vip(&former);
-                }
-                in_use.add_vip(entry);
+            Step::DeleteRule(key) if rules.remove(key).is_some() => {
+                in_use.remove_rule(key);
+                entries.remove_rule(key);
             }
-            Step::DeleteVip(key, _) => {
-                if let Some(former) = actual.vips.remove(key) {
-                    in_use.remove_vip(&former);
-                }
-            }
-            Step::PutReturn(key, entry) => {
-                if actual.returns.insert(*key, *entry).is_none() {
-                    in_use.add_return();
-                }
-            }
-            Step::DeleteReturn(key) => {
-                if actual.returns.remove(key).is_some() {
-                    in_use.remove_return();
-                }
-            }
-            Step::PutRule(key, value) => {
-                if actual.rules.insert(*key, *value).is_none() {
-                    in_use.add_rule(key);
-                    entries.add_rule(key);
-                }
-            }
-            Step::DeleteRule(key) => {
-                if actual.rules.remove(key).is_some() {
-                    in_use.remove_rule(key);
-                    entries.remove_rule(key);
-                }
-            }
-            Step::PutHost(key, entry) => {
-                if actual.hosts.insert(*key, *entry).is_none() {
-                    in_use.add_host();
-                }
-            }
-            Step::DeleteHost(key) => {
-                if actual.hosts.remove(key).is_some() {
-                    in_use.remove_host();
-                }
-            }
-            Step::AddHostAddress(address) => drop(actual.host_addresses.insert(*address)),
-            Step::DeleteHostAddress(address) => drop(actual.host_addresses.remove(address)),
-            // Tables are read when they are needed.
-            Step::PutTable(..) | Step::Probe(..) => {}
+            Step::PutHost(key, entry) if hosts.insert(*key, *entry).is_none() => in_use.add_host(),
+            Step::DeleteHost(key) if hosts.remove(key).is_some() => in_use.remove_host(),
+            // An entry replaced, or gone before. Tables are read when they are needed.
+            _ => {}
+        }
+    }
+
+    fn put_backend(&mut self, id: BackendId, entry: BackendEntry) {
+        match self.actual.backends.insert(id, entry) {
+            Some(former) => drop(self.entries.backends.remove(&(former.group_tag, id))),
+            None => self.in_use.add_backend(id),
+        }
+        self.entries.backends.insert((entry.group_tag, id));
+    }
+
+    fn delete_backend(&mut self, id: BackendId) {
+        if let Some(former) = self.actual.backends.remove(&id) {
+            self.entries.backends.remove(&(former.group_tag, id));
+            self.in_use.remove_backend(id);
+        }
+    }
+
+    fn put_vip(&mut self, key: VipKey, entry: VipEntry) {
+        if let Some(former) = self.actual.vips.insert(key, entry) {
+            self.in_use.remove_vip(&former);
+        }
+        self.in_use.add_vip(&entry);
+    }
+
+    fn delete_vip(&mut self, key: &VipKey) {
+        if let Some(former) = self.actual.vips.remove(key) {
+            self.in_use.remove_vip(&former);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What has to hold whatever somebody sends: the bodies of the fuzz targets in `tests/fuzz`, which this
 //! crate's tests run over the seeds and over changes of them.
 
+mod agent;
+
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -19,8 +21,7 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use lbagent_api::terminator::link::Link;
-use lbagent_api::terminator::{FromAgent, FromTerminator, Snapshot, TicketKey};
+use lbagent_api::terminator::TicketKey;
 use rustls::server::ProducesTickets;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -29,7 +30,7 @@ use super::framing::{Framing, Place};
 use super::{authority, forwarded, hop};
 use crate::conn::{Alpn, ConnMeta, TlsMeta};
 use crate::proxies;
-use crate::route::{Routes, canonical_host};
+use crate::route::canonical_host;
 use crate::stream::proxy;
 use crate::tls::tickets::{SealingKey, Tickets};
 
@@ -43,8 +44,8 @@ pub const TARGETS: [Target; 9] = [
     ("fields", fields),
     ("client", client),
     ("proxied", proxied),
-    ("link", link),
-    ("snapshot", snapshot),
+    ("link", agent::link),
+    ("snapshot", agent::snapshot),
     ("proxy", proxy),
     ("ticket", ticket),
 ];
@@ -315,51 +316,6 @@ pub fn proxied(input: &[u8]) {
         };
         assert_eq!(length, taken.len(), "{client:?}");
     });
-}
-
-/// Bytes from the agent: as many messages as there are whole frames of JSON.
-pub fn link(input: &[u8]) {
-    let mut frames = 0;
-    let mut rest = input;
-    while let Some((length, body)) = rest.split_first_chunk::<4>() {
-        let Some((body, after)) = body.split_at_checked(u32::from_be_bytes(*length) as usize)
-        else {
-            break;
-        };
-        if serde_json::from_slice::<FromAgent>(body).is_err() {
-            break;
-        }
-        (frames, rest) = (frames + 1, after);
-    }
-    let received = block_on(async {
-        let stream = tokio::net::UnixStream::from_std(sent(input)).expect("a stream");
-        let mut link = Link::<FromTerminator, FromAgent>::from(stream);
-        let mut received = 0;
-        while link.receive().await.is_ok() {
-            received += 1;
-        }
-        received
-    });
-    assert_eq!(received, frames);
-}
-
-/// What the agent says, as JSON. A snapshot compiles or has faults, and compiles to the same again.
-pub fn snapshot(input: &[u8]) {
-    let snapshot = match serde_json::from_slice::<FromAgent>(input) {
-        Ok(FromAgent::Snapshot(snapshot)) => *snapshot,
-        Ok(_) => return,
-        Err(_) => match serde_json::from_slice::<Snapshot>(input) {
-            Ok(snapshot) => snapshot,
-            Err(_) => return,
-        },
-    };
-    match Routes::compile(&snapshot, &Routes::default()) {
-        Ok(routes) => {
-            let again = Routes::compile(&snapshot, &routes).expect("it was right before");
-            assert_eq!(again.groups().count(), snapshot.groups.len());
-        }
-        Err(faults) => assert!(faults.iter().all(|fault| !fault.reason.is_empty())),
-    }
 }
 
 /// Text as a server name: whoever reads the header of the PROXY protocol finds it and the addresses.
