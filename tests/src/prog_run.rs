@@ -132,6 +132,24 @@ pub struct Rig {
     _peers: NetNs,
 }
 
+/// The gateway of a rig, until a test says otherwise.
+fn settings() -> GatewaySettings {
+    GatewaySettings {
+        vips: [VIP_V4, VIP_V6].map(|text| text.parse().unwrap()).into(),
+        unpublished_ports: UnpublishedPorts::Pass,
+        hash_seed: 0x5eed,
+        udp_idle: Duration::from_secs(60),
+        settle_after: GatewaySettings::SETTLE_AFTER,
+        source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
+        source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
+        without_terminator: WithoutTerminator::Reset,
+        answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
+        redirect_at_nic: true,
+        not_at_nic: None,
+        syn_shield: SynShield::Off,
+    }
+}
+
 impl Rig {
     /// A rig with default capacities and no service group.
     pub fn new() -> Result<Self> {
@@ -178,20 +196,7 @@ impl Rig {
         dataplane.attach("cl0")?;
         let rig = Self {
             desired: DesiredState::default(),
-            gateway: GatewaySettings {
-                vips: [VIP_V4, VIP_V6].map(|text| text.parse().unwrap()).into(),
-                unpublished_ports: UnpublishedPorts::Pass,
-                hash_seed: 0x5eed,
-                udp_idle: Duration::from_secs(60),
-                settle_after: GatewaySettings::SETTLE_AFTER,
-                source_port_first: GatewaySettings::SOURCE_PORT_FIRST,
-                source_port_count: GatewaySettings::SOURCE_PORT_COUNT,
-                without_terminator: WithoutTerminator::Reset,
-                answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
-                redirect_at_nic: true,
-                not_at_nic: None,
-                syn_shield: SynShield::Off,
-            },
+            gateway: settings(),
             now: OffsetDateTime::UNIX_EPOCH,
             dataplane,
             resolved: true,

@@ -286,7 +286,7 @@ fn ids_stay_with_their_owner_and_rest_when_freed() {
     let mut world = one_group(3);
     world.converge();
     let ids = [1, 2, 3].map(|number| id_of(&world, number));
-    world.desired.instances.remove(&instance_uuid(2));
+    world.desired.remove_instance(instance_uuid(2));
     world.add_instance(4, 1, v4(4));
     world.converge();
     assert_eq!([id_of(&world, 1), id_of(&world, 3)], [ids[0], ids[2]]);
@@ -347,7 +347,7 @@ fn vips_that_share_a_backend_port_are_tracked_while_they_do() {
             VipEntry::FLAG_TRACK_RETURN
         );
     }
-    world.desired.instances.remove(&instance_uuid(1));
+    world.desired.remove_instance(instance_uuid(1));
     world.converge();
     check_returns(&world, v4(1), 0, 8000);
     assert_eq!(world.dataplane.vips[&key(v4(250), 8000)].flags, 0);
@@ -426,8 +426,8 @@ fn check_full(capacity: Capacity, fitting: usize) {
         (fitting, fitting)
     );
     // Room that is made is used.
-    world.desired.service_groups.remove(&group_uuid(1));
-    world.desired.instances.remove(&instance_uuid(1));
+    world.desired.remove_group(group_uuid(1));
+    world.desired.remove_instance(instance_uuid(1));
     assert_eq!(world.apply().awaits_room, fitting < 5);
     world.converge();
     let ports = world
@@ -547,8 +547,8 @@ fn a_thousand_groups_are_planned_in_a_moment() {
         let mut instance = world.desired.instances[&instance_uuid((number % 200) as u8)].clone();
         instance.uuid = uuid::Uuid::from_u128((u128::from(number) + 1) << 64);
         instance.service_group = Some(group.uuid);
-        world.desired.instances.insert(instance.uuid, instance);
-        world.desired.service_groups.insert(group.uuid, group);
+        world.desired.put_instance(instance);
+        world.desired.put_group(group);
     }
     let begun = std::time::Instant::now();
     let plan = world.plan();

@@ -167,7 +167,7 @@ pub(crate) fn make(world: &mut World, change: Change) {
     };
     match change {
         Change::Group { number, ports } => drop(world.add_group(number, &ports)),
-        Change::NoGroup(number) => drop(world.desired.service_groups.remove(&group_uuid(number))),
+        Change::NoGroup(number) => drop(world.desired.remove_group(group_uuid(number))),
         Change::Instance {
             number,
             group,
@@ -180,7 +180,7 @@ pub(crate) fn make(world: &mut World, change: Change) {
             }
         }
         Change::NoInstance(number) => {
-            world.desired.instances.remove(&instance_uuid(number));
+            world.desired.remove_instance(instance_uuid(number));
         }
         Change::Drain { number, seconds } => set_state(world, number, draining(seconds)),
         Change::Stop(number) => set_state(world, number, InstanceState::Stopped),

@@ -112,7 +112,7 @@ impl Model {
         match event {
             Event::Add(number) => self.each(|world| world.add_instance(number, 1, v4(number))),
             Event::Remove(number) => self.each(|world| {
-                world.desired.instances.remove(&instance_uuid(number));
+                world.desired.remove_instance(instance_uuid(number));
             }),
             Event::Drain(number) => self.set_state(number, draining(1_000)),
             Event::Stop(number) => self.set_state(number, InstanceState::Stopped),

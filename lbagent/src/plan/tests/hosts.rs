@@ -59,7 +59,7 @@ fn names_say_where_they_are_served_and_ports_that_somebody_looks() {
     assert_eq!(flags(&world, v4(250), 80), redirect);
     assert_eq!(world.dataplane.vips[&key(v6(250), 80)].bit(), 0b10);
 
-    world.desired.service_groups.remove(&group_uuid(1));
+    world.desired.remove_group(group_uuid(1));
     assert_eq!(kinds(&world.converge()), ["-host", "+vip", "-vip"]);
     assert_eq!(flags(&world, v6(250), 80), VipEntry::FLAG_SHIELD);
 }
@@ -168,7 +168,7 @@ fn too_many_names_leave_all_redirects_to_the_terminator() {
     // One that is missing below the wildcard would be redirected.
     assert!(world.dataplane.hosts.is_empty());
     assert_eq!(flags(&world, v4(250), 80), VipEntry::FLAG_SHIELD);
-    world.desired.service_groups.remove(&group_uuid(1));
+    world.desired.remove_group(group_uuid(1));
     assert_eq!(reasons(&world.converge()), []);
 }
 

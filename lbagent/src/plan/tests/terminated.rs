@@ -47,10 +47,10 @@ fn groups_share_an_entry_until_the_last_one_goes() {
     // Nobody forwards to the instances, so nothing of them is in the maps.
     assert!(world.dataplane.backends.is_empty());
 
-    world.desired.service_groups.remove(&group_uuid(2));
+    world.desired.remove_group(group_uuid(2));
     world.converge();
     assert_eq!(terminated(&world), [(v4, 443), (v6, 443)]);
-    world.desired.service_groups.remove(&group_uuid(1));
+    world.desired.remove_group(group_uuid(1));
     world.converge();
     assert_eq!(terminated(&world), []);
 }
@@ -58,7 +58,7 @@ fn groups_share_an_entry_until_the_last_one_goes() {
 #[test]
 fn a_raw_port_has_its_key_to_itself() {
     let mut world = sharing();
-    world.desired.service_groups.remove(&group_uuid(2));
+    world.desired.remove_group(group_uuid(2));
     world.add_group(3, &[(443, 443)]);
     world.converge();
     assert_eq!(
@@ -134,7 +134,7 @@ fn what_finds_no_room_is_told_of_its_vip() {
     let plan = world.converge();
     assert_eq!(reasons(&plan), [(Object::Vip(v6(250)), "map_full")]);
     assert_eq!(terminated(&world).len(), 3);
-    world.desired.service_groups.remove(&group_uuid(2));
+    world.desired.remove_group(group_uuid(2));
     assert_eq!(reasons(&world.converge()), []);
 }
 

@@ -188,30 +188,21 @@ fn cases(web: &mut RedirectRig) -> Result<Vec<Case>> {
                 action,
             });
         };
+        let one = || Flows::Among(1);
         let (syn, handshake) = connect(web)?;
         add("syn", syn, Flows::DISTINCT, 3);
-        add("handshake", handshake(0, 0, 0, ""), Flows::Among(1), 1);
+        add("handshake", handshake(0, 0, 0, ""), one(), 1);
         let (_, short) = connect(web)?;
-        add(
-            "request/short",
-            short(flags::PSH, 0, 0, SHORT),
-            Flows::Among(1),
-            3,
-        );
+        add("request/short", short(flags::PSH, 0, 0, SHORT), one(), 3);
         let (_, long) = connect(web)?;
-        add(
-            "request/long",
-            long(flags::PSH, 0, 0, LONG),
-            Flows::Among(1),
-            3,
-        );
+        add("request/long", long(flags::PSH, 0, 0, LONG), one(), 3);
         let (_, closed) = connect(web)?;
         let request = closed(flags::PSH, 0, 0, SHORT);
         let (_, answer) = web.rig.run_uncounted(Side::Client, &request)?;
         let headers = request.len() - SHORT.len();
         let received = (answer.len() - headers + 1) as u32;
         let fin = closed(flags::FIN, SHORT.len() as u32, received, "");
-        add("close", fin, Flows::Among(1), 3);
+        add("close", fin, one(), 3);
     }
     Ok(cases)
 }

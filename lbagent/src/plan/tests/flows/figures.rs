@@ -32,7 +32,7 @@ fn check_one_of_100(change: Event, when: &str) {
         match change {
             Event::Add(number) => world.add_instance(number, 1, v4(number)),
             Event::Remove(number) => {
-                world.desired.instances.remove(&instance_uuid(number));
+                world.desired.remove_instance(instance_uuid(number));
             }
             _ => unreachable!("the figures are of these two"),
         }
