@@ -101,7 +101,9 @@ fn run(options: &ReplayOptions, state: &ReplayState, packets: &[Captured]) -> Re
     let mut dataplane =
         KernelDataplane::open_unattached(options.object.as_deref(), state.capacity)?;
     dataplane.set_paths(sandbox.connect(&state.paths, &state.client_side)?);
-    for (index, socket) in (0..).zip(&sandbox.listen()?) {
+    // As long as packets run: a socket that is closed leaves the map.
+    let listening = sandbox.listen()?;
+    for (index, socket) in (0..).zip(&listening) {
         dataplane.set_terminator(index, socket.as_ref())?;
     }
     let actual = fill(&mut dataplane, state)?;
