@@ -92,11 +92,23 @@ fn a_new_listening_socket_takes_them_too() {
     }
 }
 
+/// The kernel's clock of 32 bits starts at 300 s before 0 (`INITIAL_JIFFIES`), and 0 is when a new
+/// socket says that it was last flooded: so five to seven minutes after the boot it takes any cookie.
+fn new_sockets_seem_flooded() -> bool {
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+    let seconds: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+    (280.0..430.0).contains(&seconds)
+}
+
 /// The control for the test above: without the programs' help the kernel refuses. The segment is one
 /// that they do not look into.
 #[test]
 fn the_kernel_alone_refuses_cookies_of_another_socket() {
     require_root!();
+    if new_sockets_seem_flooded() {
+        println!("not now: the kernel takes new sockets for flooded ones");
+        return;
+    }
     let mut web = web();
     for family in families(2000) {
         let connection = web.open(family);
