@@ -321,23 +321,46 @@ impl Known {
             entries,
             ..
         } = self;
-        let (returns, rules, hosts) = (&mut actual.returns, &mut actual.rules, &mut actual.hosts);
         match step {
-            Step::PutReturn(key, entry) if returns.insert(*key, *entry).is_none() => {
-                in_use.add_return();
+            Step::PutReturn(key, entry) => {
+                let is_new = actual.returns.insert(*key, *entry).is_none();
+                if is_new {
+                    in_use.add_return();
+                }
             }
-            Step::DeleteReturn(key) if returns.remove(key).is_some() => in_use.remove_return(),
-            Step::PutRule(key, value) if rules.insert(*key, *value).is_none() => {
-                in_use.add_rule(key);
+            Step::DeleteReturn(key) => {
+                let former = actual.returns.remove(key);
+                if former.is_some() {
+                    in_use.remove_return();
+                }
+            }
+            Step::PutRule(key, value) => {
+                let is_new = actual.rules.insert(*key, *value).is_none();
+                if is_new {
+                    in_use.add_rule(key);
+                }
                 entries.add_rule(key);
             }
-            Step::DeleteRule(key) if rules.remove(key).is_some() => {
-                in_use.remove_rule(key);
+            Step::DeleteRule(key) => {
+                let former = actual.rules.remove(key);
+                if former.is_some() {
+                    in_use.remove_rule(key);
+                }
                 entries.remove_rule(key);
             }
-            Step::PutHost(key, entry) if hosts.insert(*key, *entry).is_none() => in_use.add_host(),
-            Step::DeleteHost(key) if hosts.remove(key).is_some() => in_use.remove_host(),
-            // An entry replaced, or gone before. Tables are read when they are needed.
+            Step::PutHost(key, entry) => {
+                let is_new = actual.hosts.insert(*key, *entry).is_none();
+                if is_new {
+                    in_use.add_host();
+                }
+            }
+            Step::DeleteHost(key) => {
+                let former = actual.hosts.remove(key);
+                if former.is_some() {
+                    in_use.remove_host();
+                }
+            }
+            // Tables are read when they are needed; the rest is written above.
             _ => {}
         }
     }
