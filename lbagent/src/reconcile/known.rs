@@ -315,12 +315,8 @@ impl Known {
 
     /// A step has been done that concerns none of these.
     fn write_beside(&mut self, step: &Step) {
-        let Self {
-            actual,
-            in_use,
-            entries,
-            ..
-        } = self;
+        let (actual, in_use) = (&mut self.actual, &mut self.in_use);
+        let entries = &mut self.entries;
         match step {
             Step::PutReturn(key, entry) => {
                 let is_new = actual.returns.insert(*key, *entry).is_none();
