@@ -135,7 +135,15 @@ fn render(all: &Terminators) -> String {
         let rows: Vec<Vec<String>> = all.all.iter().map(|it| row(it, all.generation)).collect();
         output::table(&columns, &rows)
     };
-    for Fault { object, reason } in &all.left_out {
+    // What was refused just now is left out of the next snapshot.
+    let refused = all.all.iter().flat_map(|it| &it.faults);
+    let mut faults: Vec<&Fault> = Vec::new();
+    for fault in all.left_out.iter().chain(refused) {
+        if !faults.contains(&fault) {
+            faults.push(fault);
+        }
+    }
+    for Fault { object, reason } in faults {
         let (kind, uuid) = match object {
             FaultyObject::Gateway => ("gateway", None),
             FaultyObject::ServiceGroup(uuid) => ("service group", Some(uuid)),
@@ -222,7 +230,7 @@ mod tests {
         };
         let fault = Fault {
             object: FaultyObject::Gateway,
-            reason: "x".into(),
+            reason: "it smells".into(),
         };
         let refusing = Terminator {
             id: 3,
@@ -244,7 +252,12 @@ ID  SOFTWARE      PID  STATE    FAMILIES    SOCKETS  SNAPSHOT            CONNECT
  2  haproxy        77  standby  IPv4              1  none
  3  lbterm 0.1.0   77  active   IPv4, IPv6        4  refused (1 faults)
 
+not served: gateway: it smells
+
 connections: 0 refused, 5 to_terminator";
+        assert_eq!(render(&all), expected);
+        // What is left out is told once, whoever refused it.
+        all.left_out = all.all[2].faults.clone();
         assert_eq!(render(&all), expected);
         all.all.clear();
         all.awaits_successor = true;
