@@ -12,8 +12,9 @@ use nix::sys::socket::{
 use crate::netns::NetNs;
 use crate::server::Spread;
 
-/// How long a client waits for an answer that should come at once.
-pub const ANSWER: Duration = Duration::from_secs(3);
+/// How long a client waits for an answer that should come at once: long enough for two lost SYNs, which
+/// TCP sends again after one second and after three.
+pub const ANSWER: Duration = Duration::from_secs(5);
 
 /// Transport of a test connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use lbagent_tests::agent::{Agent, Config, Ended, binary};
+use lbagent_tests::agent::{Agent, Config, Ended, START, binary};
 use lbagent_tests::http::{Request, Response};
 use lbagent_tests::poll::{SOON, poll_until, retry};
 use lbagent_tests::topology::{Shape, Topology};
@@ -23,7 +23,7 @@ impl Strict {
         configure(&topology, &mut config);
         let mut agent = Agent::prepare(&topology.gateway, &config.to_toml()).unwrap();
         agent.spawn().unwrap();
-        retry("the Unix socket", SOON, || {
+        retry("the Unix socket", START, || {
             ctl::succeed(&topology.gateway, &["account", "ls"])
         })
         .unwrap();

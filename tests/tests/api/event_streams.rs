@@ -6,9 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lbagent_tests::agent::{API, Agent, Config};
+use lbagent_tests::agent::{API, Agent, Config, START};
 use lbagent_tests::http::Request;
-use lbagent_tests::poll::{SOON, poll_until, retry};
+use lbagent_tests::poll::{poll_until, retry};
 use lbagent_tests::topology::{Shape, Topology};
 use lbagent_tests::{ctl, require_root};
 use serde_json::{Value, json};
@@ -79,7 +79,7 @@ fn start(topology: &Topology) -> (Agent, String) {
     config.api.clear();
     let mut agent = Agent::prepare(&topology.gateway, &config.to_toml()).unwrap();
     agent.spawn().unwrap();
-    let token = retry("the Unix socket", SOON, || {
+    let token = retry("the Unix socket", START, || {
         ctl::succeed(
             &topology.gateway,
             &["token", "create", "--role", "operator"],
@@ -152,7 +152,10 @@ fn who_comes_back_goes_on_where_it_was() {
         while ended.next().is_ok() {}
     }
     agent.spawn().unwrap();
-    let mut stream = retry("the API", SOON, || Stream::open(&agent, path, &token, last)).unwrap();
+    let mut stream = retry("the API", START, || {
+        Stream::open(&agent, path, &token, last)
+    })
+    .unwrap();
     let (name, id, gap) = loop {
         let told = stream.next().unwrap();
         if told.0 != "applied" {

@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use lbagent_tests::agent::{Agent, Config, Ended};
+use lbagent_tests::agent::{Agent, Config, Ended, START};
 use lbagent_tests::ctl;
 use lbagent_tests::gateway::Gateway;
 use lbagent_tests::http::Request;
-use lbagent_tests::poll::{SOON, retry};
+use lbagent_tests::poll::retry;
 use lbagent_tests::require_root;
 use lbagent_tests::topology::{Shape, Topology};
 
@@ -27,7 +27,7 @@ fn profiles_say_where_the_agent_is_and_who_asks() {
     config.api = [("token_file", token.display().to_string().into())].into();
     let mut agent = Agent::prepare(&topology.gateway, &config.to_toml()).unwrap();
     agent.spawn().unwrap();
-    retry("the API", SOON, || {
+    retry("the API", START, || {
         agent.send(&Request {
             method: "GET",
             path: "/",

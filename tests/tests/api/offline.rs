@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Result, ensure};
-use lbagent_tests::agent::{Agent, CONFIG_PATH, Config};
+use lbagent_tests::agent::{Agent, CONFIG_PATH, Config, START};
 use lbagent_tests::http::Request;
-use lbagent_tests::poll::{SOON, retry};
+use lbagent_tests::poll::retry;
 use lbagent_tests::require_root;
 use lbagent_tests::topology::{Shape, Topology};
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ fn ask(agent: &Agent, token: &str, method: &str, path: &str, body: Option<Value>
 /// Starts the daemon, which lets in nobody without a token.
 fn start(agent: &mut Agent, token: &str) {
     agent.spawn().unwrap();
-    retry("the API", SOON, || {
+    retry("the API", START, || {
         ask(agent, token, "GET", "/v1/x/tokens", None)
     })
     .unwrap();

@@ -4,9 +4,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use lbagent_tests::agent::{API, Agent, Config, Ended};
+use lbagent_tests::agent::{API, Agent, Config, Ended, START};
 use lbagent_tests::http::Request;
-use lbagent_tests::poll::{SOON, retry};
+use lbagent_tests::poll::retry;
 use lbagent_tests::topology::{Shape, Topology};
 use lbagent_tests::{require_root, skip};
 
@@ -35,7 +35,7 @@ fn start() -> (Topology, Agent) {
     config.api = [("token_file", TOKEN_FILE.into())].into();
     let mut agent = Agent::prepare(&topology.gateway, &config.to_toml()).unwrap();
     agent.spawn().unwrap();
-    retry("the API", SOON, || agent.get("/v1/healthz")).unwrap();
+    retry("the API", START, || agent.get("/v1/healthz")).unwrap();
     (topology, agent)
 }
 

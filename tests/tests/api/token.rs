@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use lbagent_tests::agent::{Agent, CONFIG_PATH, Config};
+use lbagent_tests::agent::{Agent, CONFIG_PATH, Config, START};
 use lbagent_tests::http::Request;
+use lbagent_tests::poll::retry;
 use lbagent_tests::require_root;
 use lbagent_tests::topology::{Shape, Topology};
 
@@ -33,7 +34,7 @@ fn a_token_file_keeps_strangers_out() {
         };
         agent.send(&request).map(|response| response.status)
     };
-    lbagent_tests::poll::retry("the API", lbagent_tests::poll::SOON, || status(None)).unwrap();
+    retry("the API", START, || status(None)).unwrap();
     for (token, expected) in [
         (None, 401),
         (Some("wrong"), 401),
