@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -33,11 +34,14 @@ pub struct Transfer {
     pub backend: String,
     moved: Arc<AtomicU64>,
     length: u64,
+    /// Keeps the end back until it is dropped.
+    hold: mpsc::Sender<()>,
     thread: JoinHandle<Result<Duration>>,
 }
 
 impl Transfer {
-    /// Starts it from a namespace. With `pace`, it takes at least that long, evenly spread.
+    /// Starts it from a namespace. With `pace`, it takes at least that long, evenly spread, and its last
+    /// tenth waits for [`Transfer::finish`]: what is done in the middle is never done late.
     pub fn start(
         ns: &NetNs,
         to: SocketAddr,
@@ -48,10 +52,12 @@ impl Transfer {
         let connection = Connection::open(ns, to)?;
         let backend = connection.greeting.name.clone();
         let moved = Arc::new(AtomicU64::new(0));
+        let (hold, held) = mpsc::channel();
         let job = Job {
             connection,
             length,
             pace,
+            held: (!pace.is_zero()).then_some(held),
             moved: Arc::clone(&moved),
             start: Instant::now(),
         };
@@ -65,6 +71,7 @@ impl Transfer {
             backend,
             moved,
             length,
+            hold,
             thread,
         })
     }
@@ -104,6 +111,7 @@ impl Transfer {
     /// Waits for the end, checks every byte, and returns how long it took.
     pub fn finish(self) -> Result<Duration> {
         let backend = self.backend;
+        drop(self.hold);
         let ended = self
             .thread
             .join()
@@ -120,6 +128,8 @@ struct Job {
     connection: Connection,
     length: u64,
     pace: Duration,
+    /// Hears when the end may come; taken once it was waited for.
+    held: Option<mpsc::Receiver<()>>,
     moved: Arc<AtomicU64>,
     start: Instant,
 }
@@ -161,9 +171,15 @@ impl Job {
     }
 
     /// Counts a chunk and keeps the pace.
-    fn advance(&self, bytes: usize) {
+    fn advance(&mut self, bytes: usize) {
         let moved = self.moved.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         let due = self.pace.mul_f64(moved as f64 / self.length as f64);
         keep_pace(self.start, due);
+        if moved > self.length / 10 * 9
+            && let Some(held) = self.held.take()
+        {
+            // Nothing is ever sent: the other end is dropped.
+            let _ = held.recv();
+        }
     }
 }
