@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod http;
 pub mod https;
 pub mod ip;
+pub mod kernel;
 pub mod load;
 pub mod lossy_wire;
 pub mod net_link;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lbagent_tests::client::{Transport, ask_here, exchange_on, udp_socket_here};
 use lbagent_tests::gateway::{Gateway, PORT};
+use lbagent_tests::kernel::counter;
 use lbagent_tests::net_link::{Cidr, Netlink};
 use lbagent_tests::netns::{NetNs, set_sysctl};
 use lbagent_tests::ping::Pinger;
@@ -56,33 +57,29 @@ fn a_flood_of_pings_is_answered_within_the_limit() {
     .unwrap();
     gateway.publish_web().unwrap();
     let _program = take_transmitted(&gateway);
-    let (answered, dropped) = ("answer_echo", "drop_answer_limit");
-    let replies = gateway.topology.client.run(|| {
+    let counted = || {
+        let outcomes = ["answer_echo", "drop_answer_limit"];
+        outcomes.map(|outcome| gateway.agent.outcome(outcome).unwrap())
+    };
+    gateway.topology.client.run(|| {
         let pinger = Pinger::open_here(VIP4).unwrap();
         for sequence in 0..200 {
             pinger.send(sequence, b"flood").unwrap();
         }
-        let mut replies = 0;
-        while pinger
-            .receive(Duration::from_millis(300))
-            .unwrap()
-            .is_some()
-        {
-            replies += 1;
+        let all = || counted().iter().sum::<u64>() == 200;
+        poll_until("every request to be counted", SOON, all).unwrap();
+        let [answered, dropped] = counted();
+        assert!(
+            answered >= 5 && dropped > 0,
+            "{answered} answered, {dropped} dropped"
+        );
+        for reply in 1..=answered {
+            let received = pinger.receive(ANSWER).unwrap();
+            assert!(received.is_some(), "answer {reply} of {answered} was lost");
         }
-        replies
+        let more = pinger.receive(Duration::from_millis(300)).unwrap();
+        assert_eq!(more, None, "somebody else answered");
     });
-    let answered = gateway.agent.outcome(answered).unwrap();
-    let dropped = gateway.agent.outcome(dropped).unwrap();
-    assert_eq!(
-        answered, replies,
-        "an answer was lost, or somebody else answered"
-    );
-    assert!(
-        replies >= 5 && dropped > 0,
-        "{answered} answered, {dropped} dropped"
-    );
-    assert_eq!(answered + dropped, 200);
     gateway.probe().unwrap();
 }
 
@@ -132,35 +129,6 @@ impl FarClient {
     }
 }
 
-/// A counter of a backend's kernel: `/proc/net/snmp` has a line of names and one of values for each
-/// protocol, `/proc/net/snmp6` a line for each counter.
-fn kernel_counter(ns: &NetNs, protocol: &str, name: &str) -> u64 {
-    ns.run(|| {
-        let read =
-            |file: &str| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap();
-        if protocol == "Icmp6" {
-            let text = read("snmp6");
-            let line = text
-                .lines()
-                .find(|line| line.split_whitespace().next() == Some(name));
-            return line
-                .unwrap()
-                .split_whitespace()
-                .nth(1)
-                .unwrap()
-                .parse()
-                .unwrap();
-        }
-        let text = read("snmp");
-        let prefix = format!("{protocol}:");
-        let mut lines = text.lines().filter(|line| line.starts_with(&prefix));
-        let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
-        let column = names.split_whitespace().position(|column| column == name);
-        let value = values.split_whitespace().nth(column.unwrap());
-        value.unwrap().parse().unwrap()
-    })
-}
-
 #[test]
 fn a_narrow_link_is_found_by_path_mtu_discovery() {
     require_root!();
@@ -171,14 +139,14 @@ fn a_narrow_link_is_found_by_path_mtu_discovery() {
         (VIP4, "Icmp", "InDestUnreachs"),
         (VIP6, "Icmp6", "Icmp6InPktTooBigs"),
     ] {
-        let before = kernel_counter(backend, protocol, name);
+        let before = counter(backend, protocol, name);
         let to = SocketAddr::new(vip, PORT);
         let transfer =
             Transfer::start(&far.ns, to, Direction::Download, 3_000_001, Duration::ZERO).unwrap();
         // Without the errors nothing larger than the link would ever come.
         transfer.wait_for(1.0).unwrap();
         transfer.finish().unwrap();
-        let heard = kernel_counter(backend, protocol, name) - before;
+        let heard = counter(backend, protocol, name) - before;
         assert!(
             heard > 0,
             "{vip}: nobody told the backend of {} bytes",
@@ -212,13 +180,13 @@ fn a_backend_hears_that_its_packets_expired() {
         (VIP4, "Icmp", "InTimeExcds"),
         (VIP6, "Icmp6", "Icmp6InTimeExcds"),
     ] {
-        let before = kernel_counter(backend, protocol, name);
+        let before = counter(backend, protocol, name);
         far.ns.run(|| {
             let socket = udp_socket_here(SocketAddr::new(vip, PORT), None).unwrap();
             socket.send(b"how far?").unwrap();
         });
         poll_until(&format!("{vip}: {name} of the backend"), SOON, || {
-            kernel_counter(backend, protocol, name) > before
+            counter(backend, protocol, name) > before
         })
         .unwrap();
     }
