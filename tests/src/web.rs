@@ -12,6 +12,7 @@ use tempfile::NamedTempFile;
 
 use crate::agent::binary;
 use crate::ctl;
+use crate::kernel;
 use crate::netns::{HostNs, NetNs};
 use crate::poll::poll_until;
 use crate::topology::BackendHost;
@@ -55,7 +56,7 @@ impl Drop for Running {
     }
 }
 
-/// An HTTP server that answers `NAME for CLIENT by https`, as the gateway tells it, and its own path to one
+/// An HTTP server, listening, that answers `NAME for CLIENT by https`, as the gateway tells it, and its own path to one
 /// below `/echo/`.
 pub fn serve(backend: &BackendHost, port: u16) -> Result<Running> {
     const PROGRAM: &str = r#"
@@ -74,10 +75,20 @@ class Server(http.server.ThreadingHTTPServer):
 Server(("::", int(sys.argv[2])), Handler).serve_forever()
 "#;
     let mut python = backend.ns.command("python3");
-    Running::spawn(python.args(["-c", PROGRAM, &backend.name, &port.to_string()]))
+    let server = Running::spawn(python.args(["-c", PROGRAM, &backend.name, &port.to_string()]))?;
+    wait_until_listening(backend, port)?;
+    Ok(server)
 }
 
-/// A server that answers in the protocol that it is spoken to: `h2c`, `proxy CLIENT` or `http1 for CLIENT`
+/// A terminator leaves an instance alone for a while that did not listen at first.
+fn wait_until_listening(backend: &BackendHost, port: u16) -> Result<()> {
+    let what = format!("{} to listen on port {port}", backend.name);
+    poll_until(&what, PATIENCE, || {
+        kernel::listeners(&backend.ns).contains(&port)
+    })
+}
+
+/// A server, listening, that answers in the protocol that it is spoken to: `h2c`, `proxy CLIENT` or `http1 for CLIENT`
 /// (`X-Forwarded-For`). It never answers a request for `/hold`.
 pub fn serve_any(backend: &BackendHost, port: u16) -> Result<Running> {
     const PROGRAM: &str = r#"
@@ -127,7 +138,9 @@ class Server(socketserver.ThreadingTCPServer):
 Server(("::", int(sys.argv[1])), Handler).serve_forever()
 "#;
     let mut python = backend.ns.command("python3");
-    Running::spawn(python.args(["-c", PROGRAM, &port.to_string()]))
+    let server = Running::spawn(python.args(["-c", PROGRAM, &port.to_string()]))?;
+    wait_until_listening(backend, port)?;
+    Ok(server)
 }
 
 /// lbterm as its unit runs it: another user, who may do nothing. The agent's `terminator.user` has to
