@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use crate::agent::{Agent, Config};
 use crate::client::{self, Transport};
+use crate::kernel;
+use crate::poll::{SOON, poll_until};
 use crate::server::{Server, Spread};
 use crate::topology::{BackendHost, Shape, Topology, VIPS};
 
@@ -134,6 +136,19 @@ impl Gateway {
             SocketAddr::new(vip, PORT),
             count,
         )
+    }
+
+    /// Waits until no connection of the client is left that causes packets: a server notices the end of
+    /// one in its own time, and what it answers is counted too.
+    pub fn wait_until_quiet(&self) -> Result<()> {
+        let Topology {
+            client, backends, ..
+        } = &self.topology;
+        let busy = || {
+            let hosts = std::iter::once(client).chain(backends.iter().map(|it| &it.ns));
+            hosts.map(kernel::busy_connections).sum::<usize>()
+        };
+        poll_until("connections to end", SOON, || busy() == 0)
     }
 
     /// Asks both VIPs by both transports once.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lbagent_tests::client::{Connection, Transport};
 use lbagent_tests::gateway::{Gateway, PORT};
+use lbagent_tests::poll::{SOON, poll_until};
 use lbagent_tests::require_root;
 use lbagent_tests::topology::{Shape, VIP4, VIP6, VIPS};
 use lbagent_tests::transfer::{Direction, LONG, Transfer};
@@ -70,6 +71,13 @@ fn a_restart_changes_nothing() {
     let mut gateway = Gateway::publish(Shape::Routed, 3).unwrap();
     gateway.stop("b3", Duration::from_secs(3600)).unwrap();
     gateway.spread(Transport::Tcp, VIP6, 20).unwrap();
+    gateway.wait_until_quiet().unwrap();
+    let are_known = || {
+        let vips = gateway.agent.vips().unwrap();
+        let mut rows = vips.iter().flat_map(|vip| &vip.backends);
+        rows.all(|row| row.next_hop.is_some())
+    };
+    poll_until("every next hop to be known", SOON, are_known).unwrap();
     let before = gateway.agent.vips().unwrap();
     gateway.agent.kill().unwrap();
     let written = gateway.agent.log().unwrap().len();
@@ -96,7 +104,7 @@ fn what_changed_meanwhile_is_put_right() {
     gateway.agent.launch().unwrap();
     let spread = gateway.spread(Transport::Udp, VIP4, 60).unwrap();
     assert_eq!(spread.into_keys().collect::<Vec<_>>(), ["b2", "b3"]);
-    lbagent_tests::poll::poll_until("b1 to stop", lbagent_tests::poll::SOON, || {
+    poll_until("b1 to stop", SOON, || {
         let data = gateway
             .agent
             .call("GET", "/v1/instances?name=b1", None)
