@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use lbagent_api::service_group::Protocol;
 use lbagent_tests::client::{Transport, spread};
 use lbagent_tests::gateway::{Gateway, PORT, SERVER_PORT, everything};
+use lbagent_tests::kernel::retransmitted;
 use lbagent_tests::require_root;
 use lbagent_tests::syscalls::{Offload, set_offload};
 use lbagent_tests::topology::Shape;
@@ -98,6 +99,8 @@ fn slots_are_even_and_counters_add_up() {
     for (vip, transport) in everything() {
         gateway.spread(transport, vip, 30).unwrap();
     }
+    // A SYN that was answered late is sent again, and counts as another flow.
+    let most_flows = 30 + retransmitted(&gateway.topology.client);
     for vip in gateway.agent.vips().unwrap() {
         let slots: Vec<u32> = vip.backends.iter().map(|row| row.slots).collect();
         let (least, most) = (slots.iter().min().unwrap(), slots.iter().max().unwrap());
@@ -110,7 +113,7 @@ fn slots_are_even_and_counters_add_up() {
             Protocol::Tcp => 30,
             Protocol::Udp => 27,
         };
-        assert!((least..=30).contains(&vip.traffic.flows), "{vip:?}");
+        assert!((least..=most_flows).contains(&vip.traffic.flows), "{vip:?}");
         assert!(
             vip.traffic.in_packets >= 30 && vip.traffic.out_packets >= 30,
             "{vip:?}"

@@ -389,7 +389,8 @@ fn clients_are_told_a_segment_size_that_fits() {
         lab.talk(vip);
         assert_eq!(lab.gateway.mss(), expected, "{arguments:?} {vip}");
         let lowered = lab.packets("clamp_lowered") - before;
-        assert_eq!(lowered, u64::from(expected < 1440), "{arguments:?} {vip}");
+        // Once for each SYN-ACK: a slow relay makes the backend send one again.
+        assert_eq!(lowered > 0, expected < 1440, "{arguments:?} {vip}");
     }
     require_root!();
     let lab = Lab::new();
@@ -478,7 +479,11 @@ fn running_it_again_keeps_counters_and_connections() {
     let status = lab.status();
     assert_eq!(status["vips"], serde_json::json!([VIP_V4]));
     assert!(lab.connect(VIP_V6, Duration::from_millis(300)).is_err());
-    assert!(lab.packets("pass_not_vip") > 0);
+    // The relay may take longer than the client waits.
+    poll_until("the SYN to be counted", SOON, || {
+        lab.packets("pass_not_vip") > 0
+    })
+    .unwrap();
     for arguments in [
         &["--tc-mode", "clsact"][..],
         &["--tc-mode", "auto"],

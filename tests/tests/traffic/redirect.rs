@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use lbagent_tests::agent::{CONFIG_PATH, Config};
 use lbagent_tests::bench::traffic::live::{FRAME, Live};
 use lbagent_tests::gateway::{PORT, web_services};
+use lbagent_tests::kernel::{self, retransmitted};
 use lbagent_tests::lossy_wire::{Faults, LossyWire};
 use lbagent_tests::packet_builder::{self, Segment};
 use lbagent_tests::poll::poll_until;
@@ -97,9 +98,15 @@ fn a_thousand_of_a_thousand_clients_come_to_the_right_page() {
     let site = Site::start(any).unwrap();
     for vip in VIPS {
         let paths = repetitions(PATHS);
+        let client = &site.gateway.topology.client;
         let before = (site.redirects().unwrap(), site.passed("segmented").unwrap());
+        let sent_again = retransmitted(client);
         assert_eq!(follow(&site, vip, paths, &[]), pages(paths), "{vip}");
-        assert_eq!(site.redirects().unwrap() - before.0, u64::from(paths));
+        // A request that was answered late is sent again, and answered again.
+        let least = u64::from(paths);
+        let most = least + retransmitted(client) - sent_again;
+        let redirects = site.redirects().unwrap() - before.0;
+        assert!((least..=most).contains(&redirects), "{vip}: {redirects}");
         assert_eq!(site.passed("segmented").unwrap(), before.1);
     }
 }
@@ -323,11 +330,33 @@ fn spoofed(site: &Site, port: u16) -> Result<Vec<u8>> {
 
 /// Sockets that the gateway has, in whatever state, and half-open connections.
 fn sockets(site: &Site) -> usize {
-    site.gateway.topology.gateway.run(|| {
-        let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
-        let lines = tables.map(|path| std::fs::read_to_string(path).unwrap());
-        lines.iter().map(|text| text.lines().count() - 1).sum()
-    })
+    kernel::sockets(&site.gateway.topology.gateway.net).len()
+}
+
+/// Sends SYNs as fast as a CPU does; returns how many. No socket comes of them meanwhile, nor is one left.
+#[track_caller]
+fn flood(site: &Site, live: &mut Live, frame: &[u8], [times, count]: [u32; 2]) -> u64 {
+    let before = sockets(site);
+    let sending = AtomicBool::new(true);
+    let most = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| -> Result<()> {
+            let _guard = site.gateway.topology.client.enter()?;
+            let ifindex = nix::net::if_::if_nametoindex("eth0").context("eth0")?;
+            for _ in 0..times {
+                live.send(frame, ifindex, count)?;
+            }
+            sending.store(false, Ordering::Release);
+            Ok(())
+        });
+        let mut most = 0;
+        while sending.load(Ordering::Acquire) && !flood.is_finished() {
+            most = most.max(sockets(site));
+        }
+        flood.join().unwrap().unwrap();
+        most.max(sockets(site))
+    });
+    assert!(most <= before + 4, "{most} sockets, {before} before");
+    u64::from(times * count)
 }
 
 #[test]
@@ -352,49 +381,34 @@ fn spoofed_syns_leave_nothing_behind() {
     )
     .unwrap();
     tracked.wait_for(0.05).unwrap();
-    let before = (
-        sockets(&site),
-        site.gateway.agent.outcome("answer_cookie").unwrap(),
-    );
+    let answered = || site.gateway.agent.outcome("answer_cookie").unwrap();
+    let before = answered();
     let memory = slab(&site);
     let frame = spoofed(&site, 80).unwrap();
-    let sending = AtomicBool::new(true);
-    let sent = std::thread::scope(|scope| {
-        let flood = scope.spawn(|| -> Result<u64> {
-            let _guard = site.gateway.topology.client.enter()?;
-            let ifindex = nix::net::if_::if_nametoindex("eth0").context("eth0")?;
-            let count = repetitions(SYNS);
-            for _ in 0..floods {
-                live.send(&frame, ifindex, count)?;
-            }
-            sending.store(false, Ordering::Release);
-            Ok(u64::from(floods * count))
-        });
-        let mut most = 0;
-        while sending.load(Ordering::Acquire) && !flood.is_finished() {
-            most = most.max(sockets(&site));
+    let count = repetitions(SYNS);
+    let mut sent = 0;
+    // The devices' rings drop what the gateway has no time for: on a busy machine it takes more floods
+    // until a quarter of one was answered.
+    for _ in 0..20 {
+        sent += flood(&site, &mut live, &frame, [floods, count]);
+        if answered() - before > u64::from(floods * count / 4) {
+            break;
         }
-        assert!(
-            most <= before.0 + 4,
-            "{most} sockets during the flood, {} before",
-            before.0
-        );
-        flood.join().unwrap()
-    })
-    .unwrap();
-    tracked.finish().unwrap();
-    let answered = site.gateway.agent.outcome("answer_cookie").unwrap() - before.1;
-    // The devices' rings drop what the gateway has no time for.
+    }
+    let answered = answered() - before;
     assert!(
-        answered * 4 > sent,
+        answered > u64::from(floods * count / 4),
         "{answered} of {sent} SYNs were answered"
     );
-    assert!(sockets(&site) <= before.0 + 4);
-    let grown = slab(&site).saturating_sub(memory);
-    assert!(
-        grown < 16 << 10,
-        "{grown} KiB of the kernel's memory are gone"
-    );
+    tracked.finish().unwrap();
+    // The whole machine's: what runs beside this test takes memory, and gives it back.
+    let mut grown = 0;
+    let is_flat = || {
+        grown = slab(&site).saturating_sub(memory);
+        grown < 16 << 10
+    };
+    let flat = poll_until("the kernel's memory to be as it was", PATIENCE, is_flat);
+    flat.unwrap_or_else(|error| panic!("{error:#}: {grown} KiB are gone"));
     for vip in VIPS {
         assert_eq!(
             follow(&site, vip, 20, &[]),
@@ -424,11 +438,11 @@ fn a_link_that_may_swallow_answers_is_left_to_the_kernel_and_told() {
         assert_eq!(follow(&site, vip, 5, &[]), pages(5), "{vip}");
     }
     assert_eq!(site.gateway.agent.outcome("answer_cookie").unwrap(), 0);
-    let reasons = site.gateway.agent.condition_reasons().unwrap();
-    assert!(
-        reasons.iter().any(|it| it == "no_syn_cookies"),
-        "{reasons:?}"
-    );
+    let is_told = || {
+        let reasons = site.gateway.agent.condition_reasons().unwrap();
+        reasons.iter().any(|it| it == "no_syn_cookies")
+    };
+    poll_until("the status to say why", PATIENCE, is_told).unwrap();
 }
 
 #[test]
