@@ -116,11 +116,6 @@ impl Site {
         };
         poll_until(&format!("{url} to be reached"), PATIENCE, is_reached)
     }
-
-    /// What `lbctl terminator ls` prints.
-    pub fn terminators(&self) -> Result<String> {
-        ctl::succeed(&self.gateway.topology.gateway, &["terminator", "ls"])
-    }
 }
 
 fn usual() -> [Value; 2] {

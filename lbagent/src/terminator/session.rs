@@ -238,6 +238,7 @@ impl Session<'_> {
                 }
             }),
             FromTerminator::Draining => {
+                info!(id, "a terminator drains: it accepts no more");
                 self.shared.with(|registry| registry.draining(id));
                 self.shared.apply().await;
             }

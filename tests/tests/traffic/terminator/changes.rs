@@ -28,7 +28,7 @@ fn rotating_a_certificate_breaks_no_connection() {
     site.trust = Trust::new(&both).unwrap();
     let client = &site.gateway.topology.client;
     let load = Load::start(client, &site.trust);
-    let held = Held::start(&site);
+    let held = Held::start(&site, Duration::ZERO);
     for rotation in 0..rotations {
         let issued = authority.issue(&[NAME]);
         let (method, member) = match rotation {
@@ -61,7 +61,7 @@ fn requests_at_instances_that_leave_are_finished() {
     for vip in VIPS {
         site.wait_for(vip).unwrap();
     }
-    let held = Held::start(&site);
+    let held = Held::start(&site, Duration::ZERO);
     assert!(site.origins.iter().all(|origin| origin.held() > 0));
     let gateway = &site.gateway;
     let only_answers = |name: &str| {

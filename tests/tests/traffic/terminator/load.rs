@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use futures_util::future::{join_all, try_join_all};
-use lbagent_tests::https::{Trust, Version};
+use lbagent_tests::https::{Sender, Trust, Version};
 use lbagent_tests::netns::NetNs;
 use lbagent_tests::poll::{SOON, poll_until};
 use lbagent_tests::resident::block_on;
@@ -125,8 +125,9 @@ pub struct Last {
 }
 
 impl Held {
-    /// Asks, and waits until the instances hold all of it.
-    pub fn start(site: &Site) -> Self {
+    /// Asks, and waits until the instances hold all of it. After its answer, a client of HTTP/2 looks for
+    /// as long as `patience` whether the server tells it to go.
+    pub fn start(site: &Site, patience: Duration) -> Self {
         for origin in &site.origins {
             origin.set_released(false);
         }
@@ -142,7 +143,10 @@ impl Held {
                 async move {
                     let mut sender = trust.open(version, to, NAME).await?;
                     let (text, goes_on) = sender.get(what).await.with_context(|| what)?;
-                    let goes_on = goes_on && sender.is_ready().await;
+                    let goes_on = match version {
+                        Version::Http1 => goes_on && sender.is_ready().await,
+                        Version::Http2 => stays(&mut sender, patience).await,
+                    };
                     Ok(Last {
                         what,
                         version,
@@ -178,6 +182,22 @@ impl Held {
             );
         }
         ended
+    }
+}
+
+/// Whether a client is not told to go within some time. HTTP/2 tells that in a frame of its own, which may
+/// come a moment after the answer.
+async fn stays(sender: &mut Sender, patience: Duration) -> bool {
+    let until = Instant::now() + patience;
+    let mut looks = tokio::time::interval(Duration::from_millis(10));
+    loop {
+        looks.tick().await;
+        if !sender.is_ready().await {
+            return false;
+        }
+        if Instant::now() >= until {
+            return true;
+        }
     }
 }
 

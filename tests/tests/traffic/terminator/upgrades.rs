@@ -31,14 +31,15 @@ fn ten_thousand_connections_survive_upgrades_and_restarts() {
     let load = Load::start(&site.gateway.topology.client, &site.trust);
     for round in 0..rounds {
         load.go_on(connections / rounds);
-        let held = Held::start(&site);
+        let held = Held::start(&site, SOON);
         if round % 2 == 0 {
             site.lbterm.upgrade().unwrap();
         } else {
             site.lbterm.terminate().unwrap();
         }
-        // It hears of that a moment later.
-        let drains = || site.terminators().unwrap().contains("draining");
+        // It hears of that a moment after the agent has decided it, and says so.
+        let log = || site.gateway.agent.log().unwrap();
+        let drains = || log().matches("a terminator drains").count() > round as usize;
         poll_until("the process to drain", SOON, drains).unwrap();
         check_goodbyes(&held.finish(&site));
         if round % 2 == 1 {
