@@ -15,6 +15,8 @@ use lbagent_tests::topology::{BackendHost, Shape, Topology, VIP4};
 
 /// How long the data plane uses next hops without the agent, and some time to notice.
 const LEASE: Duration = Duration::from_secs(35);
+/// What the agent takes at most on a busy machine, where it takes milliseconds on an idle one.
+const FOLLOWED: Duration = Duration::from_secs(10);
 
 fn text(link: [u8; 6]) -> String {
     link.map(|byte| format!("{byte:02x}")).join(":")
@@ -170,8 +172,9 @@ fn a_backend_that_moves_is_followed() {
             answers(&gateway)
         })
         .unwrap();
+        // Not by the end of the lease, which is what a gateway without an agent waits for.
         let silence = moved_at.elapsed();
-        assert!(silence < Duration::from_secs(1), "{shape:?}: {silence:?}");
+        assert!(silence < FOLLOWED, "{shape:?}: {silence:?}");
         poll_until("the new link address", SOON, || {
             let found = next_hops(&gateway, "b1");
             found.iter().any(|hop| hop.link_address == text(new))
