@@ -2,6 +2,7 @@
 //! it was asked for when it died is there whole or not at all, and nothing else.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 const CLIENTS: usize = 3;
+/// Changes that are answered in one life of the daemon, on the average.
+const LOAD: usize = 20;
 /// Objects of each kind that a client has at most.
 const EACH: usize = 4;
 
@@ -157,7 +160,7 @@ impl Client {
     }
 
     /// Writes until the daemon is gone.
-    fn load(&mut self, agent: &Agent) {
+    fn load(&mut self, agent: &Agent, all_answered: &AtomicUsize) {
         loop {
             let write = self.next();
             let (method, path, body) = &write.request;
@@ -168,6 +171,7 @@ impl Client {
             };
             assert_eq!(json["status"], "success", "{method} {path} {body}: {json}");
             self.answered += 1;
+            all_answered.fetch_add(1, Ordering::Relaxed);
             match write.after {
                 Some(after) => self.objects.insert(write.object, after),
                 None => self.objects.remove(&write.object),
@@ -247,15 +251,22 @@ fn a_killed_agent_has_every_change_that_it_answered() {
     let mut chance = Random::new(2);
     let rounds = repetitions(12);
     for _ in 0..rounds {
-        let moment = Duration::from_millis(chance.below(300) as u64);
+        // So much of a load however busy the machine is, and any moment of what comes next.
+        let least = chance.below(2 * LOAD);
+        let moment = Duration::from_millis(chance.below(100) as u64);
         let pid = Pid::from_raw(agent.pid().unwrap() as i32);
+        let answered = AtomicUsize::new(0);
         thread::scope(|scope| {
             for client in &mut clients {
-                let agent = &agent;
-                scope.spawn(move || client.load(agent));
+                let (agent, answered) = (&agent, &answered);
+                scope.spawn(move || client.load(agent, answered));
             }
+            let is_enough = || answered.load(Ordering::Relaxed) >= least;
+            let waited = poll_until("answered changes", SOON, is_enough);
             keep_pace(Instant::now(), moment);
+            // Also when nothing was answered, or the clients would go on for ever.
             kill(pid, Signal::SIGKILL).unwrap();
+            waited.unwrap();
         });
         agent.kill().unwrap();
         agent.launch().unwrap();
