@@ -150,7 +150,9 @@ fn another_instance_is_asked_when_one_cannot_be_reached() {
         client.send("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\n\r\nhi");
         assert_eq!(client.answer().status, 200);
     }
-    assert_eq!(gateway.load(origins[0].address), (0, 50, 0));
+    poll_until("all to be counted", || {
+        gateway.load(origins[0].address) == (0, 50, 0)
+    });
     let failed = gateway.load(dead).2;
     assert!(
         (5..20).contains(&failed),
@@ -220,7 +222,9 @@ fn a_connection_that_was_closed_meanwhile_is_no_fault() {
         client.send(GET);
         assert_eq!(client.answer().status, 200);
     }
-    assert_eq!(gateway.load(origin.address), (0, 200, 0));
+    poll_until("all to be counted", || {
+        gateway.load(origin.address) == (0, 200, 0)
+    });
 }
 
 #[test]

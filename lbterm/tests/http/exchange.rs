@@ -137,7 +137,9 @@ fn connections_to_instances_are_used_again() {
     assert_eq!(distinct.len(), 10, "{ids:?}");
     assert_eq!(get(gateway.address(), "/").text(), "ok");
     assert_eq!(origin.connections(), 1);
-    assert_eq!(gateway.load(origin.address), (0, 11, 0));
+    poll_until("all to be counted", || {
+        gateway.load(origin.address) == (0, 11, 0)
+    });
     assert_eq!(
         (gateway.count("requests"), gateway.count("responses_2xx")),
         (11, 11)

@@ -55,7 +55,9 @@ fn the_final_answer_alone_comes_by_http1() {
     // The instance's connections, one for requests with a body and one for those without, were used
     // again, and nobody has failed.
     assert_eq!(origin.connections(), 2);
-    assert_eq!(gateway.load(origin.address), (0, 4, 0));
+    poll_until("all to be counted", || {
+        gateway.load(origin.address) == (0, 4, 0)
+    });
     assert_eq!(gateway.count("responses_1xx"), 0);
 }
 

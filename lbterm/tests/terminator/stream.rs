@@ -233,8 +233,9 @@ async fn silence_ends_a_connection_and_bytes_keep_it() {
     let began = Instant::now();
     let mut last = began;
     while began.elapsed() < idle * 2 {
-        client::echo(&mut stream, b"x").await.unwrap();
+        // Before it, so that lbterm's clock begins later, whenever this task goes on.
         last = Instant::now();
+        client::echo(&mut stream, b"x").await.unwrap();
     }
     // An end in good order, because nothing was on the way.
     let read = timeout(SOON, stream.read(&mut [0; 1]))
@@ -242,11 +243,7 @@ async fn silence_ends_a_connection_and_bytes_keep_it() {
         .expect("an end")
         .unwrap();
     assert_eq!(read, 0);
-    assert!(
-        last.elapsed() >= idle - Duration::from_millis(100),
-        "{:?}",
-        last.elapsed()
-    );
+    assert!(last.elapsed() >= idle, "{:?}", last.elapsed());
     world.group_counter("idle_timeout", 1).await;
 }
 
@@ -319,15 +316,16 @@ async fn nobody_there_ends_the_connection() {
 
 #[tokio::test]
 async fn connecting_takes_no_longer_than_allowed() {
-    // Full: the kernel drops further SYNs, as a host that is gone would.
+    /// Whoever has no answer by then meets a full queue, not a busy machine.
+    const FULL: Duration = Duration::from_secs(2);
+    // The kernel drops further SYNs, as a host that is gone would.
     let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     full.bind(&any.into()).unwrap();
     full.listen(0).unwrap();
     let address = full.local_addr().unwrap().as_socket().unwrap();
     let mut waiting = Vec::new();
-    while let Ok(connected) = timeout(Duration::from_millis(300), TcpStream::connect(address)).await
-    {
+    while let Ok(connected) = timeout(FULL, TcpStream::connect(address)).await {
         waiting.push(connected.unwrap());
         assert!(waiting.len() < 100, "the queue does not fill");
     }
