@@ -21,11 +21,12 @@ mod table;
 mod tls;
 mod unix_socket;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::client::Client;
 use crate::cmd::watch::Pace;
@@ -248,47 +249,48 @@ fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    if matches!(
-        error.kind(),
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-    ) {
-        eprintln!(
-            "lbctl: a command is missing; see `{} --help`",
-            command_of(&error.to_string())
-        );
-    } else {
-        eprintln!("{}", usage_line(&error.to_string()));
-    }
+    eprintln!("{}", usage_line(error, std::env::args_os()));
     ExitCode::from(exit::USAGE)
 }
 
 /// What clap says in paragraphs, on one line: the mistake, the tip, and where the help is.
-fn usage_line(text: &str) -> String {
-    let words = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+fn usage_line<I>(error: &clap::Error, arguments: I) -> String
+where
+    I: IntoIterator<Item: Into<OsString> + Clone>,
+{
     let mut line = String::from("lbctl: ");
-    for (index, paragraph) in text.split("\n\n").map(words).enumerate() {
-        if index == 0 {
-            line.push_str(paragraph.strip_prefix("error: ").unwrap_or(&paragraph));
-        } else if let Some(tip) = paragraph.strip_prefix("tip: ") {
-            line.push_str("; ");
-            line.push_str(tip);
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        line.push_str("a command is missing");
+    } else {
+        let words = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = error.to_string();
+        for (index, paragraph) in text.split("\n\n").map(words).enumerate() {
+            if index == 0 {
+                line.push_str(paragraph.strip_prefix("error: ").unwrap_or(&paragraph));
+            } else if let Some(tip) = paragraph.strip_prefix("tip: ") {
+                line.push_str("; ");
+                line.push_str(tip);
+            }
         }
     }
-    format!("{line}; see `{} --help`", command_of(text))
+    format!("{line}; see `{} --help`", command_of(arguments))
 }
 
-/// The command that a usage text of clap is about, such as `lbctl service`.
-fn command_of(text: &str) -> String {
-    let usage = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Usage: "))
-        .unwrap_or("lbctl");
-    let word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase());
-    usage
-        .split_whitespace()
-        .take_while(word)
-        .collect::<Vec<_>>()
-        .join(" ")
+/// The command that a command line with a mistake is about, such as `lbctl service`: clap names it for
+/// some mistakes only.
+fn command_of<I>(arguments: I) -> String
+where
+    I: IntoIterator<Item: Into<OsString> + Clone>,
+{
+    let read = Cli::command().ignore_errors(true);
+    let read = read.try_get_matches_from(arguments);
+    let mut words = vec!["lbctl"];
+    let mut matches = read.as_ref().ok();
+    while let Some((word, below)) = matches.and_then(clap::ArgMatches::subcommand) {
+        words.push(word);
+        matches = Some(below);
+    }
+    words.join(" ")
 }
 
 #[cfg(test)]

@@ -1,5 +1,3 @@
-use clap::CommandFactory;
-
 use super::*;
 
 #[test]
@@ -10,7 +8,7 @@ fn the_command_line_is_consistent() {
 #[track_caller]
 fn check(arguments: &[&str], line: &str) {
     let error = Cli::try_parse_from(arguments).expect_err("the command line is wrong");
-    assert_eq!(usage_line(&error.to_string()), line);
+    assert_eq!(usage_line(&error, arguments), line);
 }
 
 #[test]
@@ -33,7 +31,30 @@ fn usage_mistakes_are_one_line() {
     check(
         &["lbctl", "show", "-o", "toml"],
         "lbctl: invalid value 'toml' for '--output <FORMAT>' [possible values: table, wide, \
-         json, yaml, kv, raw, quiet]; see `lbctl --help`",
+         json, yaml, kv, raw, quiet]; see `lbctl show --help`",
+    );
+    // Clap tells no usage with wrong values; options of every command may come before it.
+    check(
+        &[
+            "lbctl",
+            "-o",
+            "wide",
+            "svc",
+            "policy",
+            "web",
+            "--slow-start",
+            "soon",
+        ],
+        "lbctl: invalid value 'soon' for '--slow-start <TIME>': expected a duration such as 30s, \
+         500ms, 5m or 1h; see `lbctl service policy --help`",
+    );
+    check(
+        &["lbctl", "service"],
+        "lbctl: a command is missing; see `lbctl service --help`",
+    );
+    check(
+        &["lbctl"],
+        "lbctl: a command is missing; see `lbctl --help`",
     );
 }
 

@@ -173,7 +173,8 @@ fn row(terminator: &Terminator, latest: Option<u64>) -> Vec<String> {
     let families: Vec<&str> = families.collect();
     let snapshot = match (terminator.generation, latest) {
         _ if !terminator.faults.is_empty() => {
-            format!("refused ({} faults)", terminator.faults.len())
+            let faults = output::count(terminator.faults.len(), "fault");
+            format!("refused ({faults})")
         }
         (Some(served), Some(latest)) if served == latest => "latest".to_owned(),
         (Some(served), _) => format!("{served}"),
@@ -247,10 +248,10 @@ mod tests {
             all: vec![one, other, refusing],
         };
         let expected = "\
-ID  SOFTWARE      PID  STATE    FAMILIES    SOCKETS  SNAPSHOT            CONNECTIONS
- 1  lbterm 0.1.0   77  active   IPv4, IPv6        4  latest                        3
+ID  SOFTWARE      PID  STATE    FAMILIES    SOCKETS  SNAPSHOT           CONNECTIONS
+ 1  lbterm 0.1.0   77  active   IPv4, IPv6        4  latest                       3
  2  haproxy        77  standby  IPv4              1  none
- 3  lbterm 0.1.0   77  active   IPv4, IPv6        4  refused (1 faults)
+ 3  lbterm 0.1.0   77  active   IPv4, IPv6        4  refused (1 fault)
 
 not served: gateway: it smells
 
