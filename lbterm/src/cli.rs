@@ -18,6 +18,8 @@ Signals:
   TERM, INT  accept no more, finish what there is within the drain timeout, end; once more: end now
   HUP        start a successor from the file that this program was started from; when it serves, the
              agent has this process finish its connections and end
+  USR1       log every request from now on (with --access-log)
+  USR2       log as --access-log-sample says again
 
 Exit codes:
   0  every connection had ended, or the time for it was over
@@ -67,9 +69,14 @@ pub struct RunArgs {
     /// it anew
     #[arg(long, value_name = "FILE", env = "LBTERM_ACCESS_LOG")]
     pub access_log: Option<PathBuf>,
-    /// Log one of so many requests
-    #[arg(long, value_name = "N", env = "LBTERM_ACCESS_LOG_SAMPLE", default_value_t = 1,
-        requires = "access_log", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Log one of so many requests; 0 for none before SIGUSR1
+    #[arg(
+        long,
+        value_name = "N",
+        env = "LBTERM_ACCESS_LOG_SAMPLE",
+        default_value_t = 1,
+        requires = "access_log"
+    )]
     pub access_log_sample: u32,
     /// Write logs as JSON, one object a line. LBTERM_LOG sets what is logged, as `info` or
     /// `lbterm=debug`

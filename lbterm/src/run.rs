@@ -57,23 +57,19 @@ struct Options {
     drain_timeout: Duration,
     successor: Successor,
     access_log: Option<AccessLog>,
+    /// One of so many requests is logged, unless all are asked for.
+    log_one_of: u32,
 }
 
 /// Where requests are logged.
-struct AccessLog {
-    output: Box<dyn Write + Send>,
-    one_of: u32,
-}
+type AccessLog = Box<dyn Write + Send>;
 
-impl AccessLog {
-    fn open(path: &Path, one_of: u32) -> io::Result<Self> {
-        let output: Box<dyn Write + Send> = if path == Path::new(STDOUT) {
-            Box::new(io::stdout())
-        } else {
-            Box::new(File::options().append(true).create(true).open(path)?)
-        };
-        Ok(Self { output, one_of })
-    }
+fn open_log(path: &Path) -> io::Result<AccessLog> {
+    Ok(if path == Path::new(STDOUT) {
+        Box::new(io::stdout())
+    } else {
+        Box::new(File::options().append(true).create(true).open(path)?)
+    })
 }
 
 /// How long the last lines of the access log may take.
@@ -104,7 +100,7 @@ pub fn run(args: RunArgs) -> Result<(), RunError> {
     confine::raise_file_limit();
     let access_log = args.access_log.as_deref();
     let open = |path: &Path| {
-        AccessLog::open(path, args.access_log_sample).map_err(|source| RunError::AccessLog {
+        open_log(path).map_err(|source| RunError::AccessLog {
             path: path.to_owned(),
             source,
         })
@@ -118,6 +114,7 @@ pub fn run(args: RunArgs) -> Result<(), RunError> {
         drain_timeout: args.drain_timeout,
         successor,
         access_log: opened,
+        log_one_of: args.access_log_sample,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -128,8 +125,8 @@ pub fn run(args: RunArgs) -> Result<(), RunError> {
 
 async fn serve(mut options: Options) -> Result<(), RunError> {
     let shared = Arc::new(Shared::new(tls::provider()));
-    if let Some(AccessLog { output, one_of }) = options.access_log.take() {
-        let started = shared.http.access.start(output, one_of);
+    if let Some(output) = options.access_log.take() {
+        let started = shared.http.access.start(output, options.log_one_of);
         started.map_err(cannot("start the access log"))?;
     }
     let crew = Arc::new(Crew::new(options.workers, Arc::clone(&shared)));
@@ -148,7 +145,7 @@ async fn serve(mut options: Options) -> Result<(), RunError> {
     let mut control = pin!(control.run());
     let ended = tokio::select! {
         ended = crew.ended() => Ok(ended),
-        ended = follow_signals(&crew, &options) => ended,
+        ended = follow_signals(&crew, &shared, &options) => ended,
         () = &mut control => Ok(Ended::Drained),
     };
     // The runtime has nothing else to do any more.
@@ -162,11 +159,21 @@ async fn serve(mut options: Options) -> Result<(), RunError> {
 }
 
 /// Ends when a second signal asks for it.
-async fn follow_signals(crew: &Crew, options: &Options) -> Result<Ended, RunError> {
+async fn follow_signals(
+    crew: &Crew,
+    shared: &Shared,
+    options: &Options,
+) -> Result<Ended, RunError> {
     let listen = |kind| signal(kind).map_err(cannot("listen to signals"));
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut hang_up = listen(SignalKind::hangup())?;
+    let mut user_1 = listen(SignalKind::user_defined1())?;
+    let mut user_2 = listen(SignalKind::user_defined2())?;
+    let log_one_of = |requests| {
+        shared.http.access.set_one_of(requests);
+        info!(one_of = requests, "the access log's sample was changed");
+    };
     let mut is_ending = false;
     loop {
         tokio::select! {
@@ -174,6 +181,14 @@ async fn follow_signals(crew: &Crew, options: &Options) -> Result<Ended, RunErro
             _ = interrupt.recv() => {}
             _ = hang_up.recv() => {
                 options.successor.start();
+                continue;
+            }
+            _ = user_1.recv() => {
+                log_one_of(1);
+                continue;
+            }
+            _ = user_2.recv() => {
+                log_one_of(options.log_one_of);
                 continue;
             }
         }

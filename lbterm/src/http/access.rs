@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::iter;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -146,7 +146,10 @@ struct Line {
     time_ms: u64,
     request_id: String,
     connection: u64,
-    client: SocketAddr,
+    /// Who asks: the peer, or whom a trusted proxy tells.
+    client: IpAddr,
+    /// The other end of the connection, or whom its PROXY header tells.
+    peer: SocketAddr,
     dialled: SocketAddr,
     tls: Option<&'static str>,
     protocol: &'static str,
@@ -181,6 +184,8 @@ pub struct Beginning<'a> {
     pub began: Instant,
     /// Of the connection.
     pub meta: &'a crate::conn::ConnMeta,
+    /// Who asks, through whatever proxies.
+    pub client: IpAddr,
     /// Of the request.
     pub version: Version,
     /// Of the request.
@@ -202,7 +207,8 @@ impl Record {
                 time_ms: now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0)),
                 request_id: String::new(),
                 connection: meta.id,
-                client: meta.peer,
+                client: beginning.client.to_canonical(),
+                peer: meta.peer,
                 dialled: meta.dialled,
                 tls: meta.tls.as_ref().map(|tls| tls.version),
                 protocol: match beginning.version {
@@ -295,6 +301,7 @@ mod tests {
         let beginning = Beginning {
             began: Instant::now(),
             meta: &meta,
+            client: meta.peer.ip(),
             version: Version::HTTP_2,
             method: &Method::GET,
             path,

@@ -201,13 +201,16 @@ impl Connection {
     }
 
     fn begin_record(&self, request: &request::Parts, began: Instant) -> Option<Box<Record>> {
-        let log = &self.worker.shared.http.access;
+        let shared = &self.worker.shared;
+        let log = &shared.http.access;
         log.wants_next().then(|| {
+            let serving = shared.now();
             Record::new(
                 log,
                 &Beginning {
                     began,
                     meta: &self.meta,
+                    client: self.client(request, &serving.routes.proxies),
                     version: request.version,
                     method: &request.method,
                     path: request

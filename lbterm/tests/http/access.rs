@@ -63,6 +63,7 @@ fn each_request_has_a_line() {
     assert_eq!(line["instance"], origin.address.to_string());
     assert_eq!(line["answer"], Value::Null);
     assert_eq!(line["broken"], false);
+    assert_eq!(line["client"], "127.0.0.1");
     let id = origin.requests()[0].fields("x-request-id")[0].to_owned();
     assert_eq!(line["request_id"], id);
 
@@ -90,6 +91,44 @@ fn each_request_has_a_line() {
     output.line("/four");
     assert_eq!(output.lines().len(), 4);
     assert_eq!(log.dropped(), 0);
+}
+
+#[test]
+fn a_line_names_the_client_that_proxies_tell_of() {
+    let origin = Origin::answering(ok("ok"));
+    let mut gateway = Gateway::new(&[origin.address]);
+    gateway.change(|snapshot| {
+        snapshot.proxies.trusted = vec!["127.0.0.0/8".parse().unwrap()];
+    });
+    let output = Output::default();
+    let log = &gateway.shared.http.access;
+    log.start(Box::new(output.clone()), 1).unwrap();
+    let address = gateway.address();
+    let send = |path: &str, proxy: &str, fields: &str| {
+        let mut client = Client::new(address);
+        client.send(format!(
+            "{proxy}GET {path} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n"
+        ));
+        assert_eq!(client.answer().status, 200);
+        let line = output.line(path);
+        let peer: std::net::SocketAddr = line["peer"].as_str().unwrap().parse().unwrap();
+        (
+            line["client"].as_str().unwrap().to_owned(),
+            peer.ip().to_string(),
+        )
+    };
+    let told = |client: &str, peer: &str| (client.to_owned(), peer.to_owned());
+    let fields = "X-Forwarded-For: 6.6.6.6, 203.0.113.5, 127.0.0.9\r\n";
+    assert_eq!(send("/told", "", fields), told("203.0.113.5", "127.0.0.1"));
+    assert_eq!(send("/own", "", ""), told("127.0.0.1", "127.0.0.1"));
+    gateway.change(|snapshot| {
+        snapshot.proxies.proxy_protocol = vec!["127.0.0.1/32".parse().unwrap()];
+        snapshot.proxies.trusted.clear();
+    });
+    let header = "PROXY TCP4 203.0.113.7 198.51.100.1 50000 80\r\n";
+    // Whoever is no trusted proxy is not believed.
+    let line = send("/header", header, fields);
+    assert_eq!(line, told("203.0.113.7", "203.0.113.7"));
 }
 
 #[test]

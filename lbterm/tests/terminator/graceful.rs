@@ -10,8 +10,9 @@ use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use crate::agent::{Agent, Session, Sockets};
+use crate::agent::{Agent, SOON, Session, Sockets};
 use crate::client::{self, Client};
 use crate::instances;
 use crate::pki::Authority;
@@ -285,6 +286,40 @@ async fn a_successor_goes_on_with_the_access_log() {
     assert!(
         lines.len() == 2 && lines[0].contains("/first") && lines[1].contains("/second"),
         "{lines:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_access_log_is_sampled_on_demand() {
+    let agent = Agent::start();
+    let log = agent.directory().join("access.log");
+    let log_option = format!("--access-log={}", log.display());
+    let options = ["--workers", "1", &log_option, "--access-log-sample=0"];
+    let mut lbterm = Lbterm::start_with(&agent, &options);
+    let (mut session, sockets) = agent.meet_first().await;
+    let origin = instances::http().await;
+    let group = group(NAME, ServiceKind::Http, sockets.ipv4(), &[origin]);
+    session.publish(&snapshot(1, &[group], &[])).await;
+    get(sockets.ipv4(), "/before").await;
+    for (signal, said, path) in [
+        (Signal::SIGUSR1, "one_of=1", "/asked-for"),
+        (Signal::SIGUSR2, "one_of=0", "/after"),
+    ] {
+        lbterm.signal(signal);
+        let heard = async {
+            while !lbterm.log().contains(said) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, heard).await.expect(said);
+        get(sockets.ipv4(), path).await;
+    }
+    lbterm.signal(Signal::SIGTERM);
+    assert!(lbterm.ended().await.success(), "{}", lbterm.log());
+    let lines = std::fs::read_to_string(&log).unwrap();
+    assert!(
+        lines.lines().count() == 1 && lines.contains("/asked-for"),
+        "{lines}"
     );
 }
 
