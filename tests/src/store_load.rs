@@ -35,6 +35,7 @@ pub fn write(store: &dyn Store, number: u64) -> Result<u64, TxnError> {
     store.txn(&Transaction {
         compares: vec![before],
         ops,
+        ..Transaction::default()
     })
 }
 

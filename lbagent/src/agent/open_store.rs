@@ -169,8 +169,11 @@ mod tests {
             put("/settings/schema", "99"),
             put("/groups/x", "{\"new\":1}"),
         ];
-        let compares = Vec::new();
-        store.txn(&Transaction { compares, ops }).unwrap();
+        let transaction = Transaction {
+            ops,
+            ..Transaction::default()
+        };
+        store.txn(&transaction).unwrap();
         let before = store.range("").unwrap();
         drop(store);
         let store = open(&path).unwrap();

@@ -3,7 +3,6 @@
 //! A token tells account and role. Without one, the Unix socket tells by the kernel's word which
 //! user is at its other end; over TCP nobody is let in, unless the configuration says so.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +16,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use lbagent_api::Selector;
 use lbagent_api::access::ACCOUNT_HEADER;
+use lbagent_api::events::Author;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::Context;
 use super::Shared;
@@ -43,38 +42,9 @@ pub enum Peer {
     },
 }
 
-/// Whose word a request is, for the log: never the secret that it shows.
-#[derive(Clone, Debug)]
-pub(super) enum Actor {
-    /// A token of the store's.
-    Token {
-        /// Which.
-        uuid: Uuid,
-        /// What it is called.
-        label: String,
-    },
-    /// The configured token.
-    TokenFile,
-    /// A user of this host, by the Unix socket.
-    User(u32),
-    /// Any process of this host.
-    Loopback,
-}
-
-impl fmt::Display for Actor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Token { uuid, label } => write!(f, "token {uuid} {label:?}"),
-            Self::TokenFile => f.write_str("the token of api.token_file"),
-            Self::User(uid) => write!(f, "uid {uid}"),
-            Self::Loopback => f.write_str("a process of this host without a token"),
-        }
-    }
-}
-
 tokio::task_local! {
-    /// Who made the request, and for which account.
-    pub(super) static ACTOR: (Actor, Caller);
+    /// Whose word the request is, and for which account.
+    pub(super) static AUTHOR: (Author, Caller);
 }
 
 /// Refusals, counted, and logged no more often than a log can bear.
@@ -121,9 +91,9 @@ pub(super) async fn identify(
         None => Peer::Tcp,
     };
     match caller(&context, &request, peer) {
-        Ok((actor, caller)) => {
+        Ok((author, caller)) => {
             request.extensions_mut().insert(caller);
-            ACTOR.scope((actor, caller), next.run(request)).await
+            AUTHOR.scope((author, caller), next.run(request)).await
         }
         Err(error) => {
             if matches!(
@@ -153,21 +123,21 @@ async fn skip_body(request: Request) {
     let _ = tokio::time::timeout(PATIENCE, body).await;
 }
 
-fn caller(context: &Context, request: &Request, peer: Peer) -> Result<(Actor, Caller), ApiError> {
+fn caller(context: &Context, request: &Request, peer: Peer) -> Result<(Author, Caller), ApiError> {
     let operator = Caller::operator(DEFAULT_ACCOUNT);
     let shown = request.headers().get(header::AUTHORIZATION);
     let holder = shown
         .and_then(|value| bearer(value.as_bytes()))
         .and_then(|shown| holder(context, shown));
-    let (actor, caller) = match (holder, peer) {
+    let (author, caller) = match (holder, peer) {
         (Some(holder), _) => holder,
         // Whoever could leave a token away may as well show any word, as clients do that have to.
         (None, Peer::Tcp) if context.tcp_without_token => {
             refuse_web_pages(request)?;
-            (Actor::Loopback, operator)
+            (Author::Loopback, operator)
         }
         _ if shown.is_some() => return Err(AuthError::Unknown.into()),
-        (None, Peer::Operator { uid }) => (Actor::User(uid), operator),
+        (None, Peer::Operator { uid }) => (Author::User { uid }, operator),
         (None, Peer::Tcp) => return Err(AuthError::Unknown.into()),
         (None, Peer::Stranger { uid }) => return Err(AuthError::Stranger { uid }.into()),
     };
@@ -175,7 +145,7 @@ fn caller(context: &Context, request: &Request, peer: Peer) -> Result<(Actor, Ca
     if caller.role == Role::Reader && !is_read {
         return Err(AuthError::Forbidden { role: caller.role }.into());
     }
-    Ok((actor, acting(context, request, caller)?))
+    Ok((author, acting(context, request, caller)?))
 }
 
 /// A web page in a browser of this host can send requests here, too. Those of another site have an
@@ -208,18 +178,20 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     is_bearer.then(|| shown.trim_ascii())
 }
 
-fn holder(context: &Context, shown: &[u8]) -> Option<(Actor, Caller)> {
+fn holder(context: &Context, shown: &[u8]) -> Option<(Author, Caller)> {
     let configured = context.token.as_ref();
     if configured.is_some_and(|token| token.is(&Digest::of(shown))) {
-        return Some((Actor::TokenFile, Caller::operator(DEFAULT_ACCOUNT)));
+        return Some((Author::TokenFile, Caller::operator(DEFAULT_ACCOUNT)));
     }
     let state = context.desired.current();
     let token = state.access.holder(shown, OffsetDateTime::now_utc())?;
-    let actor = Actor::Token {
+    let author = Author::Token {
         uuid: token.uuid,
         label: token.label.clone(),
+        account: token.account,
+        role: token.role,
     };
-    Some((actor, token.caller()))
+    Some((author, token.caller()))
 }
 
 /// The account that an operator acts for is the one that the request names.

@@ -13,8 +13,8 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream;
 use lbagent_api::ContractError;
 use lbagent_api::events::{
-    Applied, AuditData, AuditEvent, AuditObject, AuditQuery, EventsQuery, Gap, ObjectKind,
-    parse_generation,
+    Applied, AuditData, AuditEvent, AuditObject, AuditQuery, Author, Change, EventsQuery, Gap,
+    ObjectKind, parse_generation,
 };
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -207,8 +207,11 @@ pub(super) async fn events(
         Happened::Changes(changes) => {
             let wanted: Vec<_> = changes.iter().filter(|it| is_wanted(it)).collect();
             let told = wanted.iter().map(|it| {
-                let told = event(it.change.r#type.name(), &it.change);
-                (told, it.change.generation)
+                let change = Change {
+                    by: author_for(caller, it),
+                    ..it.change.clone()
+                };
+                (event(change.r#type.name(), &change), change.generation)
             });
             with_ids(told.collect())
         }
@@ -230,6 +233,14 @@ pub(super) async fn events(
 fn may_see(caller: Caller, it: &ObjectChange) -> bool {
     let is_access = matches!(it.change.kind, ObjectKind::Account | ObjectKind::Token);
     !is_access || caller.role == Role::Operator
+}
+
+/// Who made a change, as far as it concerns who is told.
+fn author_for(caller: Caller, it: &ObjectChange) -> Author {
+    match caller.role {
+        Role::Operator => it.change.by.clone(),
+        Role::Member | Role::Reader => it.change.by.told_to(caller.account),
+    }
 }
 
 /// Follow the states of instances
@@ -288,7 +299,7 @@ fn audited(it: &ObjectChange, caller: Caller, query: &AuditQuery) -> Option<Audi
     };
     (is_asked && is_visible && is_change).then(|| AuditEvent {
         r#type: r#type.to_owned(),
-        timestamp: OffsetDateTime::now_utc(),
+        timestamp: it.change.at,
         object: Some(AuditObject {
             r#type: object.to_owned(),
             uuid,
@@ -299,6 +310,7 @@ fn audited(it: &ObjectChange, caller: Caller, query: &AuditQuery) -> Option<Audi
             prev,
             new: new.unwrap_or("deleted").to_owned(),
         }),
+        by: Some(author_for(caller, it)),
         dropped: None,
     })
 }
@@ -309,6 +321,7 @@ fn lost(gap: Gap) -> AuditEvent {
         timestamp: OffsetDateTime::now_utc(),
         object: None,
         data: None,
+        by: None,
         dropped: Some(gap.next - gap.from),
     }
 }

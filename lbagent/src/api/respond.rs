@@ -13,7 +13,7 @@ use lbagent_api::Envelope;
 use lbagent_api::envelope::Warning;
 use serde::Serialize;
 
-use super::auth::ACTOR;
+use super::auth::AUTHOR;
 use super::error::ApiError;
 use super::{APPLY_TIMEOUT, Context, Dialect, Shared};
 use crate::desired::{Desired, DesiredError, Expected, Written};
@@ -79,10 +79,13 @@ pub(super) async fn change<T: Send + 'static>(
     context: &Shared,
     operation: impl FnOnce(&Desired) -> Result<Written<T>, DesiredError> + Send + 'static,
 ) -> Result<(Written<T>, Vec<Warning>), ApiError> {
-    let desired = match EXPECTED.try_with(Clone::clone) {
-        Ok(Some(expected)) => context.desired.expecting(expected),
-        _ => Desired::clone(&context.desired),
-    };
+    let mut desired = Desired::clone(&context.desired);
+    if let Ok(Some(expected)) = EXPECTED.try_with(Clone::clone) {
+        desired = desired.expecting(expected);
+    }
+    if let Ok(author) = AUTHOR.try_with(|(author, _)| author.clone()) {
+        desired = desired.by(author);
+    }
     let before = desired.current().generation;
     let written = tokio::task::spawn_blocking(move || operation(&desired))
         .await
@@ -93,11 +96,11 @@ pub(super) async fn change<T: Send + 'static>(
         return Ok((written, Vec::new()));
     }
     // A job of many is told of once, whatever it changed.
-    let _ = ACTOR.try_with(|(actor, caller)| {
+    let _ = AUTHOR.try_with(|(author, caller)| {
         let account = context.desired.current().access.account(caller.account);
         let account = account.map_or_else(|| caller.account.to_string(), |it| it.name);
         tracing::info!(
-            by = %actor,
+            by = %author,
             role = caller.role.name(),
             account,
             generation = written.generation,

@@ -1,11 +1,11 @@
 //! What was changed, object by object, as the store's history tells it.
 
-use lbagent_api::events::{Change, ChangeType, ObjectKind};
+use lbagent_api::events::{Author, Change, ChangeType, ObjectKind};
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{Desired, keys};
-use crate::store::{Event, Watch, WatchError};
+use crate::store::{Commit, Event, Watch, WatchError};
 
 /// One change of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,17 +48,16 @@ impl Desired {
 impl ChangeWatch {
     /// The changes of the next generations, perhaps none. Cancel-safe.
     pub async fn next(&mut self) -> Result<Vec<ObjectChange>, WatchError> {
-        Ok(self
-            .0
-            .next()
-            .await?
-            .iter()
-            .filter_map(object_change)
-            .collect())
+        let commits = self.0.next().await?;
+        let changes = commits.iter().flat_map(|commit| {
+            let events = commit.events.iter();
+            events.filter_map(|event| object_change(commit, event))
+        });
+        Ok(changes.collect())
     }
 }
 
-fn object_change(event: &Event) -> Option<ObjectChange> {
+fn object_change(commit: &Commit, event: &Event) -> Option<ObjectChange> {
     let kinds = [
         (keys::GROUPS, ObjectKind::ServiceGroup),
         (keys::INSTANCES, ObjectKind::Instance),
@@ -96,6 +95,8 @@ fn object_change(event: &Event) -> Option<ObjectChange> {
                 _ => head.account,
             },
             generation: event.revision(),
+            at: commit.at,
+            by: Author::clone(&commit.by),
         },
         state_before,
         state_now,

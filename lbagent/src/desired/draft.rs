@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 use lbagent_api::Selector;
 use lbagent_api::certificate::Secret;
+use lbagent_api::events::Author;
 use uuid::Uuid;
 
 use super::snapshot::{AddressUse, Snapshot};
@@ -254,7 +255,7 @@ impl Draft {
     }
 
     /// What to write, if anything, and what the store holds then.
-    pub(super) fn finish(self) -> Option<(Transaction, Snapshot)> {
+    pub(super) fn finish(self, by: &Author) -> Option<(Transaction, Snapshot)> {
         let Self {
             snapshot,
             writes,
@@ -274,7 +275,8 @@ impl Draft {
             None => Op::Delete { key },
         };
         let ops = writes.into_iter().map(op).collect();
-        Some((Transaction { compares, ops }, snapshot))
+        let by = by.clone();
+        Some((Transaction { compares, ops, by }, snapshot))
     }
 
     fn edit(&mut self) -> &mut DesiredState {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use lbagent_api::events::Author;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -72,6 +73,8 @@ pub struct Desired {
     shared: Arc<Shared>,
     /// What every change through this handle depends on.
     expected: Option<Expected>,
+    /// Who makes the changes through this handle.
+    by: Author,
 }
 
 struct Shared {
@@ -100,6 +103,7 @@ impl Desired {
                 published,
             }),
             expected: None,
+            by: Author::Agent,
         };
         desired.transact(|draft| {
             migrate::migrate(draft, &names);
@@ -116,8 +120,16 @@ impl Desired {
     /// is as expected. That is checked in each change's transaction.
     pub fn expecting(&self, expected: Expected) -> Self {
         Self {
-            shared: Arc::clone(&self.shared),
             expected: Some(expected),
+            ..self.clone()
+        }
+    }
+
+    /// The same desired state, whose changes through this handle are somebody's.
+    pub fn by(&self, author: Author) -> Self {
+        Self {
+            by: author,
+            ..self.clone()
         }
     }
 
@@ -184,7 +196,7 @@ impl Desired {
                 return Err(DesiredError::Changed { kind });
             }
             let outcome = change(&mut draft);
-            let Some((transaction, snapshot)) = draft.finish() else {
+            let Some((transaction, snapshot)) = draft.finish(&self.by) else {
                 return Ok(Written {
                     outcome,
                     generation: cache.state.generation,

@@ -159,8 +159,8 @@ fn an_object_of_another_version_is_named() {
     };
     store
         .txn(&Transaction {
-            compares: vec![],
             ops: vec![op],
+            ..Transaction::default()
         })
         .unwrap();
     let error = Desired::load(store).err().unwrap();

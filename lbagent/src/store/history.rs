@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::{Event, Watch, WatchError};
+use super::{Commit, Event, Watch, WatchError};
 
 /// Transactions that a watch may be behind before it has to read the range anew.
 const KEPT: usize = 1024;
@@ -28,7 +28,7 @@ pub(super) struct History {
 struct Recent {
     /// Revision of the first element; the next revision when there is none.
     first: u64,
-    commits: VecDeque<Arc<[Event]>>,
+    commits: VecDeque<Commit>,
     /// Events of all commits.
     events: usize,
 }
@@ -55,17 +55,17 @@ impl History {
     }
 
     /// Adds the changes of the next revision; `None`: they are too many to be kept.
-    pub(super) fn push(&self, revision: u64, events: Option<Vec<Event>>) {
+    pub(super) fn push(&self, revision: u64, commit: Option<Commit>) {
         let mut recent = self.lock();
         assert_eq!(
             revision,
             recent.first + recent.commits.len() as u64,
             "revisions have no gaps"
         );
-        match events {
-            Some(events) => {
-                recent.events += events.len();
-                recent.commits.push_back(events.into());
+        match commit {
+            Some(commit) => {
+                recent.events += commit.events.len();
+                recent.commits.push_back(commit);
             }
             None => {
                 recent.commits.clear();
@@ -74,7 +74,7 @@ impl History {
         }
         while recent.commits.len() > KEPT || recent.events > KEPT_EVENTS {
             let oldest = recent.commits.pop_front();
-            recent.events -= oldest.map_or(0, |events| events.len());
+            recent.events -= oldest.map_or(0, |commit| commit.events.len());
             recent.first += 1;
         }
         drop(recent);
@@ -97,7 +97,7 @@ impl History {
     }
 
     /// The changes from a revision on, and the revision after them.
-    fn since(&self, revision: u64, prefix: &str) -> Result<(Vec<Event>, u64), WatchError> {
+    fn since(&self, revision: u64, prefix: &str) -> Result<(Vec<Commit>, u64), WatchError> {
         let recent = self.lock();
         let skipped = revision
             .checked_sub(recent.first)
@@ -107,13 +107,15 @@ impl History {
             })?;
         let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
         let commits = recent.commits.iter().skip(skipped);
-        let events = commits.flat_map(|commit| commit.iter());
-        let events = events
-            .filter(|event| event.key().starts_with(prefix))
-            .cloned()
-            .collect();
+        let is_wanted = |event: &&Event| event.key().starts_with(prefix);
+        let commits = commits.map(|commit| Commit {
+            at: commit.at,
+            by: Arc::clone(&commit.by),
+            events: commit.events.iter().filter(is_wanted).cloned().collect(),
+        });
+        let commits = commits.filter(|commit| !commit.events.is_empty()).collect();
         let next = revision.max(recent.first + recent.commits.len() as u64);
-        Ok((events, next))
+        Ok((commits, next))
     }
 }
 
@@ -126,17 +128,17 @@ pub(super) struct HistoryWatch {
 }
 
 impl Watch for HistoryWatch {
-    fn next(&mut self) -> BoxFuture<'_, Result<Vec<Event>, WatchError>> {
+    fn next(&mut self) -> BoxFuture<'_, Result<Vec<Commit>, WatchError>> {
         async move {
             loop {
                 // Before looking: a change after this line wakes `changed` below.
                 self.changed.borrow_and_update();
                 let history = self.history.upgrade().ok_or(WatchError::Closed)?;
-                let (events, next) = history.since(self.next, &self.prefix)?;
+                let (commits, next) = history.since(self.next, &self.prefix)?;
                 drop(history);
                 self.next = next;
-                if !events.is_empty() {
-                    return Ok(events);
+                if !commits.is_empty() {
+                    return Ok(commits);
                 }
                 self.changed
                     .changed()

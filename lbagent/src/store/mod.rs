@@ -18,8 +18,11 @@ mod redb;
 mod tests;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use lbagent_api::events::Author;
+use time::OffsetDateTime;
 
 pub use redb::RedbStore;
 
@@ -112,6 +115,8 @@ pub struct Transaction {
     pub compares: Vec<Compare>,
     /// Writes; a key may occur once.
     pub ops: Vec<Op>,
+    /// Who makes them, for watches. As with the changes that these tell, a restart forgets it.
+    pub by: Author,
 }
 
 /// One change of one key.
@@ -153,6 +158,17 @@ impl Event {
     }
 }
 
+/// What one transaction changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// When it was written.
+    pub at: OffsetDateTime,
+    /// Who wrote it.
+    pub by: Arc<Author>,
+    /// Its changes.
+    pub events: Vec<Event>,
+}
+
 /// Where the desired state lives.
 pub trait Store: Send + Sync {
     /// Shows every key that starts with `prefix`, in order; returns the store's revision. All of
@@ -185,7 +201,7 @@ pub trait Store: Send + Sync {
 pub trait Watch: Send {
     /// The changes of the next revisions, one at least; waits for them. Cancel-safe: nothing is
     /// lost when the future is dropped.
-    fn next(&mut self) -> BoxFuture<'_, Result<Vec<Event>, WatchError>>;
+    fn next(&mut self) -> BoxFuture<'_, Result<Vec<Commit>, WatchError>>;
 }
 
 /// Why a transaction was not written.

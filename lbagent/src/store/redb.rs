@@ -9,9 +9,10 @@ use std::sync::Arc;
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition,
 };
+use time::OffsetDateTime;
 
 use super::history::{History, KEPT_EVENTS};
-use super::{Entry, Event, KeyValue, Op, Store, StoreError, Transaction, TxnError, Watch};
+use super::{Commit, Entry, Event, KeyValue, Op, Store, StoreError, Transaction, TxnError, Watch};
 
 /// Key to (create revision, mod revision, value).
 const VALUES: TableDefinition<&str, (u64, u64, &[u8])> = TableDefinition::new("values");
@@ -227,7 +228,12 @@ impl Store for RedbStore {
             .map_err(|error| self.failed("write", error))?
         {
             Written::Done { revision, events } => {
-                self.history.push(revision, events);
+                let commit = events.map(|events| Commit {
+                    at: OffsetDateTime::now_utc(),
+                    by: Arc::new(transaction.by.clone()),
+                    events,
+                });
+                self.history.push(revision, commit);
                 Ok(revision)
             }
             Written::Unchanged(revision) => Ok(revision),

@@ -26,7 +26,14 @@ fn expects(key: &str, mod_revision: u64) -> Compare {
 }
 
 fn write(store: &RedbStore, compares: Vec<Compare>, ops: Vec<Op>) -> Result<u64, TxnError> {
-    store.txn(&Transaction { compares, ops })
+    let by = Author::Agent;
+    store.txn(&Transaction { compares, ops, by })
+}
+
+/// What some commits changed.
+fn changes(commits: Vec<Commit>) -> Vec<Event> {
+    let events = commits.into_iter().flat_map(|commit| commit.events);
+    events.collect()
 }
 
 fn open(directory: &tempfile::TempDir) -> RedbStore {
@@ -124,7 +131,11 @@ fn any_transaction() -> impl Strategy<Value = Transaction> {
             .map(|(key, mod_revision)| Compare { key, mod_revision })
             .collect()
     });
-    (compares, ops).prop_map(|(compares, ops)| Transaction { compares, ops })
+    (compares, ops).prop_map(|(compares, ops)| Transaction {
+        compares,
+        ops,
+        ..Transaction::default()
+    })
 }
 
 #[tokio::test]
@@ -142,8 +153,9 @@ async fn changes_that_are_too_many_to_be_kept_are_a_gap() {
         oldest: 3,
     };
     assert_eq!(early.next().await, Err(gap));
-    let keys = |events: Vec<Event>| -> Vec<_> {
-        events.iter().map(|event| event.key().to_owned()).collect()
+    let keys = |commits| -> Vec<_> {
+        let changes = changes(commits).into_iter();
+        changes.map(|event| event.key().to_owned()).collect()
     };
     assert_eq!(late.next().await.map(keys), Ok(vec!["/after".to_owned()]));
     // Fewer at once, more together.
@@ -194,7 +206,7 @@ proptest! {
             .collect();
         if !expected.is_empty() {
             let mut watch = store.watch("/a", opened_at + 1);
-            prop_assert_eq!(block_on(watch.next()).unwrap(), expected);
+            prop_assert_eq!(changes(block_on(watch.next()).unwrap()), expected);
         }
     }
 }
@@ -258,7 +270,7 @@ fn a_watch_waits_for_its_prefix() {
     let watching = std::thread::spawn(move || block_on(watch.next()));
     write(&store, vec![], vec![put("/b", "1")]).unwrap();
     write(&store, vec![], vec![put("/a", "2"), put("/b", "2")]).unwrap();
-    let events = watching.join().unwrap().unwrap();
+    let events = changes(watching.join().unwrap().unwrap());
     let item = |revision| KeyValue {
         key: "/a".into(),
         value: b"2".into(),
@@ -267,6 +279,34 @@ fn a_watch_waits_for_its_prefix() {
     };
     let (item, previous) = (item(2), None);
     assert_eq!(events, [Event::Put { item, previous }]);
+}
+
+#[test]
+fn a_watch_tells_who_wrote_and_when() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory);
+    let mut watch = store.watch("/", 1);
+    let before = OffsetDateTime::now_utc();
+    for uid in [7, 8] {
+        let transaction = Transaction {
+            ops: vec![put("/a", "1"), put("/b", "1")],
+            by: Author::User { uid },
+            ..Transaction::default()
+        };
+        store.txn(&transaction).unwrap();
+    }
+    let commits = block_on(watch.next()).unwrap();
+    let told: Vec<_> = commits
+        .iter()
+        .map(|commit| (commit.by.as_ref().clone(), commit.events.len()))
+        .collect();
+    assert_eq!(
+        told,
+        [7, 8].map(|uid| (Author::User { uid }, 2)),
+        "{commits:?}"
+    );
+    let times: Vec<_> = commits.iter().map(|commit| commit.at).collect();
+    assert!(before <= times[0] && times[0] <= times[1], "{times:?}");
 }
 
 #[test]

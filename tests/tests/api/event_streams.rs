@@ -184,7 +184,7 @@ fn an_account_is_told_its_own() {
             "/v1/x/accounts",
             json!({"name": name}),
         );
-        let new = json!({"role": "member", "account": name});
+        let new = json!({"role": "member", "account": name, "label": format!("ci-{name}")});
         let token = ask(&agent, &operator, "POST", "/v1/x/tokens", new);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         (text(&made["accounts"][0]["uuid"]), text(&token["secret"]))
@@ -220,6 +220,10 @@ fn an_account_is_told_its_own() {
         ask(&agent, token, "POST", "/v1/instances", instance);
     }
     ask(&agent, &operator, "PUT", &path, quotas);
+    let everything = format!("/v1/x/events?kind=instance&account={a_uuid}");
+    let mut everything = open(&everything, &operator);
+    let start = ["--account", "a", "instance", "start", "a2"];
+    ctl::succeed(&topology.gateway, &start).unwrap();
     for (stream, names) in streams.iter_mut().zip([["of-a", "a2"], ["of-b", "b2"]]) {
         for name in names {
             for _ in ["the group", "the instance"] {
@@ -228,14 +232,31 @@ fn an_account_is_told_its_own() {
                     (name_of_event.as_str(), &data["name"]),
                     ("created", &json!(name))
                 );
+                let own = format!("ci-{}", if names[0] == "of-a" { "a" } else { "b" });
+                assert_eq!(data["by"]["label"], own, "{data}");
             }
         }
     }
+    // Of an operator an account is told that it was one; operators are told which.
+    let (_, _, data) = streams[0].next().unwrap();
+    assert_eq!(
+        (&data["name"], &data["by"]),
+        (&json!("a2"), &json!({"kind": "operator"}))
+    );
+    let user = json!({"kind": "user", "uid": 0});
+    let data = loop {
+        let (name, _, data) = everything.next().unwrap();
+        if name != "applied" {
+            break data;
+        }
+    };
+    assert_eq!((&data["name"], &data["by"]), (&json!("a2"), &user));
     for (audit, account) in audits.iter_mut().zip([a_uuid, b_uuid]) {
         for _ in 0..2 {
             let (name, _, data) = audit.next().unwrap();
             assert_eq!(name, "vm.state_change", "{data}");
             assert_eq!(&data["object"]["owner"], account, "{data}");
+            assert_eq!(&data["x.by"]["account"], account, "{data}");
         }
     }
     for _ in 0..5 {

@@ -4,9 +4,10 @@ use axum::body::BodyDataStream;
 use futures_util::StreamExt;
 use lbagent_api::Selector;
 use serde_json::json;
+use time::format_description::well_known::Rfc3339;
 
 use super::*;
-use crate::desired::{Caller, DEFAULT_ACCOUNT, StopRequest};
+use crate::desired::{Caller, DEFAULT_ACCOUNT, NewToken, Role, StopRequest};
 
 /// An open stream of events.
 struct Stream {
@@ -275,6 +276,7 @@ async fn accounts_and_tokens_are_told() {
             (format!("x.{kind}_change"), Some(generation), &what.into())
         );
         assert_eq!(data["object"]["type"], format!("x.{kind}"));
+        assert_eq!(data["x.by"], json!({"kind": "loopback"}));
         assert!(!data.to_string().contains(secret));
     }
     let path = "/v1/audit?events=x.token_change";
@@ -284,6 +286,69 @@ async fn accounts_and_tokens_are_told() {
         (id, &data["object"]["uuid"]),
         (Some(before + 2), &uuid.into())
     );
+}
+
+#[tokio::test]
+async fn who_made_a_change_is_told_and_when() {
+    let server = Server::start();
+    let before = OffsetDateTime::now_utc();
+    let us = Caller::operator(DEFAULT_ACCOUNT);
+    let new = NewToken {
+        role: Role::Member,
+        account: Selector::Uuid(DEFAULT_ACCOUNT),
+        label: "ci".into(),
+        lifetime: None,
+    };
+    let made = server.desired.create_token(&new, before).unwrap();
+    let (token, secret) = made.outcome.unwrap();
+    let start = made.generation;
+    let ask = async |request: &str, body: Value, secret: Option<&str>| {
+        let (method, path) = request.split_once(' ').unwrap();
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(secret) = secret {
+            request = request.header("authorization", format!("Bearer {secret}"));
+        }
+        let request = request.body(Body::from(body.to_string())).unwrap();
+        let response = server.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+    };
+    let instance = json!({"name": "a", "network_interfaces": [{"ip": "10.0.0.1"}]});
+    ask("POST /v1/instances", instance, Some(&secret)).await;
+    let named = json!({"name": "a"});
+    ask("PUT /v1/instances/start", named.clone(), None).await;
+    // Nobody's word: as when a drain's deadline is over.
+    let stop = StopRequest {
+        selector: Selector::Name("a".into()),
+        drain: Duration::ZERO,
+        only_if: None,
+    };
+    let now = OffsetDateTime::now_utc();
+    server.desired.stop_instances(us, &[stop], now).unwrap();
+    let (uuid, account) = (token.uuid, DEFAULT_ACCOUNT);
+    let told = [
+        json!({"kind": "token", "uuid": uuid, "label": "ci", "account": account, "role": "member"}),
+        json!({"kind": "loopback"}),
+        json!({"kind": "agent"}),
+    ];
+    let path = format!("/v1/x/events?kind=instance&from={start}");
+    let mut stream = Stream::open(&server, &path, None).await;
+    let mut audit = Stream::open(&server, "/v1/audit", Some(start)).await;
+    for by in told {
+        let data = loop {
+            let (name, _, data) = stream.next().await.unwrap();
+            if name != "applied" {
+                break data;
+            }
+        };
+        assert_eq!(data["by"], by, "{data}");
+        assert!(!data.to_string().contains(&secret));
+        let (_, _, audited) = audit.next().await.unwrap();
+        assert_eq!(audited["x.by"], by, "{audited}");
+        // Both tell the time of the change, however much later they tell it.
+        assert_eq!(audited["timestamp"], data["at"]);
+        let at = OffsetDateTime::parse(data["at"].as_str().unwrap(), &Rfc3339).unwrap();
+        assert!(before <= at && at <= OffsetDateTime::now_utc(), "{at}");
+    }
 }
 
 #[tokio::test]

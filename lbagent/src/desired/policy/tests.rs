@@ -54,8 +54,8 @@ fn fixture() -> Fixture {
         value: value.into_bytes(),
     });
     let transaction = Transaction {
-        compares: vec![],
         ops: ops.to_vec(),
+        ..Transaction::default()
     };
     store.txn(&transaction).unwrap();
     let desired = Desired::load(store.clone()).unwrap();

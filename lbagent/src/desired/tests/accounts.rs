@@ -145,8 +145,8 @@ fn a_store_of_before_there_were_accounts_is_the_default_accounts() {
     });
     store
         .txn(&Transaction {
-            compares: vec![],
             ops,
+            ..Transaction::default()
         })
         .unwrap();
     let desired = Desired::load(store.clone()).unwrap();
@@ -365,8 +365,8 @@ fn a_store_of_a_newer_version_is_refused() {
     }];
     store
         .txn(&Transaction {
-            compares: vec![],
             ops,
+            ..Transaction::default()
         })
         .unwrap();
     let error = Desired::load(store).err().unwrap();
