@@ -1,7 +1,7 @@
 //! Clients that are broken, slow or hostile: each is answered or cut off, nothing changes, and the
 //! agent goes on answering everybody else.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -188,9 +188,14 @@ fn probe(stop: &AtomicBool) -> [Vec<Duration>; 2] {
 
 /// Answers one request, whatever it is.
 fn answer_ok(stream: std::io::Result<TcpStream>) {
-    let mut stream = stream.unwrap();
-    let mut head = [0; 1024];
-    assert!(stream.read(&mut head).unwrap() > 0);
+    let mut stream = BufReader::new(stream.unwrap());
+    // All of it: closing with bytes unread would be a reset.
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        assert!(stream.read_line(&mut line).unwrap() > 0);
+    }
+    let stream = stream.get_mut();
     stream
         .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
         .unwrap();
