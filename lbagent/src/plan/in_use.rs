@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lbagent_common::{BackendId, VipEntry};
 
-use super::regions::{previous_region, table_region};
+use super::regions::{NamedRegions, previous_region, table_region};
 use crate::dataplane::{ActualState, Region, RuleKey, Step};
 
 /// Things with the number of users that each has.
@@ -18,17 +18,24 @@ impl<T> Default for Uses<T> {
 }
 
 impl<T: Ord + Copy> Uses<T> {
-    fn add(&mut self, thing: T) {
-        *self.0.entry(thing).or_default() += 1;
+    /// Returns whether it had no user before.
+    pub(super) fn add(&mut self, thing: T) -> bool {
+        let uses = self.0.entry(thing).or_default();
+        *uses += 1;
+        *uses == 1
     }
 
-    fn remove(&mut self, thing: T) {
-        if let Some(uses) = self.0.get_mut(&thing) {
-            *uses -= 1;
-            if *uses == 0 {
-                self.0.remove(&thing);
-            }
+    /// Returns whether it has no user any more.
+    pub(super) fn remove(&mut self, thing: T) -> bool {
+        let Some(uses) = self.0.get_mut(&thing) else {
+            return false;
+        };
+        *uses -= 1;
+        let is_last = *uses == 0;
+        if is_last {
+            self.0.remove(&thing);
         }
+        is_last
     }
 
     pub(super) fn contains(&self, thing: &T) -> bool {
@@ -52,7 +59,9 @@ impl<T: Ord + Copy> Uses<T> {
 impl<T: Ord + Copy> FromIterator<T> for Uses<T> {
     fn from_iter<I: IntoIterator<Item = T>>(things: I) -> Self {
         let mut uses = Self::default();
-        things.into_iter().for_each(|thing| uses.add(thing));
+        for thing in things {
+            uses.add(thing);
+        }
         uses
     }
 }
@@ -63,7 +72,7 @@ pub struct InUse {
     pub(super) vip_ids: Uses<u32>,
     pub(super) backend_ids: Uses<BackendId>,
     pub(super) policy_ids: Uses<u32>,
-    pub(super) regions: Uses<Region>,
+    pub(super) regions: NamedRegions,
     pub(super) vips: usize,
     pub(super) returns: usize,
     /// Rules for sources.

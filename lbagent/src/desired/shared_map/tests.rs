@@ -8,6 +8,9 @@ use super::*;
 
 type Map = SharedMap<u16, u8>;
 
+const LEAF: usize = Leaf::<u8, u8>::WIDTH;
+const BRANCH: usize = Branch::<Leaf<u8, u8>>::WIDTH;
+
 /// `None` removes.
 fn edits() -> impl Strategy<Value = Vec<(u16, Option<u8>)>> {
     let edit = (0..2_000_u16, prop::option::weighted(0.6, 0..4_u8));
@@ -21,9 +24,19 @@ fn edit(map: &mut Map, model: &mut BTreeMap<u16, u8>, (key, value): (u16, Option
     }
 }
 
+fn leaves<K, V>(map: &SharedMap<K, V>) -> impl Iterator<Item = &Leaf<K, V>> {
+    let branches = map.root.0.iter();
+    branches.flat_map(|branch| branch.0.iter().map(|leaf| &**leaf))
+}
+
+fn is_sound<N: Node>(node: &N) -> bool {
+    (1..=N::WIDTH).contains(&node.width())
+}
+
 fn assert_sound(map: &Map) {
-    assert!(map.chunks.iter().all(|chunk| !chunk.is_empty()));
-    assert!(map.chunks.iter().all(|chunk| chunk.len() <= CHUNK));
+    let branches = &map.root.0;
+    assert!(branches.iter().all(|branch| is_sound(&**branch)));
+    assert!(leaves(map).all(is_sound));
     assert!(map.keys().is_sorted_by(|a, b| a < b));
     assert_eq!(map.iter().count(), map.len());
 }
@@ -38,6 +51,7 @@ proptest! {
         assert_sound(&map);
         prop_assert!(map.iter().eq(model.iter()));
         prop_assert!((0..2_000).all(|key| map.get(&key) == model.get(&key)));
+        prop_assert!(map.range(&400, &1_500).eq(model.range(400..=1_500)));
         // A copy does not see what happens to the other.
         prop_assert!(before.iter().eq(was.iter()));
         let keys: BTreeSet<u16> = was.keys().chain(model.keys()).copied().collect();
@@ -49,22 +63,54 @@ proptest! {
         let mut compact = map.clone();
         compact.compact();
         assert_sound(&compact);
-        prop_assert_eq!(compact.chunks.len(), map.len().div_ceil(CHUNK));
+        prop_assert_eq!(leaves(&compact).count(), map.len().div_ceil(LEAF));
         prop_assert_eq!(compact, map);
     }
 }
 
 #[test]
-fn a_change_leaves_all_other_chunks_shared() {
+fn a_change_leaves_all_else_shared() {
     let map: SharedMap<u32, u32> = (0..100_000).map(|key| (key, key)).collect();
-    assert_eq!(map.chunks.len(), 100_000_usize.div_ceil(CHUNK));
+    assert_eq!(leaves(&map).count(), 100_000_usize.div_ceil(LEAF));
+    assert_eq!(map.root.0.len(), 100_000_usize.div_ceil(LEAF * BRANCH));
     let mut changed = map.clone();
     changed.insert(50_000, 1);
     changed.remove(&70_000);
     *changed.get_mut(&90_000).expect("it is there") += 1;
-    let shared = map.chunks.iter().zip(&changed.chunks);
-    assert_eq!(shared.filter(|(a, b)| !Arc::ptr_eq(a, b)).count(), 3);
+    assert!(changed.remove(&100_000).is_none());
+    assert!(changed.get_mut(&100_000).is_none());
+    let branches = map.root.0.iter().zip(&changed.root.0);
+    assert_eq!(branches.filter(|(a, b)| !Arc::ptr_eq(a, b)).count(), 3);
+    let shared = leaves(&map).zip(leaves(&changed));
+    assert_eq!(shared.filter(|(a, b)| !std::ptr::eq(*a, *b)).count(), 3);
     assert_eq!(map.changed_keys(&changed), [50_000, 70_000, 90_000]);
+}
+
+/// Many branches, as the property's maps are too small to have.
+#[test]
+fn branches_part_and_join() {
+    // Multiples of an odd number: all keys, in no order.
+    let key = |number: u32| number.wrapping_mul(40_503) % 65_536;
+    let (mut map, mut model) = (SharedMap::new(), BTreeMap::new());
+    for number in 0..65_536 {
+        map.insert(key(number), number);
+        model.insert(key(number), number);
+    }
+    assert!(map.root.0.iter().all(|branch| is_sound(&**branch)));
+    assert!(map.root.0.len() > 8, "{} branches", map.root.0.len());
+    assert!(map.iter().eq(model.iter()));
+    let range = map.range(&1_000, &60_000).rev();
+    assert!(range.eq(model.range(1_000..=60_000).rev()));
+    let whole = map.clone();
+    for number in 100..65_536 {
+        assert_eq!(map.remove(&key(number)), Some(number));
+        model.remove(&key(number));
+    }
+    assert!(map.iter().eq(model.iter()));
+    assert!(leaves(&map).count() < 30, "{} leaves", leaves(&map).count());
+    assert_eq!(map.root.0.len(), 1);
+    assert_eq!(whole.changed_keys(&map).len(), 65_436);
+    assert_eq!(whole.len(), 65_536);
 }
 
 #[test]

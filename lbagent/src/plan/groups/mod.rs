@@ -88,14 +88,12 @@ impl<'a> Builder<'a> {
             ..
         } = *input;
         let members = Members::new(input);
-        let used = in_use.regions.iter().chain(retired.iter().copied());
         let sizes = published.groups.iter().flat_map(|(group, ports)| {
             families(ports)
                 .into_iter()
                 .map(|family| wanted_len(members.eligible(*group, family)))
         });
-        let sizes = sizes.chain(in_use.regions.iter().map(|region| region.len));
-        let spare = sizes.max().unwrap_or(0);
+        let spare = sizes.max().unwrap_or(0).max(in_use.regions.largest());
         let target = Target {
             settings: gateway.entry(&actual.capacity),
             host_addresses: gateway.vips.clone(),
@@ -111,7 +109,7 @@ impl<'a> Builder<'a> {
                 actual.capacity.backends,
                 cursor.backend,
             ),
-            regions: Regions::new(actual.capacity.slots, used),
+            regions: Regions::new(actual.capacity.slots, &in_use.regions, retired),
             spare,
             vip_keys: actual.vips.keys().copied().collect(),
             return_keys: actual.returns.keys().copied().collect(),
