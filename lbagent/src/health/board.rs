@@ -58,6 +58,8 @@ pub(super) struct Board {
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Next steps of slow starts.
     ramps: BTreeSet<(Instant, CheckedAddress)>,
+    /// The groups that have checks.
+    checked: BTreeSet<Uuid>,
     /// One copy of each check that a group has.
     specs: HashMap<Uuid, Vec<Arc<Check>>>,
     health: Health,
@@ -108,6 +110,7 @@ impl Board {
             checks: HashMap::new(),
             queue: BinaryHeap::new(),
             ramps: BTreeSet::new(),
+            checked: BTreeSet::new(),
             specs: HashMap::new(),
             health: Health::new(),
             has_news: false,

@@ -27,7 +27,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::dataplane::Dataplane;
-use crate::desired::DesiredState;
+use crate::desired::{DesiredState, ServiceGroup};
 use crate::plan::{CheckedAddress, Fitness, GatewaySettings, Health, group_tag};
 use board::{Board, Moment};
 use probe::Network;
@@ -70,6 +70,10 @@ pub fn start(
 /// What the entries of the maps say that instances counted as: to be asked before anything is
 /// planned. Where they cannot be read, every instance begins anew.
 pub fn carried(desired: &DesiredState, dataplane: &dyn Dataplane) -> Carried {
+    let has_checks = |group: &ServiceGroup| group.policy.health.has_checks();
+    if !desired.service_groups.values().any(has_checks) {
+        return Carried::new();
+    }
     let mut entries = Vec::new();
     dataplane.look_up(&mut |maps| match maps.backends() {
         Ok(found) => entries = found,

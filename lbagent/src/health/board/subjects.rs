@@ -15,9 +15,21 @@ impl Board {
             .into_iter()
             .collect();
         for group in self.groups.changed_keys(&desired.service_groups) {
-            // Those that have left have changed themselves.
-            affected.extend(desired.members(group).map(|instance| instance.uuid));
+            let has_checks = |group: &ServiceGroup| group.policy.health.has_checks();
+            let was_checked = self.checked.remove(&group);
+            let is_checked = desired.service_groups.get(&group).is_some_and(has_checks);
+            if is_checked {
+                self.checked.insert(group);
+            }
+            if is_checked || was_checked {
+                // Those that have left have changed themselves.
+                affected.extend(desired.members(group).map(|instance| instance.uuid));
+            }
             self.specs.remove(&group);
+        }
+        if self.checked.is_empty() && self.subjects.is_empty() {
+            // As most gateways are: there may be many thousands at the start.
+            affected.clear();
         }
         let former = std::mem::replace(&mut self.instances, desired.instances.clone());
         self.groups = desired.service_groups.clone();
