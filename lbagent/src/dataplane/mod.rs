@@ -44,6 +44,7 @@ mod test_run;
 pub mod typed_maps;
 mod walk;
 mod watch;
+mod ways;
 mod xdp_features;
 
 use std::borrow::Cow;
@@ -220,7 +221,7 @@ pub struct Region {
 }
 
 /// How the host reaches a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Path {
     /// Interface out.
     pub ifindex: u32,
@@ -239,7 +240,7 @@ pub struct Path {
 }
 
 /// How frames to an address leave the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NextHop {
     /// The interface that sends them: the port, where the route names a bridge; the device below,
     /// where it names a VLAN.

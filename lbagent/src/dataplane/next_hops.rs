@@ -10,8 +10,9 @@ use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::interfaces::{Interface, Interfaces, Kind};
-use super::neighbours::{self, Way, usable_link_address};
+use super::neighbours::{self, usable_link_address};
 use super::netlink::Netlink;
+use super::ways::Way;
 use super::{NextHop, Path};
 
 type LinkAddress = [u8; 6];
@@ -121,15 +122,17 @@ fn selects_packets(rule: &RuleMessage) -> bool {
 /// Completes a way with the interface that sends, the link addresses and the MTU. `takes_xdp` tells
 /// whether an interface sends what XDP redirects to it.
 pub(super) fn complete(
+    destination: IpAddr,
     way: &Way,
     interfaces: &Interfaces,
     neighbourhood: &Neighbourhood,
     takes_xdp: impl FnOnce(u32) -> bool,
 ) -> Path {
     let device = interfaces.by_index(way.path.ifindex);
-    let found = device
-        .filter(|_| way.is_plain)
-        .and_then(|device| next_hop(way, device, interfaces, neighbourhood));
+    let found = device.filter(|_| way.is_plain).and_then(|device| {
+        let next_hop = way.next_hop(destination);
+        self::next_hop(next_hop, device, interfaces, neighbourhood)
+    });
     let sender = found.and_then(|hop| interfaces.by_index(hop.ifindex));
     let mtus = [
         Some(way.route_mtu),
@@ -146,12 +149,12 @@ pub(super) fn complete(
 }
 
 fn next_hop(
-    way: &Way,
+    next_hop: IpAddr,
     device: &Interface,
     interfaces: &Interfaces,
     neighbourhood: &Neighbourhood,
 ) -> Option<NextHop> {
-    let destination = *neighbourhood.links.get(&(device.index, way.next_hop))?;
+    let destination = *neighbourhood.links.get(&(device.index, next_hop))?;
     let (sender, vlan) = match device.kind {
         Kind::Plain => (device, 0),
         Kind::Bridge {
@@ -229,7 +232,7 @@ mod tests {
                 mtu: 0,
                 next_hop: None,
             },
-            next_hop: [10, 0, 0, 9].into(),
+            router: Some([10, 0, 0, 9].into()),
             route_mtu,
             is_plain,
         }
@@ -240,9 +243,15 @@ mod tests {
 
     #[track_caller]
     fn check_with(way: &Way, change: impl Fn(&mut Interface), wanted: Wanted, mtu: u16) {
-        let path = complete(way, &interfaces(change), &neighbourhood(), |index| {
-            index == 3
-        });
+        let destination = [10, 0, 5, 5].into();
+        let sends = |index| index == 3;
+        let path = complete(
+            destination,
+            way,
+            &interfaces(change),
+            &neighbourhood(),
+            sends,
+        );
         let found = path
             .next_hop
             .map(|hop| (hop.ifindex, hop.source[5], hop.vlan));
@@ -264,6 +273,20 @@ mod tests {
         check(1, Some((1, 1, 0)), 1500);
         check(2, Some((3, 2, 0)), 1450);
         check(4, Some((1, 4, 100)), 1500);
+    }
+
+    #[test]
+    fn an_address_on_the_link_is_its_own_next_hop() {
+        let way = Way {
+            router: None,
+            ..way(1, 0, true)
+        };
+        let found = |last| {
+            let (destination, all) = ([10, 0, 0, last].into(), interfaces(|_| {}));
+            let path = complete(destination, &way, &all, &neighbourhood(), |_| true);
+            path.next_hop.map(|hop| hop.destination)
+        };
+        assert_eq!((found(9), found(8)), (Some(BACKEND), None));
     }
 
     #[test]
@@ -296,6 +319,7 @@ mod tests {
     #[test]
     fn a_neighbour_without_a_link_address_is_no_next_hop() {
         let path = complete(
+            [10, 0, 5, 5].into(),
             &way(1, 0, true),
             &interfaces(|_| {}),
             &Neighbourhood::default(),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::Flock;
@@ -14,10 +15,11 @@ use super::host::{self, Address, HostAddresses};
 use super::interfaces::Interfaces;
 use super::journal::Journal;
 use super::load::Loaded;
-use super::neighbours::{self, Neighbours, Way};
+use super::neighbours::Neighbours;
 use super::netlink::Netlink;
 use super::next_hops::{self, Neighbourhood};
 use super::watch::Changes;
+use super::ways::{self, Way};
 use super::xdp_features::XdpFeatures;
 use super::{DataplaneError, HostState, LoadError, Path, sysctl};
 
@@ -76,12 +78,18 @@ impl View {
 }
 
 /// What the routing table said of an address.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Asked {
     /// `None` where there is no way.
-    way: Option<Way>,
+    way: Option<Arc<Way>>,
     /// The round that it was asked in.
     round: u32,
+}
+
+/// Those of the ways that there are.
+fn found(ways: &BTreeMap<IpAddr, Asked>) -> impl Iterator<Item = (&IpAddr, &Way)> {
+    ways.iter()
+        .filter_map(|(ip, asked)| Some((ip, asked.way.as_deref()?)))
 }
 
 impl Host {
@@ -192,8 +200,8 @@ impl Host {
             }
             is_kept
         });
-        let ways = view.ways.values().filter_map(|asked| asked.way.as_ref());
-        self.neighbours.release_others(&mut self.netlink, ways);
+        self.neighbours
+            .release_others(&mut self.netlink, found(&view.ways));
         forgotten
     }
 
@@ -277,7 +285,7 @@ impl Host {
     ) -> Result<(), DataplaneError> {
         let is_unknown = |ip: &IpAddr| view.ways.get(ip).is_none_or(|asked| asked.round < since);
         let unknown: Vec<IpAddr> = wanted.iter().copied().filter(is_unknown).collect();
-        let ways = neighbours::ways(&mut self.netlink, &unknown, &view.present)
+        let ways = ways::ways(&mut self.netlink, &unknown, &view.present)
             .map_err(host::failed("look up routes to", "backends"))?;
         let round = view.round;
         let asked = ways.into_iter().map(|way| Asked { way, round });
@@ -294,8 +302,8 @@ impl Host {
     /// Forgets the ways that nobody wants any more, and the neighbours that none leads through.
     fn forget_ways(&mut self, view: &mut View, wanted: &BTreeSet<IpAddr>) {
         view.ways.retain(|ip, _| wanted.contains(ip));
-        let ways = view.ways.values().filter_map(|asked| asked.way.as_ref());
-        self.neighbours.release_others(&mut self.netlink, ways);
+        self.neighbours
+            .release_others(&mut self.netlink, found(&view.ways));
     }
 
     /// Those of the wanted addresses that the host reaches.
@@ -315,8 +323,8 @@ impl Host {
         wanted
             .iter()
             .filter_map(|ip| {
-                let way = ways.get(ip)?.way?;
-                let path = next_hops::complete(&way, interfaces, neighbourhood, &mut takes_xdp);
+                let way = ways.get(ip)?.way.as_deref()?;
+                let path = next_hops::complete(*ip, way, interfaces, neighbourhood, &mut takes_xdp);
                 Some((*ip, path))
             })
             .collect()
@@ -345,11 +353,11 @@ impl Host {
     /// Has the kernel resolve the way to an address.
     pub(super) fn resolve(&mut self, ip: IpAddr, path: &Path) -> Result<(), DataplaneError> {
         let ways = self.view.as_ref().map(|view| &view.ways);
-        let way = ways.and_then(|ways| ways.get(&ip)?.way);
+        let way = ways.and_then(|ways| ways.get(&ip)?.way.as_deref());
         // The path came out of a way: without one, the next pass finds another.
         let Some(way) = way else { return Ok(()) };
         self.neighbours
-            .keep(&mut self.netlink, path.ifindex, way.next_hop)
+            .keep(&mut self.netlink, path.ifindex, way.next_hop(ip))
     }
 
     /// Has the kernel accept SYN cookies.
