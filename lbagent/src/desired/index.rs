@@ -63,9 +63,37 @@ impl Instance {
     pub const fn place(&self) -> Place {
         (self.account, self.created_at, self.uuid)
     }
+
+    /// What reads a list makes room for four: many thousands of instances have one address each.
+    pub(super) fn pack(&mut self) {
+        self.addresses.shrink_to_fit();
+    }
 }
 
 impl DesiredState {
+    /// Makes what follows from the objects, as adding them one by one would.
+    pub(super) fn make_index(&mut self) {
+        let (groups, instances) = (self.service_groups.clone(), self.instances.clone());
+        let member = |instance: &Instance| Some(((instance.service_group?, instance.uuid), ()));
+        let certificates = self.certificates.values();
+        self.index = Index {
+            members: instances.values().filter_map(member).collect(),
+            groups: groups.values().map(|group| (group.place(), ())).collect(),
+            instances: instances.values().map(|it| (it.place(), ())).collect(),
+            certificates: certificates
+                .flat_map(Certificate::places)
+                .map(|place| (place, ()))
+                .collect(),
+        };
+        self.usage = SharedMap::new();
+        for group in groups.values() {
+            self.count_group(None, Some(group));
+        }
+        for instance in instances.values() {
+            self.count_instance(None, Some(instance));
+        }
+    }
+
     /// Gives back the memory that reading everything left unused.
     pub(super) fn compact(&mut self) {
         self.service_groups.compact();
@@ -110,8 +138,7 @@ impl DesiredState {
 
     /// Adds or replaces an instance.
     pub fn put_instance(&mut self, mut instance: Instance) {
-        // What reads a list makes room for four: many thousands of instances have one address each.
-        instance.addresses.shrink_to_fit();
+        instance.pack();
         let (place, group, uuid) = (instance.place(), instance.service_group, instance.uuid);
         let former = self.instances.get(&uuid).cloned();
         self.count_instance(former.as_ref(), Some(&instance));

@@ -48,6 +48,27 @@ impl<V: Copy> ByKey<V> {
     }
 }
 
+/// Values while they are read: their keys come in another order than these are kept in.
+pub(super) struct Unordered<V>(Vec<([u8; 16], V)>);
+
+impl<V> Default for Unordered<V> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<V> Unordered<V> {
+    pub(super) fn push(&mut self, key: &str, value: V) {
+        self.0.push((digest(key), value));
+    }
+}
+
+impl<V> From<Unordered<V>> for ByKey<V> {
+    fn from(values: Unordered<V>) -> Self {
+        Self(values.0.into_iter().collect())
+    }
+}
+
 fn digest(key: &str) -> [u8; 16] {
     let [digest @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _]: [u8; 32] =
         Sha256::digest(key).into();

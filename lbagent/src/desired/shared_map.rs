@@ -125,23 +125,30 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
     /// Fills the nodes up: keys that came in no order left half of their room empty.
     pub fn compact(&mut self) {
         let root = std::mem::replace(&mut self.root, Branch(Vec::new()));
-        let mut entries = root.into_entries();
+        *self = Self::packed(root.into_entries());
+    }
+}
+
+impl<K, V> SharedMap<K, V> {
+    /// A map with full nodes, of entries that come in the order of their keys.
+    fn packed(mut entries: impl Iterator<Item = (K, V)>) -> Self {
+        let mut len = 0;
         let mut leaves = std::iter::from_fn(|| {
             let mut leaf = Vec::with_capacity(Leaf::<K, V>::WIDTH);
             leaf.extend(entries.by_ref().take(Leaf::<K, V>::WIDTH));
             if leaf.len() < Leaf::<K, V>::WIDTH {
                 leaf.shrink_to_fit();
             }
+            len += leaf.len();
             (!leaf.is_empty()).then(|| Arc::new(Leaf(leaf)))
         });
         let branches = std::iter::from_fn(|| {
-            let branch: Vec<_> = leaves
-                .by_ref()
-                .take(Branch::<Leaf<K, V>>::WIDTH)
-                .collect();
+            let branch = leaves.by_ref().take(Branch::<Leaf<K, V>>::WIDTH);
+            let branch: Vec<_> = branch.collect();
             (!branch.is_empty()).then(|| Arc::new(Branch(branch)))
         });
-        self.root = Branch(branches.collect());
+        let root = Branch(branches.collect());
+        Self { root, len }
     }
 }
 
@@ -182,13 +189,19 @@ impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for SharedMap<K, V> {
     }
 }
 
-impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for SharedMap<K, V> {
+impl<K: Ord, V> FromIterator<(K, V)> for SharedMap<K, V> {
+    /// In any order; of several values of a key, the last one counts.
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
-        let mut map = Self::new();
-        for (key, value) in entries {
-            map.insert(key, value);
-        }
-        map
+        let mut entries: Vec<(K, V)> = entries.into_iter().collect();
+        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+        entries.dedup_by(|later, kept| {
+            let is_same = later.0 == kept.0;
+            if is_same {
+                std::mem::swap(later, kept);
+            }
+            is_same
+        });
+        Self::packed(entries.into_iter())
     }
 }
 

@@ -45,6 +45,7 @@ proptest! {
     #[test]
     fn it_holds_what_an_ordinary_map_holds(edits in edits(), later in edits()) {
         let (mut map, mut model) = (Map::new(), BTreeMap::new());
+        let edited = edits.clone();
         edits.into_iter().for_each(|change| edit(&mut map, &mut model, change));
         let (before, was) = (map.clone(), model.clone());
         later.into_iter().for_each(|change| edit(&mut map, &mut model, change));
@@ -60,6 +61,10 @@ proptest! {
         prop_assert_eq!(before.changed_keys(&map), &changed[..]);
         prop_assert_eq!(map.changed_keys(&before), changed);
         prop_assert_eq!(map == before, model == was);
+        let entries = edited.iter().filter_map(|(key, value)| Some((*key, (*value)?)));
+        let (collected, ordinary): (Map, BTreeMap<_, _>) = (entries.clone().collect(), entries.collect());
+        assert_sound(&collected);
+        prop_assert!(collected.iter().eq(ordinary.iter()));
         let mut compact = map.clone();
         compact.compact();
         assert_sound(&compact);

@@ -187,6 +187,33 @@ fn read(document: &StateDocument) -> Wanted {
     document::import(document, &gateway().vips).unwrap()
 }
 
+/// What follows from the objects is the same, whether it was made at once or kept up.
+fn assert_same_index(read: &DesiredState, kept_up: &DesiredState) {
+    assert_eq!(read.revisions, kept_up.revisions);
+    assert_eq!(read.usage, kept_up.usage);
+    for account in read.access.accounts.keys() {
+        let caller = Caller::operator(*account);
+        let groups = |state: &DesiredState| -> Vec<_> {
+            let groups = state.service_groups_of(caller);
+            groups
+                .map(|group| {
+                    (
+                        group.uuid,
+                        state.members(group.uuid).cloned().collect::<Vec<_>>(),
+                    )
+                })
+                .collect()
+        };
+        assert_eq!(groups(read), groups(kept_up));
+        assert!(read.instances_of(caller).eq(kept_up.instances_of(caller)));
+        for name in read.certificates_of(caller).flat_map(|found| &found.names) {
+            let named =
+                |state| DesiredState::certificates_named(state, *account, name).map(|it| it.uuid);
+            assert!(named(read).eq(named(kept_up)));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -209,6 +236,7 @@ proptest! {
         // What is published is what a reader of the store would find.
         let found = Desired::load(other_store).unwrap();
         prop_assert_eq!(&*found.current(), &*other.current());
+        assert_same_index(&found.current(), &other.current());
         // Again, and with the agent's own keys: nothing changes.
         for document in [&document, &exported(&desired, false)] {
             let again = desired.replace(&read(document)).unwrap();
