@@ -90,6 +90,12 @@ impl Entry {
         }
     }
 
+    /// Whether connections can go to its sockets: it serves, or its successor will.
+    fn holds_connections(&self) -> bool {
+        let is_connected = matches!(self.kind, Kind::Connected { .. });
+        is_connected && (self.ready.is_some() || self.awaits_successor)
+    }
+
     fn shares_sockets_with(&self, other: &Self) -> bool {
         self.cookies()
             .any(|cookie| other.cookies().any(|other| other == cookie))
@@ -159,23 +165,20 @@ impl Registry {
         self.last_id
     }
 
-    /// The sockets that a terminator without any may go on with: of the youngest that speaks to the
-    /// agent, or of one that has gone.
+    /// The sockets that a terminator without any may go on with: of the one that connections go to, of
+    /// one that has gone, or of any that speaks to the agent.
     pub(super) fn offer(&self) -> Listeners {
-        let connected = self
-            .entries
-            .iter()
-            .rev()
-            .filter_map(|entry| match &entry.kind {
-                Kind::Connected { listeners, .. } => Some((entry.ready, listeners)),
-                Kind::Named { .. } => None,
-            });
-        let newest = connected.max_by_key(|(ready, _)| *ready);
-        let orphans = self.orphans.as_ref().map(|orphans| &orphans.listeners);
+        let entries = || self.entries.iter().rev();
+        let listeners = |entry: &Entry| match &entry.kind {
+            Kind::Connected { listeners, .. } => Some(listeners.clone()),
+            Kind::Named { .. } => None,
+        };
+        let serving = entries().filter(|entry| entry.holds_connections());
+        let newest = serving.max_by_key(|entry| entry.ready).and_then(listeners);
+        let orphans = self.orphans.as_ref();
         newest
-            .map(|(_, listeners)| listeners)
-            .or(orphans)
-            .cloned()
+            .or_else(|| orphans.map(|orphans| orphans.listeners.clone()))
+            .or_else(|| entries().find_map(listeners))
             .unwrap_or_default()
     }
 
@@ -229,8 +232,9 @@ impl Registry {
         }
     }
 
-    /// A terminator has gone. If it was the last one that spoke to the agent, and nobody told it to, its
-    /// sockets are kept until a moment: connections wait in them for its successor.
+    /// A terminator has gone. If no other one that speaks to the agent serves, and nobody told it to go,
+    /// its sockets are kept until a moment: connections wait in them for its successor, also while that
+    /// prepares or a predecessor drains.
     pub(super) fn leave(&mut self, id: u32, until: Instant) {
         let Some(index) = self.entries.iter().position(|entry| entry.id == id) else {
             return;
@@ -238,7 +242,7 @@ impl Registry {
         let gone = self.entries.remove(index);
         if let Kind::Connected { listeners, .. } = gone.kind
             && (gone.ready.is_some() || gone.awaits_successor)
-            && self.offer().is_empty()
+            && !self.entries.iter().any(Entry::holds_connections)
         {
             self.orphans = Some(Orphans { listeners, until });
         }

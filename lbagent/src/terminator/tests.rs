@@ -149,6 +149,32 @@ fn the_sockets_of_one_that_died_wait_for_a_successor() {
     assert!(gateway.registry.orphans.is_none());
 }
 
+/// Whoever is there without serving yet, or no more, is nobody to send clients to, and no reason to turn
+/// them away.
+#[test]
+fn they_wait_also_while_a_successor_prepares_or_a_predecessor_drains() {
+    let until = Instant::now() + Duration::from_secs(10);
+    let mut gateway = Gateway::default();
+    let own = sockets();
+    let first = gateway.enter(own.clone(), 100);
+    gateway.registry.ready(first);
+    let second = gateway.enter(gateway.registry.offer(), 200);
+    gateway.registry.leave(first, until);
+    gateway.assert(&[(second, Preparing)]);
+    assert_eq!(gateway.steered(), Some(own[0].cookie));
+    gateway.registry.ready(second);
+    assert!(gateway.registry.orphans.is_none());
+
+    let third = gateway.enter(gateway.registry.offer(), 300);
+    gateway.registry.ready(third);
+    gateway.registry.leave(third, until);
+    gateway.assert(&[(second, Draining)]);
+    assert_eq!(gateway.steered(), Some(own[0].cookie));
+    assert_eq!(gateway.registry.offer()[0].cookie, own[0].cookie);
+    assert!(gateway.registry.expire(until));
+    assert_eq!(gateway.steered(), None);
+}
+
 #[test]
 fn the_sockets_of_one_that_is_restarted_wait_for_the_next() {
     let until = Instant::now() + Duration::from_secs(10);
