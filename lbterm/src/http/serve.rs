@@ -182,19 +182,16 @@ async fn attend<C: Served>(
     let mut watch = Watch::new(limits);
     let mut goodbye = Goodbye::default();
     let end = poll_fn(|context| {
+        // Before an answer is written that may say it: the drain may have begun since the last poll.
+        if connection.worker.is_draining() {
+            goodbye.heed_drain(served, connection, context);
+        }
         if let Poll::Ready(result) = served.as_mut().poll(context) {
             return Poll::Ready(result.map_or_else(End::Failed, |()| End::Finished));
         }
-        if matches!(goodbye.drain, Drain::No) && drained.as_mut().poll(context).is_ready() {
-            goodbye.drain = Drain::Waits(Box::pin(tokio::time::sleep(LAST_REQUEST)));
-        }
-        if let Drain::Waits(timer) = &mut goodbye.drain
-            && !(C::TELLS_BY_ANSWERS && waits_for_request(connection, timer, context))
-        {
-            goodbye.drain = Drain::Told;
-            served.as_mut().say_goodbye();
-            // What that means is written by the connection itself.
-            context.waker().wake_by_ref();
+        // And after it: a request may have come.
+        if !matches!(goodbye.drain, Drain::No) || drained.as_mut().poll(context).is_ready() {
+            goodbye.heed_drain(served, connection, context);
         }
         if let Some(timer) = &mut goodbye.timer {
             return timer.as_mut().poll(context).map(|()| End::Overdue);
@@ -259,6 +256,26 @@ enum Drain {
 }
 
 impl Goodbye {
+    /// Tells the client of a worker that drains to go, as soon as no request of it may be on its way.
+    fn heed_drain<C: Served>(
+        &mut self,
+        served: &mut Pin<Box<C>>,
+        connection: &Connection,
+        context: &mut Context<'_>,
+    ) {
+        if matches!(self.drain, Drain::No) {
+            self.drain = Drain::Waits(Box::pin(tokio::time::sleep(LAST_REQUEST)));
+        }
+        if let Drain::Waits(timer) = &mut self.drain
+            && !(C::TELLS_BY_ANSWERS && waits_for_request(connection, timer, context))
+        {
+            self.drain = Drain::Told;
+            served.as_mut().say_goodbye();
+            // What that means is written by the connection itself.
+            context.waker().wake_by_ref();
+        }
+    }
+
     fn begin(&mut self) {
         self.timer = Some(Box::pin(tokio::time::sleep(GOODBYE)));
     }
