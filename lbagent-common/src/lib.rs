@@ -6,6 +6,7 @@
 //! written into the pinned settings so that an agent never drives maps of another layout.
 
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod addr;
 mod answer;

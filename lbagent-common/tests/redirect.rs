@@ -36,7 +36,7 @@ fn read(request: &[u8]) -> Result<Read, Passed> {
             break;
         }
     }
-    for index in 0..HostNames::WORDS {
+    for index in 0..head.name_words() {
         head.name(&text, &mut names, index);
     }
     head.end()?;

@@ -73,34 +73,78 @@ pub const fn eight(text: &[u8]) -> u64 {
     word
 }
 
-/// Whether all of eight bytes are between space and tilde.
+/// The highest bit of each of eight bytes.
+const HIGH: u64 = 0x80 * ONES;
+/// A byte in all of eight.
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// Marks bytes of at least `least`, by their highest bits; all have to be below 0x80, so that nothing is
+/// carried from one to the next.
 #[inline(always)]
-pub const fn is_plain(bytes: u64) -> bool {
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    // No byte of at least 0x80, none below 0x20, none of 0x7f: the last two show in the highest bits
-    // of sums, which carry nothing from byte to byte while the first holds.
-    let spaces = (bytes & !HIGH) + ONES * (0x80 - 0x20);
-    let deletes = (bytes & !HIGH) + ONES;
-    (bytes | !spaces | deletes) & HIGH == 0
+const fn from(bytes: u64, least: u8) -> u64 {
+    bytes + ONES * (0x80 - least as u64)
 }
 
-/// How many of the first `most` bytes of eight are of a class, up to the first one that is not.
+/// Marks bytes of a range likewise.
 #[inline(always)]
-pub fn run(bytes: u64, most: u32, class: u8) -> u32 {
-    let mut count = 0;
-    while count < most && CLASSES[(bytes >> (8 * (count & 7)) & 0xff) as usize] & class != 0 {
-        count += 1;
-    }
-    count
+const fn within(bytes: u64, least: u8, most: u8) -> u64 {
+    from(bytes, least) & !from(bytes, most + 1)
 }
 
-/// Eight bytes of ASCII in lower case.
+/// Marks bytes that are this one likewise.
+#[inline(always)]
+const fn equal(bytes: u64, byte: u8) -> u64 {
+    !((bytes ^ (ONES * byte as u64)) + ONES * 0x7f)
+}
+
+/// How many bytes there are before the first marked one: 8 where none is.
+#[inline(always)]
+pub const fn before(marks: u64) -> u32 {
+    let first = marks & marks.wrapping_neg();
+    // The lowest bits of all bytes below the mark, added up in the highest byte.
+    (((first >> 7).wrapping_sub(1) & ONES).wrapping_mul(ONES) >> 56) as u32
+}
+
+/// Marks bytes that are not between space and tilde.
+#[inline(always)]
+pub const fn odd_in_value(bytes: u64) -> u64 {
+    (bytes | !within(bytes & !HIGH, b' ', b'~')) & HIGH
+}
+
+/// Marks letters and digits among eight bytes of ASCII.
+#[inline(always)]
+const fn alphanumeric(ascii: u64) -> u64 {
+    within(ascii | LOWER, b'a', b'z') | within(ascii, b'0', b'9')
+}
+
+/// Marks bytes that are not of the usual ones in a field's name: letters, digits and `-`.
+#[inline(always)]
+pub const fn odd_in_name(bytes: u64) -> u64 {
+    let ascii = bytes & !HIGH;
+    (bytes | !(alphanumeric(ascii) | equal(ascii, b'-'))) & HIGH
+}
+
+/// Marks bytes that are not of the usual ones in a host name: the same and dots.
+#[inline(always)]
+pub const fn odd_in_host(bytes: u64) -> u64 {
+    let ascii = bytes & !HIGH;
+    (bytes | !(alphanumeric(ascii) | within(ascii, b'-', b'.'))) & HIGH
+}
+
+/// Marks bytes that are not of the usual ones in a target: of [`URI`] all but `!`, `_` and `~`.
+#[inline(always)]
+pub const fn odd_in_target(bytes: u64) -> u64 {
+    let ascii = bytes & !HIGH;
+    let usual = within(ascii, b'$', b';')
+        | within(ascii, b'?', b'Z')
+        | within(ascii, b'a', b'z')
+        | equal(ascii, b'=');
+    (bytes | !usual) & HIGH
+}
+
+/// Eight bytes in lower case.
 #[inline(always)]
 pub const fn lower_case(bytes: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let from_a = bytes + ONES * (0x80 - b'A' as u64);
-    let behind_z = bytes + ONES * (0x80 - b'Z' as u64 - 1);
-    // The highest bits of capitals, moved to where they differ from small letters.
-    bytes | (from_a & !behind_z & (ONES << 7)) >> 2
+    // The marks of capitals, moved to where they differ from small letters.
+    bytes | (within(bytes & !HIGH, b'A', b'Z') & !bytes & HIGH) >> 2
 }

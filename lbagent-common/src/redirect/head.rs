@@ -1,11 +1,12 @@
 //! Reads the head of a request: strictly, because whatever is not as expected is the terminator's.
 //!
-//! One call of [`Head::step`] reads up to eight bytes and what ends them. The programs make the calls by
-//! `bpf_loop`, so that the verifier looks at one of them only; what is known from one to the next is in
-//! memory.
+//! One call of [`Head::step`] reads the target or a header line, if they are not very long or strange;
+//! else a part of it. The programs make the calls by `bpf_loop`, so that the verifier looks at one of them
+//! only; what is known from one to the next is in memory.
 
 use super::bytes::{
-    CRLF, HOST, LABEL, LOWER, TOKEN, URI, VALUE, eight, first, is_plain, lower_case, run,
+    CLASSES, CRLF, HOST, LABEL, LOWER, TOKEN, URI, VALUE, before, eight, first, odd_in_host,
+    odd_in_name, odd_in_target, odd_in_value,
 };
 use super::{LONGEST_ANSWER, Passed, Text, answer_len};
 use crate::HostKey;
@@ -34,21 +35,6 @@ mod state {
     pub const ODD: u32 = 9;
 }
 
-/// The names that a host is looked up under, as [`HostKey`]s in words.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HostNames {
-    /// As it is.
-    pub exact: [u64; Self::WORDS as usize],
-    /// What a wildcard is stored as that stands for its first label; zeros for a name of one label.
-    pub wildcard: [u64; Self::WORDS as usize],
-}
-
-impl HostNames {
-    /// Words of a name.
-    pub const WORDS: u32 = HostKey::MAX_LEN as u32 / 8;
-}
-
 /// How far a request has been read. Size 48, alignment 4.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,16 +44,16 @@ pub struct Head {
     /// Bytes that there are.
     len: u32,
     at: u32,
-    authority: u32,
+    pub(super) authority: u32,
     authority_end: u32,
     target: u32,
     target_end: u32,
-    host: u32,
-    host_end: u32,
+    pub(super) host: u32,
+    pub(super) host_end: u32,
     /// The first dot in the host name; 0 before there is one.
-    dot: u32,
+    pub(super) dot: u32,
     /// 1 where the authority of an absolute target is another than the host.
-    differs: u32,
+    pub(super) differs: u32,
 }
 
 impl Head {
@@ -137,55 +123,112 @@ impl Head {
         if self.state >= state::DONE || self.at >= self.len {
             return false;
         }
-        if self.state == state::LINE {
-            self.line(text);
-            return true;
-        }
-        let class = match self.state {
-            state::VALUE => VALUE,
-            state::NAME => TOKEN,
-            state::TARGET => URI,
-            state::AUTHORITY => HOST,
-            state::HOST => LABEL,
-            state::HOST_START | state::HOST_END => {
-                self.beside_host(text);
-                return true;
-            }
-            _ => return true,
-        };
-        let bytes = text.eight(self.at);
-        let count = if class == VALUE && self.is_long(text) {
-            return true;
-        } else if class == VALUE && is_plain(bytes) {
-            8
-        } else {
-            run(bytes, left(self.at, self.len), class)
-        };
-        self.at += count;
-        if count == 8 || self.at >= self.len {
-            return true;
-        }
-        let byte = text.byte(self.at);
         match self.state {
-            state::VALUE => self.line_end(text, byte, Passed::OddHeader),
-            state::NAME => self.name_end(byte),
-            state::TARGET => self.target_end(text, byte),
-            state::HOST => self.host_end(text, byte),
-            _ => self.authority_end(byte),
+            state::AUTHORITY => self.authority(text),
+            state::TARGET => self.read_target(text),
+            _ => self.read_line(text),
         }
         true
     }
 
-    /// Takes 16 bytes of a value at once, where there are as many.
+    /// Reads a line from where its last part ended. Whatever ends a part leaves the state of the next one.
     #[inline(always)]
-    fn is_long(&mut self, text: &Text) -> bool {
-        let at = self.at;
-        let is_long =
-            at + 16 <= self.len && is_plain(text.eight(at)) && is_plain(text.eight(at + 8));
-        if is_long {
-            self.at = at + 16;
+    fn read_line(&mut self, text: &Text) {
+        if self.state == state::LINE {
+            self.line(text);
         }
-        is_long
+        if self.state == state::NAME {
+            self.read_name(text);
+        }
+        if self.state == state::VALUE {
+            self.read_value(text);
+        }
+        if self.state == state::HOST_START {
+            self.host_start(text);
+        }
+        if self.state == state::HOST {
+            self.read_host(text);
+        }
+        if self.state == state::HOST_END {
+            self.behind_host(text);
+        }
+    }
+
+    /// Goes to the first byte that is marked, over four words at most.
+    #[inline(always)]
+    fn skip(&mut self, text: &Text, marks: impl Fn(u64) -> u64) {
+        let mut at = self.at;
+        for _ in 0..4 {
+            let count = before(marks(text.eight(at)));
+            at += count;
+            if count < 8 {
+                break;
+            }
+        }
+        self.at = at;
+    }
+
+    /// Reads a part of bytes of a class, most of which are not marked. The byte behind it, once there is
+    /// one; `None` where it may go on, or what there is ends.
+    #[inline(always)]
+    fn part(&mut self, text: &Text, marks: impl Fn(u64) -> u64, class: u8) -> Option<u8> {
+        self.skip(text, marks);
+        if self.at >= self.len {
+            return None;
+        }
+        let byte = text.byte(self.at);
+        if CLASSES[usize::from(byte)] & class == 0 {
+            return Some(byte);
+        }
+        self.at += 1;
+        None
+    }
+
+    #[inline(always)]
+    fn read_target(&mut self, text: &Text) {
+        if let Some(byte) = self.part(text, odd_in_target, URI) {
+            self.target_end(text, byte);
+        }
+    }
+
+    #[inline(always)]
+    fn read_name(&mut self, text: &Text) {
+        if let Some(byte) = self.part(text, odd_in_name, TOKEN) {
+            self.name_end(byte);
+        }
+    }
+
+    #[inline(always)]
+    fn read_value(&mut self, text: &Text) {
+        let mut at = self.at;
+        for _ in 0..8 {
+            let odd = odd_in_value(text.eight(at))
+                | odd_in_value(text.eight(at + 8))
+                | odd_in_value(text.eight(at + 16))
+                | odd_in_value(text.eight(at + 24));
+            if odd != 0 || at + 32 > self.len {
+                break;
+            }
+            at += 32;
+        }
+        self.at = at;
+        if let Some(byte) = self.part(text, odd_in_value, VALUE) {
+            self.line_end(text, byte, Passed::OddHeader);
+        }
+    }
+
+    #[inline(always)]
+    fn read_host(&mut self, text: &Text) {
+        if self.dot == 0 {
+            match self.part(text, odd_in_name, LABEL) {
+                Some(b'.') => self.dot = self.at,
+                Some(byte) => return self.host_end(text, byte),
+                None => return,
+            }
+        }
+        if let Some(byte) = self.part(text, odd_in_host, HOST) {
+            self.host_end(text, byte);
+        }
     }
 
     /// At a byte that should be the first one of a line's end.
@@ -238,7 +281,7 @@ impl Head {
             self.state = state::DONE;
         } else if first(1, start) == eight(b"\r") {
             self.stop_within(2, Passed::OddHeader);
-        } else if run(start, 1, TOKEN) == 0 {
+        } else if CLASSES[usize::from(start as u8)] & TOKEN == 0 {
             self.stop(Passed::OddHeader);
         } else if first(4, lower) == eight(b"host") && start >> 32 & 0xff == b':' as u64 {
             if self.host_end != 0 {
@@ -254,31 +297,38 @@ impl Head {
         }
     }
 
-    /// Before the host name, or behind it.
     #[inline(always)]
-    fn beside_host(&mut self, text: &Text) {
-        let byte = text.byte(self.at);
-        if byte == b' ' || byte == b'\t' {
-            self.at += 1;
-        } else if self.state == state::HOST_END {
-            self.line_end(text, byte, Passed::OddHost);
-        } else if byte == b'.' {
+    fn host_start(&mut self, text: &Text) {
+        // Before most names there is one space.
+        self.at += u32::from(text.byte(self.at) == b' ');
+        if self.at >= self.len {
+            return;
+        }
+        match text.byte(self.at) {
+            b' ' | b'\t' => self.at += 1,
             // What a wildcard is stored as.
-            self.stop(Passed::OddHost);
-        } else {
-            self.host = self.at;
-            self.state = state::HOST;
+            b'.' => self.stop(Passed::OddHost),
+            _ => {
+                self.host = self.at;
+                self.state = state::HOST;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn behind_host(&mut self, text: &Text) {
+        if self.at >= self.len {
+            return;
+        }
+        match text.byte(self.at) {
+            b' ' | b'\t' => self.at += 1,
+            byte => self.line_end(text, byte, Passed::OddHost),
         }
     }
 
     #[inline(always)]
     fn host_end(&mut self, text: &Text, byte: u8) {
         let at = self.at;
-        if byte == b'.' {
-            self.dot = if self.dot == 0 { at } else { self.dot };
-            self.at = at + 1;
-            return;
-        }
         if at == self.host {
             return self.stop(Passed::OddHost);
         }
@@ -296,7 +346,10 @@ impl Head {
     }
 
     #[inline(always)]
-    fn authority_end(&mut self, byte: u8) {
+    fn authority(&mut self, text: &Text) {
+        let Some(byte) = self.part(text, odd_in_host, HOST) else {
+            return;
+        };
         if byte == b'/' {
             self.authority_end = self.at;
             self.target = self.at;
@@ -334,25 +387,10 @@ impl Head {
         Ok(())
     }
 
-    /// Fills in the names' words at an index, which are `WORDS`, once the head is read. A call a word, for
-    /// the verifier's sake.
+    /// Whether all of it was read, and it names a host.
     #[inline(always)]
-    pub fn name(&mut self, text: &Text, names: &mut HostNames, index: u32) {
-        const MASK: u32 = HostNames::WORDS - 1;
-        // A dot at the end of a full name is no part of it.
-        let has_end = text.byte(self.host_end.wrapping_sub(1)) == b'.';
-        let end = self.host_end.wrapping_sub(u32::from(has_end));
-        // Without a dot before its end the name has no parent.
-        let dot = if self.dot == 0 { end } else { self.dot };
-        let (place, bytes) = ((index & MASK) as usize, 8 * (index & MASK));
-        names.exact[place] = word_of_name(text, self.host + bytes, end);
-        names.wildcard[place] = word_of_name(text, dot + bytes, end);
-        // An absolute target names the same host, letter for letter, so that there is no doubt.
-        let count = left(self.host + bytes, self.host_end);
-        let other = first(count, text.eight(self.authority + bytes));
-        if other != first(count, text.eight(self.host + bytes)) {
-            self.differs = 1;
-        }
+    pub(super) const fn is_read(&self) -> bool {
+        self.state == state::DONE && self.host_end != 0
     }
 
     /// Where the host name begins, as the client wrote it.
@@ -378,19 +416,4 @@ impl Head {
     pub const fn target_len(&self) -> u32 {
         self.target_end.wrapping_sub(self.target)
     }
-}
-
-/// How many of eight bytes are before an end.
-#[inline(always)]
-const fn left(at: u32, end: u32) -> u32 {
-    match end.saturating_sub(at) {
-        count @ 0..8 => count,
-        _ => 8,
-    }
-}
-
-/// Eight bytes of a name as a key has them: lower case, and zeros behind the end.
-#[inline(always)]
-fn word_of_name(text: &Text, at: u32, end: u32) -> u64 {
-    lower_case(first(left(at, end), text.eight(at))).to_le()
 }

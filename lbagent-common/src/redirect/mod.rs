@@ -6,10 +6,12 @@
 mod answer;
 mod bytes;
 mod head;
+mod names;
 mod passed;
 mod text;
 
 pub use answer::{LONGEST_ANSWER, PREFIX, SUFFIX, answer_len, words};
-pub use head::{Head, HostNames};
+pub use head::Head;
+pub use names::HostNames;
 pub use passed::Passed;
 pub use text::{Text, end_at};

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::programs::XdpContext;
 use lbagent_common::checksum::Difference;
-use lbagent_common::redirect::{HostNames, PREFIX, Passed, SUFFIX, Text, answer_len, words};
+use lbagent_common::redirect::{PREFIX, Passed, SUFFIX, Text, answer_len, words};
 use lbagent_common::{Outcome, Protocol, Settings, TERMINATOR_V4, TERMINATOR_V6, VipEntry};
 use network_types::tcp::TcpHdr;
 
@@ -86,7 +86,9 @@ fn decide(
         return Err(Passed::OddSegment);
     }
     work.head.begin(&work.text, segment.len, zero());
-    read(segment.len);
+    copy::repeat(segment.len, step);
+    work.names.clear(u64::from(zero()));
+    copy::repeat(work.head.name_words(), name);
     work.head.end()?;
     is_wanted(vip, work)?;
     let len = answer_len(work.head.host_len(), work.head.target_len());
@@ -124,14 +126,8 @@ fn is_whole(ctx: &XdpContext, packet: &Packet, work: &mut Work, segment: &Segmen
     sum.whole() == 0
 }
 
-/// Reads the head, a step a call, and then the names, a word a call. Nothing is passed to the calls:
-/// what a function gets by a pointer on the stack of its caller is beyond older verifiers.
-#[inline(always)]
-fn read(len: u32) {
-    copy::repeat(len, step);
-    copy::repeat(HostNames::WORDS, name);
-}
-
+/// Reads a part of the head. Nothing is passed to the calls: what a function gets by a pointer on the
+/// stack of its caller is beyond older verifiers.
 extern "C" fn step(_index: u32, _context: *mut c_void) -> u64 {
     let Some(work) = maps::work() else {
         return 1;
@@ -139,6 +135,7 @@ extern "C" fn step(_index: u32, _context: *mut c_void) -> u64 {
     u64::from(!work.head.step(&work.text))
 }
 
+/// Reads a word of the names.
 extern "C" fn name(index: u32, _context: *mut c_void) -> u64 {
     let Some(work) = maps::work() else {
         return 1;

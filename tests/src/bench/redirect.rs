@@ -32,7 +32,8 @@ const CLIENTS: usize = 2;
 const GOAL: f64 = 1.0 / 3.0;
 
 const NGINX: &str = "daemon off; master_process off; pid nginx.pid; events { worker_connections 4096; }
-http { access_log off; server { listen 8081; keepalive_timeout 0; return 308 https://$host$request_uri; } }
+http { access_log off; client_body_temp_path bodies; proxy_temp_path answers; fastcgi_temp_path fastcgi;
+uwsgi_temp_path uwsgi; scgi_temp_path scgi; server { listen 8081; keepalive_timeout 0; return 308 https://$host$request_uri; } }
 ";
 const HAPROXY: &str = "global
   nbthread 1

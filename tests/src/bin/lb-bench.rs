@@ -19,7 +19,14 @@ enum Benchmark {
     /// What the agent needs to load everything and to change one thing
     Control(Common),
     /// Nanoseconds per packet of the BPF programs
-    Datapath(Common),
+    Datapath {
+        #[command(flatten)]
+        common: Common,
+        /// Measure only what has a name that contains this, as `request` or `established/64k`: for
+        /// profiles
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+    },
     /// What 10,000 health checks every 5 s cost
     Health(Common),
     /// What a redirect to HTTPS costs XDP, lbterm, nginx and HAProxy
@@ -61,8 +68,14 @@ fn run(benchmark: Benchmark) -> Result<bool> {
         Benchmark::Control(Common { quick, check, json }) => {
             control::run(&control::Options { quick, check, json })
         }
-        Benchmark::Datapath(Common { quick, check, json }) => {
-            datapath::run(&datapath::Options { quick, check, json })
+        Benchmark::Datapath { common, only } => {
+            let Common { quick, check, json } = common;
+            datapath::run(&datapath::Options {
+                quick,
+                check,
+                json,
+                only,
+            })
         }
         Benchmark::Health(Common { quick, check, json }) => {
             health::run(&control::Options { quick, check, json })

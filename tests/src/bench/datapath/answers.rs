@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, ensure};
 
 use super::super::floors::{Floors, Flows, Restore, Target};
+use super::Options;
 use crate::prog_run::{Action, CLIENT_V4, CLIENT_V6, Side, VIP_V4, VIP_V6};
 use crate::redirect_rig::{OPTIONS, RedirectRig};
 use crate::tcp_segment::{TcpSegment, flags};
@@ -90,13 +91,19 @@ pub(super) fn table(costs: &[Cost]) -> String {
 }
 
 /// Measures all cases in turns.
-pub(super) fn measure(loads: u32, rounds: u32, packets: u32) -> Result<Vec<Cost>> {
+pub(super) fn measure(
+    options: &Options,
+    loads: u32,
+    rounds: u32,
+    packets: u32,
+) -> Result<Vec<Cost>> {
     let mut costs: Vec<Cost> = Vec::new();
     for _ in 0..loads {
         let mut web = RedirectRig::new()?;
         let mut floors = Floors::load(web.rig.dataplane.ingress_program()?.fd()?)?;
         let ifindex = nix::net::if_::if_nametoindex("cl0").context("the client interface")?;
-        let cases = cases(&mut web)?;
+        let mut cases = cases(&mut web)?;
+        cases.retain(|case| options.wants(case.name));
         for _ in 0..rounds {
             for (index, case) in cases.iter().enumerate() {
                 let [harness, whole] =

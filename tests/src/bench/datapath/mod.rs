@@ -26,7 +26,7 @@ use self::answers::Cost;
 use self::cases::{Before, Case};
 use self::gateway::BACKENDS;
 use super::floors::{Floors, Flows, Restore};
-use super::report;
+use super::report::{self, Figure};
 use crate::prog_run::{Rig, VIP_V4};
 
 /// How to measure and where to write.
@@ -38,6 +38,15 @@ pub struct Options {
     pub check: bool,
     /// Where the figures go.
     pub json: Option<PathBuf>,
+    /// Only what has a name that contains this.
+    pub only: Option<String>,
+}
+
+impl Options {
+    /// Whether something of this name is to be measured.
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only))
+    }
 }
 
 /// Measures and reports. Returns whether the run is good: goals count only when asked for.
@@ -50,33 +59,12 @@ pub fn run(options: &Options) -> Result<bool> {
     stay_on_this_cpu()?;
     let loading = verifier::measure(if options.quick { 3 } else { 9 })?;
     print!("{}", loading.table());
-    let mut cases = cases::all()?;
-    if let Ok(only) = std::env::var("LB_ONLY") {
-        cases.retain(|c| {
-            c.family == "ipv4"
-                && c.proto == "tcp"
-                && (c.name.contains("ref") || only.split(",").any(|o| c.to_string().contains(o)))
-        });
-    }
     println!(
         "{loads} loads, {rounds} rounds of {packets} packets each, {BACKENDS} backends a group"
     );
-    let mut times: Vec<Vec<f64>> = vec![Vec::new(); cases.len()];
-    for load in 1..=loads {
-        let mut bench = Bench::set_up()?;
-        for case in &cases {
-            bench.verify(case).with_context(|| case.to_string())?;
-        }
-        for _ in 0..rounds {
-            for (case, times) in cases.iter().zip(&mut times) {
-                times.push(bench.time(case, packets)?);
-            }
-        }
-        eprintln!("{load} of {loads} loads");
-    }
-    let figures = goals::figures(&cases, &times)?;
+    let figures = forwarded(options, loads, rounds, packets)?;
     print!("{}", report::table(&figures));
-    let answers = answers::measure(loads, rounds, packets)?;
+    let answers = answers::measure(options, loads, rounds, packets)?;
     print!("{}", answers::table(&answers));
     if let Some(path) = &options.json {
         report::write_json(&figures, path)?;
@@ -91,6 +79,31 @@ pub fn run(options: &Options) -> Result<bool> {
         println!("goals missed: {}", missed.join("; "));
     }
     Ok(missed.is_empty() || !options.check)
+}
+
+/// Measures what is forwarded or foreign.
+fn forwarded(options: &Options, loads: u32, rounds: u32, packets: u32) -> Result<Vec<Figure>> {
+    let mut cases = cases::all()?;
+    let is_wanted = |case: &Case| options.wants(case.name);
+    if !cases.iter().any(is_wanted) {
+        return Ok(Vec::new());
+    }
+    // Everything is compared with the reference.
+    cases.retain(|case| case.name == cases::REFERENCE || is_wanted(case));
+    let mut times: Vec<Vec<f64>> = vec![Vec::new(); cases.len()];
+    for load in 1..=loads {
+        let mut bench = Bench::set_up()?;
+        for case in &cases {
+            bench.verify(case).with_context(|| case.to_string())?;
+        }
+        for _ in 0..rounds {
+            for (case, times) in cases.iter().zip(&mut times) {
+                times.push(bench.time(case, packets)?);
+            }
+        }
+        eprintln!("{load} of {loads} loads");
+    }
+    goals::figures(&cases, &times)
 }
 
 /// The gateway and the programs that it is compared with.

@@ -23,9 +23,20 @@ fn web() -> Web {
         netlink
             .add_address("lo", Cidr::new(&format!("{vip}/{len}")))
             .unwrap();
+        // The kernel adds the route of an IPv6 address later, and sockets may be bound to it before.
+        poll_until("the way to the VIP", SOON, || has_route(vip)).unwrap();
     }
     listen(&mut web);
     web
+}
+
+/// Whether the kernel has the route that what comes for an address of its own takes.
+fn has_route(address: &str) -> bool {
+    let IpAddr::V6(address) = address.parse().unwrap() else {
+        return true;
+    };
+    let routes = std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
+    routes.contains(&format!("{:032x} 80 ", address.to_bits()))
 }
 
 /// Closes the listening sockets and registers new ones, as after a crash of all that held them.
