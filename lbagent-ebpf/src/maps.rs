@@ -212,10 +212,17 @@ pub fn put_nat_flow(key: &NatFlowKey, entry: &NatFlowEntry) -> Result<(), i32> {
     NAT_FLOWS.insert(key, entry, u64::from(BPF_ANY))
 }
 
-/// When something last happened: flows with a hash sent a UDP packet, a VIP's flow found no room.
+/// When something last happened: flows with a hash sent a UDP packet or were left to the kernel, a VIP's flow
+/// found no room.
 pub struct Seen(*mut u32);
 
 impl Seen {
+    /// At a value of a map.
+    #[inline(always)]
+    pub const fn at(place: *mut u32) -> Self {
+        Self(place)
+    }
+
     /// The tick; 0 for never.
     #[inline(always)]
     pub fn get(&self) -> u32 {

@@ -84,6 +84,12 @@ impl Packed {
         Self(4 << 32 | outcome as u64)
     }
 
+    /// Whether the packet is left to the kernel.
+    #[inline(always)]
+    pub fn is_passed(self) -> bool {
+        matches!(self.result(), Some(Err(Stop::Pass(_))))
+    }
+
     /// Taken, and not answered.
     #[inline(always)]
     pub const fn absorbed() -> Self {

@@ -27,7 +27,8 @@ macro_rules! passed {
 
 passed! {
     /// No SYN that may be answered with a cookie: the agent does not say so, there is no terminator,
-    /// `net.ipv4.tcp_syncookies` is not 2, or the terminator's queue is full.
+    /// `net.ipv4.tcp_syncookies` is not 2, the terminator's queue is full, or the kernel still has a
+    /// connection of this client's port.
     SynUnanswered = 0, "syn_unanswered";
     /// Of a connection that the kernel has, or resets.
     CookieInvalid = 1, "cookie_invalid";

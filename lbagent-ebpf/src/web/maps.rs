@@ -11,9 +11,13 @@ use lbagent_common::{AnswerBudget, VipEntry};
 
 use super::Work;
 use super::notes::Note;
+use crate::maps::Seen;
 
 /// A power of two, fixed because programs mask with it: 1 MiB.
 const NOTES_LEN: u32 = 1 << 16;
+
+/// Of the hash of a client.
+const LEFT_BITS: u32 = 14;
 
 #[map]
 static REDIRECT_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Passed::COUNT, 0);
@@ -21,6 +25,9 @@ static REDIRECT_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Passe
 static REDIRECT_WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static REDIRECT_NOTES: Array<Note> = Array::with_max_entries(NOTES_LEN, 0);
+/// When clients' packets were last left to the kernel, by a hash of address and port: 64 KiB.
+#[map]
+static REDIRECT_LEFT: Array<u32> = Array::with_max_entries(1 << LEFT_BITS, 0);
 #[map]
 static SHIELD: PerCpuArray<AnswerBudget> =
     PerCpuArray::with_max_entries(VipEntry::MAX_VIP_INDEX as u32 + 1, 0);
@@ -73,6 +80,14 @@ pub fn place(hash: u64) -> Option<Place> {
     REDIRECT_NOTES
         .get_ptr_mut(hash as u32 & (NOTES_LEN - 1))
         .map(Place)
+}
+
+/// When a client with this hash, whose highest bits count, was last left to the kernel.
+#[inline(always)]
+pub fn left(hash: u32) -> Option<Seen> {
+    REDIRECT_LEFT
+        .get_ptr_mut(hash >> (32 - LEFT_BITS))
+        .map(Seen::at)
 }
 
 /// The count of a VIP's SYNs on this CPU.

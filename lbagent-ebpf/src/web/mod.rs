@@ -103,17 +103,32 @@ pub fn serve(ctx: &XdpContext, packet: &Packet, vip: &VipEntry) -> Packed {
         } else {
             Outcome::AnswerShield
         };
+        // A connection that is not quite over (TIME_WAIT) would get what passes up later, and not answer
+        // it: the kernel itself lets the new one take its place.
+        if redirects
+            && notes::may_be_left(packet)
+            && cookie::has_connection(ctx, packet, &mut work.header)
+        {
+            notes::leave(packet);
+            return pass(Passed::SynUnanswered);
+        }
         return match syn(ctx, packet, settings, work) {
             Some(written) => answered(written, outcome),
-            None if redirects => pass(Passed::SynUnanswered),
+            None if redirects => {
+                notes::leave(packet);
+                pass(Passed::SynUnanswered)
+            }
             None => KERNELS,
         };
     }
-    if redirects {
-        segment(ctx, packet, vip, settings, work)
-    } else {
-        KERNELS
+    if !redirects {
+        return KERNELS;
     }
+    let end = segment(ctx, packet, vip, settings, work);
+    if end.is_passed() {
+        notes::leave(packet);
+    }
+    end
 }
 
 /// Whether a VIP got so many SYNs in this tick that this one is answered here.

@@ -8,6 +8,8 @@ use lbagent_common::hash;
 
 use super::Segment;
 use super::maps::{self, Place};
+use crate::kernel;
+use crate::maps::Seen;
 use crate::packet::Packet;
 
 /// What is known of a connection. Two flows share a place, and the last one has it; what is in it
@@ -67,6 +69,32 @@ impl Note {
     pub fn is_fresh(&self, tick: u32) -> bool {
         tick.wrapping_sub(self.tick) <= 1
     }
+}
+
+/// How long the kernel keeps a connection that is over (TIME_WAIT, a minute), in ticks.
+const KEPT_TICKS: u32 = 60;
+
+/// Notes that a packet is left to the kernel, which may have its connection for a while.
+#[inline(always)]
+pub fn leave(packet: &Packet) {
+    if let Some(left) = left(packet) {
+        left.set(kernel::tick());
+    }
+}
+
+/// Whether the kernel may have a connection of a client from its port, even one that is over.
+#[inline(always)]
+pub fn may_be_left(packet: &Packet) -> bool {
+    // Asked for each SYN: small and cheap, so that it stays in the cache, and wrong now and then.
+    let since = left(packet).map_or(0, |left| left.get());
+    since != 0 && kernel::tick().wrapping_sub(since) <= KEPT_TICKS
+}
+
+#[inline(always)]
+fn left(packet: &Packet) -> Option<Seen> {
+    let [a, b, c, d] = packet.source.wire();
+    let port = u32::from(packet.source_port.get());
+    maps::left((a ^ b ^ c ^ d ^ port << 16).wrapping_mul(0x9e37_79b1))
 }
 
 /// Where a flow's hint is.

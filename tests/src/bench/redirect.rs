@@ -21,7 +21,7 @@ use super::report::median;
 use crate::agent::BPFFS_DIR;
 use crate::poll::{SOON, retry};
 use crate::redirect_site::Site;
-use crate::topology::VIP4;
+use crate::topology::{VIP4, VIP6};
 
 const REQUEST: &[u8] = b"GET /a/path?with=a&query HTTP/1.1\r\nHost: web.lb.internal\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n";
 /// The same in two segments: lbterm's.
@@ -213,7 +213,10 @@ impl Stage {
 
 /// Asks once on a connection of its own.
 fn exchange(way: Way) -> Result<Vec<u8>> {
-    let to = SocketAddr::new(VIP4, way.port());
+    // lbterm's connections stay with the kernel for a minute, and their ports are not answered by XDP for
+    // as long: so they are others.
+    let vip = if way == Way::Lbterm { VIP6 } else { VIP4 };
+    let to = SocketAddr::new(vip, way.port());
     let mut stream = TcpStream::connect(to)?;
     stream.set_nodelay(true)?;
     if way == Way::Lbterm {

@@ -11,7 +11,7 @@ use lbagent_tests::net_link::{Cidr, Netlink};
 use lbagent_tests::poll::{SOON, poll_for, poll_until};
 use lbagent_tests::prog_run::{VIP_V4, VIP_V6};
 use lbagent_tests::require_root;
-use lbagent_tests::tcp_segment::flags;
+use lbagent_tests::tcp_segment::{TcpSegment, flags};
 
 use super::{Opened, Web, families};
 
@@ -91,6 +91,31 @@ fn the_kernel_takes_over_from_the_cookie() {
     }
 }
 
+/// A client that comes again from a port of which the kernel still has the former connection gets its
+/// answer from there: data behind a cookie would meet the old connection, and never be answered.
+#[test]
+fn a_port_that_the_kernel_has_not_forgotten_is_left_to_it() {
+    require_root!();
+    let mut web = web();
+    for family in families(2000) {
+        let connection = web.open(family);
+        drop(assert_accepted(&mut web, &connection, b"POST / HT"));
+        // The terminator has closed first, so its end waits for a minute.
+        let closing = connection.after(9, 1).frame(flags::FIN, b"");
+        web.rig.deliver(&closing).unwrap();
+        let syn = TcpSegment {
+            sequence: connection.sequence.wrapping_add(1 << 20),
+            flags: flags::SYN,
+            ..TcpSegment::default()
+        };
+        let frame = syn.frame(connection.client, connection.vip);
+        web.assert_passed(&frame, Passed::SynUnanswered);
+        let mut other = family;
+        other.0.set_port(2001);
+        web.open(other);
+    }
+}
+
 /// Cookies that one socket gave are taken by the next, which never saw a SYN.
 #[test]
 fn a_new_listening_socket_takes_them_too() {
@@ -159,7 +184,7 @@ fn a_full_queue_gets_no_more_cookies() {
     }
     let mut last = family;
     last.0.set_port(3002);
-    let syn = lbagent_tests::tcp_segment::TcpSegment {
+    let syn = TcpSegment {
         sequence: 7,
         flags: flags::SYN,
         ..Default::default()
