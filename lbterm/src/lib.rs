@@ -19,6 +19,7 @@ mod confine;
 pub mod conn;
 pub mod control;
 pub mod crew;
+mod heads;
 pub mod http;
 pub mod limits;
 pub mod listen;

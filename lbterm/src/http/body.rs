@@ -65,10 +65,10 @@ struct Uploading {
 
 impl RequestBody {
     /// The body of a client's request, and where it stands; none if it is empty.
-    pub fn new(incoming: Incoming, now: Instant) -> (Self, Option<Rc<Upload>>) {
-        if incoming.is_end_stream() {
+    pub fn new(incoming: Option<Incoming>, now: Instant) -> (Self, Option<Rc<Upload>>) {
+        let Some(incoming) = incoming.filter(|incoming| !incoming.is_end_stream()) else {
             return (Self::default(), None);
-        }
+        };
         let upload = Rc::new(Upload {
             last_frame: Cell::new(now),
             is_done: Cell::new(false),

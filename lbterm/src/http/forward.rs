@@ -64,8 +64,11 @@ pub struct Sending {
 
 impl Sending {
     /// A request as its group's instances get it.
-    pub fn new(mut exchange: Exchange, request: Request<Incoming>) -> Box<Self> {
-        let (mut parts, incoming) = request.into_parts();
+    pub fn new(
+        mut exchange: Exchange,
+        mut parts: request::Parts,
+        incoming: Option<Incoming>,
+    ) -> Box<Self> {
         let (mut body, upload) = RequestBody::new(incoming, exchange.began);
         let is_written_here =
             upload.is_none() && exchange.admitted.target.policy.upstream == UpstreamProtocol::Http1;

@@ -6,6 +6,8 @@
 //! request is: where the two would disagree, hyper has already refused and closes. What is found
 //! also tells a client that is slow with a head from one that is idle between two.
 
+use crate::heads::decimal;
+
 /// Longest start of a line that matters: `Transfer-Encoding` or a `Content-Length` of 20 digits
 /// with the blanks that may surround them.
 const LINE_START: usize = 80;
@@ -191,17 +193,18 @@ fn after_data(left: u64, is_chunk: bool) -> State {
 fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
     let value = rest.strip_prefix(b":")?;
-    start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+    start.eq_ignore_ascii_case(name).then(|| trimmed(value))
 }
 
-fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
+/// A value without its line end and the blanks around it. Any other control character stays, so that it
+/// is none of a number, wherever the line is cut.
+fn trimmed(value: &[u8]) -> &[u8] {
+    let value = value.strip_suffix(b"\n").unwrap_or(value);
+    let mut value = value.strip_suffix(b"\r").unwrap_or(value);
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
     }
-    digits.iter().try_fold(0_u64, |value, byte| {
-        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        value.checked_mul(10)?.checked_add(u64::from(digit))
-    })
+    value
 }
 
 /// The size that a chunk's first line says; extensions after it are ignored.
@@ -290,6 +293,9 @@ mod tests {
         let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(500));
         check(&long, 1, None, Place::Between);
         check("A\r\nContent-Length: x\r\n\r\n", 0, None, Place::Beyond);
+        // Nor is it when what spoils it comes after what is kept.
+        let spoilt = format!("A\r\nContent-Length: 5{}x\r\n\r\n", "\r".repeat(90));
+        check(&spoilt, 0, None, Place::Beyond);
         // What means nothing is not what is kept of a line that comes in parts.
         for filler in [" ", "\t ", "0", " 0"] {
             let post = format!("A\r\nContent-Length:{}05\r\n\r\n", filler.repeat(90));

@@ -2,8 +2,9 @@
 //! crate's tests run over the seeds and over changes of them.
 
 mod agent;
+mod bare;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::Write;
@@ -16,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Response, Version};
+use http::{Request, Response, Version, request};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -34,18 +35,22 @@ use crate::route::canonical_host;
 use crate::stream::proxy;
 use crate::tls::tickets::{SealingKey, Tickets};
 
+pub use agent::{link, snapshot};
+pub use bare::bare;
+
 /// A target: its name, and what is done with an input.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets of this crate.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
+    ("bare", bare),
     ("framing", framing),
     ("authority", authority),
     ("fields", fields),
     ("client", client),
     ("proxied", proxied),
-    ("link", agent::link),
-    ("snapshot", agent::snapshot),
+    ("link", link),
+    ("snapshot", snapshot),
     ("proxy", proxy),
     ("ticket", ticket),
 ];
@@ -64,7 +69,7 @@ pub fn framing(input: &[u8]) {
     );
     // After a conflict nothing counts.
     if whole.conflict().is_none() {
-        assert!(served_by_hyper(bytes) <= whole.heads());
+        assert!(served_by_hyper(bytes).len() as u64 <= whole.heads());
     }
     // What is there is seen to its end.
     let mut on = whole;
@@ -83,13 +88,13 @@ fn framing_of(bytes: &[u8], size: usize) -> Framing {
     framing
 }
 
-/// How many requests hyper finds in a connection's bytes.
-fn served_by_hyper(bytes: &[u8]) -> u64 {
-    let served = Rc::new(Cell::new(0));
-    let count = Rc::clone(&served);
+/// The requests that hyper finds in a connection's bytes.
+fn served_by_hyper(bytes: &[u8]) -> Vec<request::Parts> {
+    let served = Rc::new(RefCell::new(Vec::new()));
+    let noted = Rc::clone(&served);
     let answer = service_fn(move |request: Request<Incoming>| {
-        count.set(count.get() + 1);
-        let mut body = request.into_body();
+        let (parts, mut body) = request.into_parts();
+        noted.borrow_mut().push(parts);
         async move {
             // To its end, or hyper reads no further.
             while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
@@ -110,7 +115,7 @@ fn served_by_hyper(bytes: &[u8]) -> u64 {
             break;
         }
     }
-    served.get()
+    served.take()
 }
 
 struct Answer;
@@ -374,8 +379,9 @@ mod drive;
 #[test]
 fn hyper_is_asked_in_earnest() {
     let requests = b"GET / HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc";
-    assert_eq!(served_by_hyper(requests), 2);
-    assert_eq!(served_by_hyper(&b"GET / HTTP/1.1\r\n\r\n".repeat(500)), 500);
+    assert_eq!(served_by_hyper(requests).len(), 2);
+    let many = b"GET / HTTP/1.1\r\n\r\n".repeat(500);
+    assert_eq!(served_by_hyper(&many).len(), 500);
 }
 
 #[test]

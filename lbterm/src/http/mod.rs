@@ -3,6 +3,7 @@
 mod access;
 mod answer;
 mod authority;
+mod bare;
 mod body;
 mod forward;
 mod forwarded;

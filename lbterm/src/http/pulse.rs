@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::{Framing, Place};
@@ -106,18 +107,27 @@ impl Pulse {
 pub struct Tapped<S> {
     stream: S,
     pulse: Arc<Pulse>,
-    /// Of HTTP/1.1.
-    framing: Option<Framing>,
+    /// Of HTTP/1.1 that hyper reads.
+    framing: Option<Box<Framing>>,
+    /// What was read before, and comes first.
+    before: Bytes,
 }
 
 impl<S> Tapped<S> {
-    /// A stream whose requests, if it is HTTP/1.1, are followed.
-    pub fn new(stream: S, pulse: Arc<Pulse>, is_http1: bool) -> Self {
+    /// A stream of a connection.
+    pub fn new(stream: S, pulse: Arc<Pulse>) -> Self {
         Self {
             stream,
             pulse,
-            framing: is_http1.then(Framing::default),
+            framing: None,
+            before: Bytes::new(),
         }
+    }
+
+    /// From here on requests are followed, and what was read of the next one comes again.
+    pub fn follow(&mut self, before: Bytes) {
+        self.framing = Some(Box::default());
+        self.before = before;
     }
 
     fn note_read(&mut self, bytes: &[u8]) {
@@ -160,7 +170,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tapped<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
-        let result = Pin::new(&mut this.stream).poll_read(context, buffer);
+        let result = if this.before.has_remaining() {
+            let part = this.before.len().min(buffer.remaining());
+            buffer.put_slice(&this.before.split_to(part));
+            Poll::Ready(Ok(()))
+        } else {
+            Pin::new(&mut this.stream).poll_read(context, buffer)
+        };
         let waits = &this.pulse.waits_for_read;
         waits.store(result.is_pending(), Ordering::Relaxed);
         let bytes = &buffer.filled()[before..];

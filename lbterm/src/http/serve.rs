@@ -8,14 +8,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lbagent_api::terminator::Limits;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
+use super::bare::{Bare, Over};
 use super::framing::Place;
 use super::pulse::{Pulse, Tapped};
+use super::relay::Broken;
 use super::service::{Connection, Requests};
 use super::watch::{Overdue, Watch};
 use crate::conn::{Alpn, ConnMeta};
@@ -66,16 +69,44 @@ where
     let limits = worker.shared.now().routes.limits.clone();
     let is_h2 = meta.tls.as_ref().is_some_and(|tls| tls.alpn == Alpn::H2);
     let pulse = Arc::new(Pulse::new(Instant::now()));
-    let tapped = TokioIo::new(Tapped::new(stream, Arc::clone(&pulse), !is_h2));
+    let tapped = Tapped::new(stream, Arc::clone(&pulse));
     let connection = Rc::new(Connection::new(meta, worker, pulse));
-    let requests = Requests(Rc::clone(&connection));
     if is_h2 {
+        let requests = Requests(Rc::clone(&connection));
+        let tapped = TokioIo::new(tapped);
         let mut served = Box::pin(http2_builder(&limits).serve_connection(tapped, requests));
         return Box::pin(async move {
             attend(&mut served, &connection, &limits).await;
         });
     }
-    let served = http1_builder(&limits).serve_connection(tapped, requests);
+    let served = Bare::new(tapped, Rc::clone(&connection), longest_head(&limits));
+    let mut served = Box::pin(served);
+    Box::pin(async move {
+        let end = attend(&mut served, &connection, &limits).await;
+        let has_unread = served.has_unread();
+        let mut stream = Pin::into_inner(served).into_stream();
+        match end {
+            End::HandedOver(before) => {
+                stream.follow(before);
+                serve_http1(stream, connection, limits).await;
+            }
+            End::Finished if has_unread => linger(stream).await,
+            _ => {}
+        }
+    })
+}
+
+/// Serves what a connection of HTTP/1.1 brings from here on by hyper.
+fn serve_http1<S>(
+    stream: Tapped<S>,
+    connection: Rc<Connection>,
+    limits: Limits,
+) -> Pin<Box<dyn Future<Output = ()>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let requests = Requests(Rc::clone(&connection));
+    let served = http1_builder(&limits).serve_connection(TokioIo::new(stream), requests);
     let mut served = Box::pin(served.with_upgrades());
     Box::pin(async move {
         let end = attend(&mut served, &connection, &limits).await;
@@ -84,27 +115,24 @@ where
             tunnel.await;
         } else if !matches!(end, End::Overdue)
             && connection.pulse.place() != Place::Between
-            && let Some(lingering) = linger(served)
+            && let Some(parts) = Pin::into_inner(served).into_parts()
         {
-            lingering.await;
+            linger(parts.io.into_inner()).await;
         }
     })
 }
 
 /// Reads what a client still sends to a connection that was closed before the end of its request.
 /// Closing with bytes unread would be a reset, which overtakes the answer (RFC 9112, section 9.6).
-fn linger<S>(
-    served: Pin<Box<http1::UpgradeableConnection<TokioIo<Tapped<S>>, Requests>>>,
-) -> Option<Pin<Box<impl Future<Output = ()>>>>
+fn linger<S>(mut stream: Tapped<S>) -> Pin<Box<impl Future<Output = ()>>>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut stream = Pin::into_inner(served).into_parts()?.io.into_inner();
-    Some(Box::pin(async move {
+    Box::pin(async move {
         let mut sink = tokio::io::sink();
         // Whatever happens to it then, it was told.
         let _ = timeout(GOODBYE, tokio::io::copy(&mut stream, &mut sink)).await;
-    }))
+    })
 }
 
 /// How HTTP on a connection ended.
@@ -112,13 +140,18 @@ where
 enum End {
     Finished,
     Failed(hyper::Error),
+    Broken(Broken),
     Overdue,
+    HandedOver(Bytes),
 }
 
 impl Connection {
     fn note(&self, end: &End) {
         match end {
-            End::Finished | End::Overdue => {}
+            End::Finished | End::Overdue | End::HandedOver(_) => {}
+            End::Broken(error) => {
+                tracing::debug!(connection = self.meta.id, %error, "a connection broke");
+            }
             End::Failed(error) => {
                 if error.is_parse() || error.is_parse_too_large() {
                     self.count(Counter::RequestMalformed);
@@ -132,6 +165,10 @@ impl Connection {
     }
 }
 
+fn ended(result: hyper::Result<()>) -> End {
+    result.map_or_else(End::Failed, |()| End::Finished)
+}
+
 /// Whether one of the bounds of HTTP/2 was exceeded (RFC 9113, section 10.5).
 fn is_flood(error: &hyper::Error) -> bool {
     let source = error.source();
@@ -139,13 +176,35 @@ fn is_flood(error: &hyper::Error) -> bool {
     http2.is_some_and(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
-/// One of hyper's server connections.
-trait Served: Future<Output = hyper::Result<()>> {
+/// What serves a client's connection.
+trait Served {
     /// Whether clients are told to go by answers alone: closing without one crosses their requests.
     const TELLS_BY_ANSWERS: bool;
 
+    /// Ready when it serves no longer.
+    fn poll_served(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End>;
+
     /// No more requests: those in flight are answered, and the client is told to go.
     fn say_goodbye(self: Pin<&mut Self>);
+}
+
+impl<S> Served for Bare<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    const TELLS_BY_ANSWERS: bool = true;
+
+    fn poll_served(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
+        self.get_mut().poll(context).map(|over| match over {
+            Over::Closed => End::Finished,
+            Over::Broken(error) => End::Broken(error),
+            Over::Hyper(read) => End::HandedOver(read),
+        })
+    }
+
+    fn say_goodbye(self: Pin<&mut Self>) {
+        Self::say_goodbye(self.get_mut());
+    }
 }
 
 impl<S> Served for http1::UpgradeableConnection<TokioIo<Tapped<S>>, Requests>
@@ -153,6 +212,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     const TELLS_BY_ANSWERS: bool = true;
+
+    fn poll_served(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
+        self.poll(context).map(ended)
+    }
 
     fn say_goodbye(self: Pin<&mut Self>) {
         self.graceful_shutdown();
@@ -165,6 +228,10 @@ where
 {
     /// RFC 9113, section 6.8: GOAWAY says which requests are still answered.
     const TELLS_BY_ANSWERS: bool = false;
+
+    fn poll_served(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
+        self.poll(context).map(ended)
+    }
 
     fn say_goodbye(self: Pin<&mut Self>) {
         self.graceful_shutdown();
@@ -186,8 +253,8 @@ async fn attend<C: Served>(
         if connection.worker.is_draining() {
             goodbye.heed_drain(served, connection, context);
         }
-        if let Poll::Ready(result) = served.as_mut().poll(context) {
-            return Poll::Ready(result.map_or_else(End::Failed, |()| End::Finished));
+        if let Poll::Ready(end) = served.as_mut().poll_served(context) {
+            return Poll::Ready(end);
         }
         // And after it: a request may have come.
         if !matches!(goodbye.drain, Drain::No) || drained.as_mut().poll(context).is_ready() {
@@ -281,11 +348,14 @@ impl Goodbye {
     }
 }
 
+fn longest_head(limits: &Limits) -> usize {
+    (limits.head_bytes as usize).max(LEAST_HEAD)
+}
+
 fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    let head = (limits.head_bytes as usize).max(LEAST_HEAD);
     builder
-        .max_buf_size(head)
+        .max_buf_size(longest_head(limits))
         // Its clock runs between requests too; `Watch` tells a slow head from an idle client.
         .header_read_timeout(None);
     builder

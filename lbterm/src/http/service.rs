@@ -38,6 +38,7 @@ pub struct Connection {
     pub(super) forwarded: Forwarded,
     /// What goes on after the last answer.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
+    /// Requests that hyper has brought.
     requests: Cell<u64>,
     in_flight: Cell<u32>,
 }
@@ -77,11 +78,7 @@ impl Connection {
     }
 
     /// Decides where a request goes, or which answer it gets at once.
-    fn admit(&self, request: &request::Parts, number: u64) -> Result<Admitted, Answer> {
-        // Both lengths: hyper has dropped one of them already.
-        if self.pulse.is_conflicting(number) {
-            return Err(Answer::LengthAndCoding);
-        }
+    fn admit(&self, request: &request::Parts) -> Result<Admitted, Answer> {
         let serving = self.worker.shared.now();
         let routes = &serving.routes;
         let proxies = &routes.proxies;
@@ -145,18 +142,23 @@ impl Connection {
         }
     }
 
-    /// Does what needs no waiting, and returns what does.
-    fn begin(
-        self: Rc<Self>,
-        request: Request<Incoming>,
-        in_flight: InFlight,
-        number: u64,
+    /// Does what needs no waiting, and returns what does. A request that has two lengths is
+    /// conflicting: hyper has dropped one of them already.
+    pub(super) fn begin(
+        self: &Rc<Self>,
+        parts: request::Parts,
+        incoming: Option<Incoming>,
+        is_conflicting: bool,
     ) -> Begun {
         let began = Instant::now();
-        let form = AnswerForm::of(request.version(), request.headers());
-        let (parts, incoming) = request.into_parts();
+        let in_flight = InFlight::new(self);
+        let form = AnswerForm::of(parts.version, &parts.headers);
         let mut record = self.begin_record(&parts, began);
-        let admitted = match self.admit(&parts, number) {
+        let admitted = match is_conflicting {
+            true => Err(Answer::LengthAndCoding),
+            false => self.admit(&parts),
+        };
+        let admitted = match admitted {
             Ok(admitted) => admitted,
             Err(answer) => return ready(self.refuse(answer, &form, record)),
         };
@@ -172,23 +174,23 @@ impl Connection {
             return ready(response.map(|()| ResponseBody::Own(None)));
         }
         let exchange = Exchange {
-            connection: Rc::clone(&self),
+            connection: Rc::clone(self),
             admitted,
             began,
             in_flight,
             record,
         };
-        let request = Request::from_parts(parts, incoming);
-        if upgrade::is_wanted(&request) {
+        let connection = Rc::clone(self);
+        if upgrade::is_wanted(&parts, incoming.as_ref()) {
             return Box::pin(async move {
-                let result = upgrade::upgrade(exchange, request).await;
-                Ok(self.or_refuse(result, &form))
+                let result = upgrade::upgrade(exchange, parts).await;
+                Ok(connection.or_refuse(result, &form))
             });
         }
-        let sending = Sending::new(exchange, request);
+        let sending = Sending::new(exchange, parts, incoming);
         Box::pin(async move {
             let result = forward::forward(sending).await;
-            Ok(self.or_refuse(result, &form))
+            Ok(connection.or_refuse(result, &form))
         })
     }
 
@@ -262,7 +264,7 @@ impl Drop for InFlight {
 }
 
 /// An answer to come.
-type Begun = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>>>>;
+pub type Begun = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>>>>;
 
 fn ready(response: Response<ResponseBody>) -> Begun {
     Box::pin(std::future::ready(Ok(response)))
@@ -277,10 +279,11 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
     type Future = Begun;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let connection = Rc::clone(&self.0);
+        let connection = &self.0;
         let number = connection.requests.get();
         connection.requests.set(number + 1);
-        let in_flight = InFlight::new(&connection);
-        connection.begin(request, in_flight, number)
+        let is_conflicting = connection.pulse.is_conflicting(number);
+        let (parts, incoming) = request.into_parts();
+        connection.begin(parts, Some(incoming), is_conflicting)
     }
 }

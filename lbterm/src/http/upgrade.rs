@@ -41,13 +41,14 @@ enum Asked {
 }
 
 /// Whether a request may ask for another protocol.
-pub fn is_wanted(request: &Request<Incoming>) -> bool {
-    match request.version() {
-        Version::HTTP_2 => request.method() == Method::CONNECT,
+pub fn is_wanted(request: &request::Parts, body: Option<&Incoming>) -> bool {
+    match request.version {
+        Version::HTTP_2 => request.method == Method::CONNECT,
         // A body would have to be read before the upgrade; requests for WebSockets have none (RFC
         // 6455, section 4.1). Others go on without their `Upgrade`.
         Version::HTTP_11 => {
-            request.headers().contains_key(header::UPGRADE) && request.body().is_end_stream()
+            request.headers.contains_key(header::UPGRADE)
+                && body.is_none_or(|body| body.is_end_stream())
         }
         _ => false,
     }
@@ -60,10 +61,11 @@ pub fn is_wanted(request: &Request<Incoming>) -> bool {
 /// The answer that the client gets instead.
 pub async fn upgrade(
     mut exchange: Exchange,
-    mut request: Request<Incoming>,
+    parts: request::Parts,
 ) -> Result<Response<ResponseBody>, Refused> {
+    let mut request = Request::from_parts(parts, ());
     let client = hyper::upgrade::on(&mut request);
-    let (mut parts, _) = request.into_parts();
+    let (mut parts, ()) = request.into_parts();
     let hop = forward::prepare(&mut parts, &mut exchange);
     let Exchange {
         connection,

@@ -6,7 +6,9 @@ use std::mem::MaybeUninit;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
-use httparse::{Header, ParserConfig, Status};
+use httparse::{ParserConfig, Status};
+
+use crate::heads::{decimal, place};
 
 /// Most fields of a head.
 const MAX_FIELDS: usize = 100;
@@ -73,19 +75,19 @@ fn parse_one(read: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malfo
         .reason
         .filter(|reason| status.canonical_reason() != Some(reason))
         .map(|reason| Bytes::copy_from_slice(reason.as_bytes()));
-    let places: smallvec::SmallVec<[[usize; 4]; 16]> = answer
+    let places: smallvec::SmallVec<[_; 16]> = answer
         .headers
         .iter()
-        .map(|field| places(read, field))
+        .map(|field| (place(read, field.name.as_bytes()), place(read, field.value)))
         .collect();
     let text = read.split_to(length).freeze();
     let mut response = Response::new(());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.reserve(places.len());
-    for [name, name_end, value, value_end] in places {
-        let name = HeaderName::from_bytes(&text[name..name_end]).map_err(|_| Malformed)?;
-        let value = text.slice(value..value_end);
+    for (name, value) in places {
+        let name = HeaderName::from_bytes(&text[name]).map_err(|_| Malformed)?;
+        let value = text.slice(value);
         headers.append(
             name,
             HeaderValue::from_maybe_shared(value).map_err(|_| Malformed)?,
@@ -110,18 +112,6 @@ fn parse_one(read: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malfo
         extent,
         is_kept,
     }))
-}
-
-/// Where a field's name and value begin and end in what it was read from.
-fn places(read: &[u8], field: &Header<'_>) -> [usize; 4] {
-    let start = |part: &[u8]| part.as_ptr() as usize - read.as_ptr() as usize;
-    let (name, value) = (start(field.name.as_bytes()), start(field.value));
-    [
-        name,
-        name + field.name.len(),
-        value,
-        value + field.value.len(),
-    ]
 }
 
 fn extent(
@@ -170,16 +160,6 @@ fn length(headers: &HeaderMap) -> Result<Extent, Malformed> {
         }
     }
     Ok(length.map_or(Extent::UntilClose, Extent::Length))
-}
-
-fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u64, |value, byte| {
-        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        value.checked_mul(10)?.checked_add(u64::from(digit))
-    })
 }
 
 fn says_close(headers: &HeaderMap) -> bool {

@@ -12,6 +12,7 @@ mod http2;
 mod interim;
 mod limits;
 mod origin;
+mod parity;
 mod proxies;
 mod smuggling;
 mod tls;

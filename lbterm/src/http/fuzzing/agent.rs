@@ -7,7 +7,7 @@ use super::{block_on, sent};
 use crate::route::Routes;
 
 /// Bytes from the agent: as many messages as there are whole frames of JSON.
-pub(super) fn link(input: &[u8]) {
+pub fn link(input: &[u8]) {
     let mut frames = 0;
     let mut rest = input;
     while let Some((length, body)) = rest.split_first_chunk::<4>() {
@@ -33,7 +33,7 @@ pub(super) fn link(input: &[u8]) {
 }
 
 /// What the agent says, as JSON. A snapshot compiles or has faults, and compiles to the same again.
-pub(super) fn snapshot(input: &[u8]) {
+pub fn snapshot(input: &[u8]) {
     let snapshot = match serde_json::from_slice::<FromAgent>(input) {
         Ok(FromAgent::Snapshot(snapshot)) => *snapshot,
         Ok(_) => return,
