@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderValue};
 use http::{Method, Response, request::Parts};
 use http_body::Body as _;
@@ -22,6 +22,7 @@ use super::body::ResponseBody;
 use super::pulse::Tapped;
 use super::relay::Broken;
 use super::service::{Begun, Connection};
+use crate::heads;
 use answer::{Body, Extent, Unfit};
 use output::Output;
 
@@ -164,42 +165,44 @@ where
 
     /// The next request; none, if the client is done.
     fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Parts>, Over>> {
-        if self.read.is_empty() {
-            ready!(self.poll_read(context))?;
-        }
-        if self.read.is_empty() {
-            return Poll::Ready(Ok(None));
-        }
-        let Some((length, parts)) = request::parse(&self.read, self.most) else {
+        if !self.read.is_empty() {
             let read = std::mem::take(&mut self.read);
-            return Poll::Ready(Err(Over::Hyper(read.freeze())));
-        };
-        if length == self.read.len() {
-            self.read = BytesMut::new();
-        } else {
-            self.read.advance(length);
+            return Poll::Ready(self.take_request(&read).map(Some));
         }
-        Poll::Ready(Ok(Some(parts)))
+        READ_INTO.with_borrow_mut(|memory| {
+            let read = ready!(poll_read(&mut self.stream, memory, context))?;
+            Poll::Ready(match read {
+                [] => Ok(None),
+                read => self.take_request(read).map(Some),
+            })
+        })
     }
 
-    /// Reads once; nothing is the end.
-    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        READ_INTO.with_borrow_mut(|memory| {
-            let mut into = ReadBuf::new(memory);
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut into))?;
-            self.read = BytesMut::from(into.filled());
-            Poll::Ready(Ok(()))
-        })
+    fn take_request(&mut self, read: &[u8]) -> Result<Parts, Over> {
+        let Some((length, parts)) = request::parse(read, self.most) else {
+            return Err(Over::Hyper(Bytes::copy_from_slice(read)));
+        };
+        if length < read.len() {
+            self.read = BytesMut::from(&read[length..]);
+        }
+        Ok(parts)
     }
 
     /// While an answer is on its way: whether the client is gone. One that closes its half of the
     /// connection is, as it is for hyper.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
-        if self.read.is_empty() && self.poll_read(context)?.is_ready() && self.read.is_empty() {
-            let gone = io::Error::from(io::ErrorKind::UnexpectedEof);
-            return Poll::Ready(Err(gone.into()));
+        if !self.read.is_empty() {
+            return Poll::Pending;
         }
-        Poll::Pending
+        READ_INTO.with_borrow_mut(|memory| {
+            let read = ready!(poll_read(&mut self.stream, memory, context))?;
+            if read.is_empty() {
+                let gone = io::Error::from(io::ErrorKind::UnexpectedEof);
+                return Poll::Ready(Err(gone.into()));
+            }
+            self.read = BytesMut::from(read);
+            Poll::Pending
+        })
     }
 
     fn begin_answer(
@@ -221,6 +224,7 @@ where
         };
         let extent = answer::write(&parts, announced, is_head, self.output.begin());
         let extent = extent.map_err(|Unfit| Over::Broken("two lengths of an answer".into()))?;
+        heads::give_back(parts.headers);
         self.body = (extent != Extent::Length(0)).then_some(body);
         self.state = State::Answering(extent);
         Ok(())
@@ -275,4 +279,16 @@ where
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Reads once; nothing is the end.
+fn poll_read<'a, S: AsyncRead + Unpin>(
+    stream: &mut S,
+    memory: &'a mut [u8],
+    context: &mut Context<'_>,
+) -> Poll<io::Result<&'a [u8]>> {
+    let mut into = ReadBuf::new(memory);
+    ready!(Pin::new(stream).poll_read(context, &mut into))?;
+    let length = into.filled().len();
+    Poll::Ready(Ok(&memory[..length]))
 }

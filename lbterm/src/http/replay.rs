@@ -1,19 +1,10 @@
 //! Requests that may be sent a second time.
 
-use std::cell::RefCell;
-
 use http::{HeaderMap, Method, Request, Uri, Version};
 
 use super::body::RequestBody;
 use super::forward::is_idempotent;
-
-thread_local! {
-    /// Memory of the fields of former requests, so that keeping a copy allocates nothing.
-    static SPARE: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Most maps that are kept.
-const MAX_SPARE: usize = 64;
+use crate::heads;
 
 /// A copy of a request that may be sent again, because its method is idempotent and it has no body;
 /// nothing for all others.
@@ -32,7 +23,7 @@ impl Replay {
         if !has_no_body || !is_idempotent(request.method()) {
             return Self(None);
         }
-        let mut headers = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        let mut headers = heads::fields();
         copy(request.headers(), &mut headers);
         Self(Some(Head {
             method: request.method().clone(),
@@ -62,15 +53,8 @@ fn copy(from: &HeaderMap, to: &mut HeaderMap) {
 
 impl Drop for Replay {
     fn drop(&mut self) {
-        let Some(head) = self.0.take() else {
-            return;
-        };
-        let mut headers = head.headers;
-        headers.clear();
-        SPARE.with_borrow_mut(|spare| {
-            if spare.len() < MAX_SPARE {
-                spare.push(headers);
-            }
-        });
+        if let Some(head) = self.0.take() {
+            heads::give_back(head.headers);
+        }
     }
 }

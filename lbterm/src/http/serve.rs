@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -248,6 +248,7 @@ async fn attend<C: Served>(
     let mut drained = pin!(connection.worker.drained());
     let mut watch = Watch::new(limits);
     let mut goodbye = Goodbye::default();
+    let mut asked: Option<Waker> = None;
     let end = poll_fn(|context| {
         // Before an answer is written that may say it: the drain may have begun since the last poll.
         if connection.worker.is_draining() {
@@ -256,8 +257,14 @@ async fn attend<C: Served>(
         if let Poll::Ready(end) = served.as_mut().poll_served(context) {
             return Poll::Ready(end);
         }
-        // And after it: a request may have come.
-        if !matches!(goodbye.drain, Drain::No) || drained.as_mut().poll(context).is_ready() {
+        // And after it: a request may have come. Looking takes less than asking, which is done once.
+        let is_asked = |it: &Waker| it.will_wake(context.waker());
+        let mut drains = !matches!(goodbye.drain, Drain::No);
+        if !drains && (connection.worker.is_draining() || !asked.as_ref().is_some_and(is_asked)) {
+            drains = drained.as_mut().poll(context).is_ready();
+            asked = Some(context.waker().clone());
+        }
+        if drains {
             goodbye.heed_drain(served, connection, context);
         }
         if let Some(timer) = &mut goodbye.timer {

@@ -22,6 +22,7 @@ use super::chunks::{Chunks, Part};
 use super::head::{self, Extent, Head, Malformed};
 use super::http1::poll_timer;
 use super::{Failure, Keepable};
+use crate::heads;
 use crate::http::{RequestBody, is_idempotent, write_line};
 
 /// Longest head of an answer, with the interim answers before it.
@@ -117,8 +118,8 @@ impl Bare {
         })
         .await;
         let may_repeat = matches!(result, Err(Failure::Closed)) && is_idempotent(&method);
-        if !may_repeat {
-            *request = None;
+        if !may_repeat && let Some(request) = request.take() {
+            heads::give_back(request.into_parts().0.headers);
         }
         let Head {
             response,
@@ -181,7 +182,7 @@ impl Bare {
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut into))?;
             if self.read.is_empty() {
                 // Memory of just this size; what was there before may still be in use.
-                self.read = BytesMut::from(into.filled());
+                self.read = heads::keep(into.filled());
             } else {
                 self.read.extend_from_slice(into.filled());
             }

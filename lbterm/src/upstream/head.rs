@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
 use httparse::{ParserConfig, Status};
 
-use crate::heads::{decimal, place};
+use crate::heads::{self, decimal, place};
 
 /// Most fields of a head.
 const MAX_FIELDS: usize = 100;
@@ -84,7 +84,7 @@ fn parse_one(read: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malfo
     let mut response = Response::new(());
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.reserve(places.len());
+    *headers = heads::fields();
     for (name, value) in places {
         let name = HeaderName::from_bytes(&text[name]).map_err(|_| Malformed)?;
         let value = text.slice(value);

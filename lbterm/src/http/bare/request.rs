@@ -2,14 +2,13 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::uri::Uri;
 use http::{Method, Request, Version, request};
 use httparse::{Header, ParserConfig, Status};
 use smallvec::SmallVec;
 
-use crate::heads::place;
+use crate::heads::{self, place};
 
 /// Most fields of a head, as hyper has it.
 const MAX_FIELDS: usize = 100;
@@ -42,8 +41,8 @@ pub fn parse(read: &[u8], most: usize) -> Option<(usize, request::Parts)> {
         .iter()
         .map(|field| (place(read, field.name.as_bytes()), place(read, field.value)))
         .collect();
-    let text = Bytes::copy_from_slice(&read[..length]);
-    let mut headers = HeaderMap::with_capacity(places.len());
+    let text = heads::keep(&read[..length]).freeze();
+    let mut headers = heads::fields();
     for (name, value) in places {
         let name = HeaderName::from_bytes(&text[name]).ok()?;
         let value = HeaderValue::from_maybe_shared(text.slice(value)).ok()?;
