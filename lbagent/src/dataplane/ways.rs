@@ -48,6 +48,10 @@ pub(super) fn ways(
     destinations: &[IpAddr],
     addresses: &[Address],
 ) -> io::Result<Ways> {
+    if destinations.len() <= PORTION {
+        // To ask how many CPUs there are takes longer than to ask for a few ways.
+        return ways_of(netlink, destinations, addresses);
+    }
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let share = destinations.len().div_ceil(threads).max(PORTION);
     let (first, rest) = destinations.split_at(share.min(destinations.len()));
