@@ -1,6 +1,6 @@
 //! Instances as the data plane sees them: one backend for each address that they serve with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use lbagent_common::{Addr, BackendEntry, BackendId};
@@ -33,7 +33,7 @@ pub(super) struct Member {
 #[derive(Debug)]
 pub(super) struct Members<'a> {
     by_group: BTreeMap<Uuid, Vec<(&'a Instance, Duty)>>,
-    known: BTreeMap<Owner, BackendId>,
+    known: HashMap<Owner, BackendId>,
     input: &'a PlanInput<'a>,
 }
 
@@ -57,7 +57,7 @@ impl<'a> Members<'a> {
                 by_group.entry(group).or_default().push((instance, duty));
             }
         }
-        let mut known = BTreeMap::new();
+        let mut known = HashMap::with_capacity(actual.backends.len());
         for (id, entry) in &actual.backends {
             if *id != 0 && *id < actual.capacity.backends {
                 let family = Family::of_addr(&entry.addr);

@@ -96,11 +96,12 @@ pub(super) struct Part {
 }
 
 impl Known {
-    /// After a plan of everything for `actual` has been done, all of it.
+    /// After a plan of everything for `actual` has been done, all of it. `claims` are those under the
+    /// desired state.
     pub(super) fn after(
         plan: &Plan,
         desired: &Arc<DesiredState>,
-        gateway: &GatewaySettings,
+        claims: Claims,
         mut actual: ActualState,
         in_use: InUse,
         (health, terminator, now): Judged,
@@ -119,7 +120,7 @@ impl Known {
             health,
             terminator,
             conditions: plan.conditions.clone(),
-            claims: Claims::of(desired, gateway),
+            claims,
         };
         known.follow(plan);
         known.pack();

@@ -6,13 +6,16 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::apply::{self, Report};
+use super::claims::Claims;
 use super::grace::Grace;
 use super::known::{Known, Part};
 use super::sweep::{self, Sweep};
@@ -128,7 +131,13 @@ impl Pass {
         let in_use = InUse::of(&actual);
         let desired = Arc::clone(&self.desired);
         let plan = self.plan((&desired, &Elsewhere::default()), &actual, &in_use);
-        let report = self.apply(&plan, &actual, dataplane);
+        let gateway = Arc::clone(&self.gateway);
+        let claims = || Claims::of(&desired, &gateway);
+        let (report, claims) = thread::scope(|scope| {
+            // Of many thousands of groups they take long, and nothing of what is applied.
+            let claims = scope.spawn(claims);
+            (self.apply(&plan, &actual, dataplane), claims.join())
+        });
         self.memory.has_cookies =
             in_use.has_cookies() || plan.steps.iter().any(plan::gives_cookies);
         let agrees = known.as_ref().is_none_or(|known| known.agrees(&actual));
@@ -143,7 +152,10 @@ impl Pass {
             let judged = (self.health.clone(), self.terminator, self.now);
             self.memory.known = Some(match known.filter(is_same) {
                 Some(known) => known.still(&plan, judged),
-                None => Known::after(&plan, &desired, &self.gateway, actual, in_use, judged),
+                None => {
+                    let claims = claims.unwrap_or_else(|panic| resume_unwind(panic));
+                    Known::after(&plan, &desired, claims, actual, in_use, judged)
+                }
             });
         }
         Ok(Done {

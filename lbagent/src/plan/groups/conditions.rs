@@ -1,25 +1,21 @@
 //! What an operator should know about a group and its instances.
 
-use std::collections::BTreeMap;
-
-use lbagent_common::VipKey;
 use uuid::Uuid;
 
 use super::super::backends::{Member, serving_address};
 use super::super::{Condition, Family, Object, Reason};
-use super::{Builder, count, families};
+use super::{Builder, MembersOf, count};
 use crate::desired::ForwardingMode;
 
 impl Builder<'_> {
     /// What an operator should know about a group and its instances.
-    pub(super) fn add_conditions(&mut self, group: Uuid, ports: &BTreeMap<VipKey, u16>) {
+    pub(super) fn add_conditions(&mut self, group: Uuid, members: &MembersOf) {
         let conditions = &mut self.target.conditions;
         let mode = self.members.mode(group);
-        for family in families(ports) {
-            let members = self.members.of(group, family);
+        for (&family, members) in members {
             let eligible = self.members.eligible(group, family);
             conditions.extend(
-                health_reason(family, &members, eligible)
+                health_reason(family, members, eligible)
                     .map(|reason| Condition::new(Object::ServiceGroup(group), reason)),
             );
             for member in members.iter().filter(|member| !member.has_path) {

@@ -45,15 +45,21 @@ pub(super) fn build_target(input: &PlanInput<'_>, in_use: &InUse, published: &Pu
         .iter()
         .partition(|(group, _)| had_vips.contains(group));
     for (group, ports) in known.into_iter().chain(new) {
-        if let Err(reason) = builder.plan_group(*group, ports) {
+        let members = families(ports).into_iter();
+        let members = members.map(|family| (family, builder.members.of(*group, family)));
+        let members: MembersOf = members.collect();
+        if let Err(reason) = builder.plan_group(*group, ports, &members) {
             let condition = Condition::new(Object::ServiceGroup(*group), reason);
             builder.target.conditions.push(condition);
             builder.keep_group(*group, ports);
         }
-        builder.add_conditions(*group, ports);
+        builder.add_conditions(*group, &members);
     }
     builder.finish(published)
 }
+
+/// The members of one group.
+type MembersOf = BTreeMap<Family, Vec<Member>>;
 
 /// Ids handed out for one group, by instance and address.
 type NewBackends = BTreeMap<(Uuid, IpAddr), BackendId>;
@@ -146,13 +152,18 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn plan_group(&mut self, group: Uuid, ports: &BTreeMap<VipKey, u16>) -> Result<(), Reason> {
+    fn plan_group(
+        &mut self,
+        group: Uuid,
+        ports: &BTreeMap<VipKey, u16>,
+        members: &MembersOf,
+    ) -> Result<(), Reason> {
         let new_ids = self.check_vips(group, ports)?;
         let mut drafts = BTreeMap::new();
         let mut new_backends = NewBackends::new();
-        let drafted = families(ports).into_iter().try_for_each(|family| {
-            let members = self.identify(group, family, &mut new_backends)?;
-            drafts.insert(family, self.draft(group, family, ports, members));
+        let drafted = members.iter().try_for_each(|(family, members)| {
+            let members = self.identify(members, &mut new_backends)?;
+            drafts.insert(*family, self.draft(group, *family, ports, members));
             Ok(())
         });
         let accepted = drafted
@@ -221,11 +232,9 @@ impl<'a> Builder<'a> {
     /// serves both families with one address has one id.
     fn identify(
         &mut self,
-        group: Uuid,
-        family: Family,
+        members: &[Member],
         new: &mut NewBackends,
     ) -> Result<Vec<(BackendId, Member)>, Reason> {
-        let members = self.members.of(group, family);
         let known = |member: &Member, new: &NewBackends| {
             let twin = new.get(&(member.instance, member.address)).copied();
             member.known_id.or(twin)
@@ -243,12 +252,12 @@ impl<'a> Builder<'a> {
         }
         let mut identified = Vec::with_capacity(members.len());
         for member in members {
-            let id = known(&member, new).or_else(|| {
+            let id = known(member, new).or_else(|| {
                 let id = self.backend_ids.allocate();
                 new.extend(id.map(|id| ((member.instance, member.address), id)));
                 id
             });
-            identified.extend(id.map(|id| (id, member)));
+            identified.extend(id.map(|id| (id, *member)));
         }
         Ok(identified)
     }
