@@ -20,7 +20,9 @@ mod snapshot;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use report::{GroupReport, InstanceReport, Report};
+pub use report::{
+    DURATION_BOUNDS_US, Durations, GroupReport, InstanceReport, Report, duration_part,
+};
 pub use snapshot::{
     Group, GroupDomain, Instance, InstanceState, Limits, Proxies, Service, ServiceKind,
     ServicePolicy, Snapshot, TerminatorCertificate, TicketKey, UpstreamProtocol, https_port,

@@ -356,6 +356,7 @@ fn api_context(
         token: token.transpose()?,
         tcp_without_token: config.api.loopback_without_token,
         refusals: api::Refusals::default(),
+        requests: Default::default(),
         desired,
         reconciler,
         monitor,

@@ -89,6 +89,8 @@ pub struct ApiConfig {
     pub listen: Option<SocketAddr>,
     /// TCP address of a listener that answers in the words of 2024.
     pub listen_2024: Option<SocketAddr>,
+    /// TCP address where metrics can be read without a token.
+    pub metrics_listen: Option<SocketAddr>,
     /// Unix socket to listen on.
     pub unix_socket: Option<PathBuf>,
     /// Its members may use the socket, beside root and the agent's own user.

@@ -3,6 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lbagent_api::terminator::{DURATION_BOUNDS_US, Durations, duration_part};
 
 /// Declares an enum of counters, each with its name in reports.
 macro_rules! counters {
@@ -59,7 +62,7 @@ macro_rules! counters {
 
 counters! {
     /// What happened at a worker.
-    Counters of Counter {
+    Events of Counter {
         /// Connections taken from the listening sockets.
         Accepted = "accepted",
         /// Taking one failed, mostly for want of file descriptors.
@@ -171,6 +174,53 @@ counters! {
         Unreachable = "unreachable",
         /// Connections closed because no byte came for too long.
         IdleTimeout = "idle_timeout",
+    }
+}
+
+/// What a worker counts.
+#[derive(Debug, Default)]
+pub struct Counters {
+    events: Events,
+    /// By part of [`Durations`].
+    took: [AtomicU64; DURATION_BOUNDS_US.len() + 1],
+    took_us: AtomicU64,
+}
+
+impl Counters {
+    /// Counts one more.
+    pub fn count(&self, which: Counter) {
+        self.events.count(which);
+    }
+
+    /// Counts so many more.
+    pub fn add(&self, which: Counter, more: u64) {
+        self.events.add(which, more);
+    }
+
+    /// How many there were.
+    pub fn get(&self, which: Counter) -> u64 {
+        self.events.get(which)
+    }
+
+    /// A request took so long until the head of its answer.
+    pub fn request_took(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.took[duration_part(micros)].fetch_add(1, Ordering::Relaxed);
+        self.took_us.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Adds what is not 0 to a report.
+    pub fn add_to(&self, report: &mut BTreeMap<String, u64>) {
+        self.events.add_to(report);
+    }
+
+    /// Adds how long requests took.
+    pub fn add_durations(&self, requests_took: &mut Durations) {
+        requests_took.counts.resize(self.took.len(), 0);
+        for (sum, part) in requests_took.counts.iter_mut().zip(&self.took) {
+            *sum += part.load(Ordering::Relaxed);
+        }
+        requests_took.sum_us += self.took_us.load(Ordering::Relaxed);
     }
 }
 

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
-use lbagent_api::terminator::{GroupReport, InstanceReport, Report};
+use lbagent_api::terminator::{Durations, GroupReport, InstanceReport, Report};
 use uuid::Uuid;
 
 use crate::metrics::{Counters, GroupCounter};
@@ -29,9 +29,10 @@ pub struct Reporter {
 impl Reporter {
     /// Collects a report.
     pub fn report(&mut self, shared: &Shared, workers: &[Arc<Counters>], now: Instant) -> Report {
-        let mut counters = BTreeMap::new();
+        let (mut counters, mut requests_took) = (BTreeMap::new(), Durations::default());
         for worker in workers {
             worker.add_to(&mut counters);
+            worker.add_durations(&mut requests_took);
         }
         let dropped = shared.http.access.dropped();
         if dropped > 0 {
@@ -48,6 +49,7 @@ impl Reporter {
             generation: routes.generation,
             connections: shared.admission.open(),
             counters,
+            requests_took,
             groups: self.changed(&groups, now),
         }
     }

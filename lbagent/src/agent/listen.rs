@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::tls::{Certificate, TlsListener};
 use super::{AgentError, http, notify};
-use crate::api::{self, Peer};
+use crate::api::{self, MetricsReaders, Peer};
 use crate::config::ApiConfig;
 
 /// How long a client may hold its connection open after the end was asked for.
@@ -36,6 +36,12 @@ pub(super) async fn serve(
     let certificate = config.tls.clone().map(Certificate::load).transpose()?;
     if let Some(address) = config.listen {
         listen_on(address, certificate.as_ref(), &mut servers, &router, &stop).await?;
+    }
+    if let Some(address) = config.metrics_listen {
+        let router = api::metrics_router(Arc::clone(&context), readers_of(address));
+        let listener = bind(address).await?;
+        info!(%address, "metrics can be read");
+        servers.spawn(http::serve(Plain(listener), router, stop.subscribe()));
     }
     if let Some(address) = config.listen_2024 {
         let router = api::router(context, api::Dialect::Of2024);
@@ -61,6 +67,22 @@ pub(super) async fn serve(
     Ok(())
 }
 
+async fn bind(address: SocketAddr) -> Result<TcpListener, AgentError> {
+    let failed = |source| AgentError::Listen {
+        address: address.to_string(),
+        source,
+    };
+    TcpListener::bind(address).await.map_err(failed)
+}
+
+/// Whom the configuration has let in: it was asked about addresses that other hosts can reach.
+fn readers_of(address: SocketAddr) -> MetricsReaders {
+    match address.ip().to_canonical().is_loopback() {
+        true => MetricsReaders::ThisHost,
+        false => MetricsReaders::Anybody,
+    }
+}
+
 async fn listen_on(
     address: SocketAddr,
     certificate: Option<&Arc<Certificate>>,
@@ -68,11 +90,7 @@ async fn listen_on(
     router: &Router,
     stop: &watch::Sender<bool>,
 ) -> Result<(), AgentError> {
-    let failed = |source| AgentError::Listen {
-        address: address.to_string(),
-        source,
-    };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = bind(address).await?;
     info!(%address, tls = certificate.is_some(), "the API listens");
     if certificate.is_none() && !address.ip().to_canonical().is_loopback() {
         warn!(

@@ -123,6 +123,29 @@ async fn skip_body(request: Request) {
     let _ = tokio::time::timeout(PATIENCE, body).await;
 }
 
+/// Who may read metrics without a token, where there is a listener for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsReaders {
+    /// Processes of this host, but no web pages in its browsers.
+    ThisHost,
+    /// Whoever can reach the address.
+    Anybody,
+}
+
+/// Lets readers of metrics in as what reads all of them; there is nothing else where they are let in.
+pub(super) async fn let_in(readers: MetricsReaders, mut request: Request, next: Next) -> Response {
+    let refused = match readers {
+        MetricsReaders::ThisHost => refuse_web_pages(&request),
+        MetricsReaders::Anybody => Ok(()),
+    };
+    if let Err(error) = refused {
+        return ApiError::from(error).into_response();
+    }
+    let operator = Caller::operator(DEFAULT_ACCOUNT);
+    request.extensions_mut().insert(operator);
+    next.run(request).await
+}
+
 fn caller(context: &Context, request: &Request, peer: Peer) -> Result<(Author, Caller), ApiError> {
     let operator = Caller::operator(DEFAULT_ACCOUNT);
     let shown = request.headers().get(header::AUTHORIZATION);

@@ -1,8 +1,11 @@
 //! `/v1/x/metrics`: what collectors of metrics read.
 
-use axum::extract::State;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header;
-use axum::response::IntoResponse;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use time::OffsetDateTime;
 
 use super::Shared;
@@ -50,6 +53,7 @@ pub(super) async fn metrics(State(context): State<Shared>, As(caller): As, body:
                 conditions: &conditions,
                 counters: counters.as_ref(),
                 refused_requests: context.refusals.count(),
+                requests: &context.requests,
                 snapshot: context.terminator.snapshot(),
             }),
             account: None,
@@ -64,4 +68,17 @@ pub(super) async fn metrics(State(context): State<Shared>, As(caller): As, body:
     };
     let text = text.map_err(|_| ApiError::Internal)?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+/// Notes how long a request takes until the head of its answer, by the path that it was matched with.
+pub(super) async fn time(State(context): State<Shared>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = request.method().clone();
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    let status = response.status().as_u16();
+    let requests = &context.requests;
+    requests.add(method.as_str(), route, status, began.elapsed());
+    response
 }

@@ -49,11 +49,12 @@ use crate::desired::{Desired, Digest};
 use crate::fragments;
 use crate::health::HealthHandle;
 use crate::monitor::MonitorHandle;
+use crate::observe::metrics::RequestTimes;
 use crate::plan::GatewaySettings;
 use crate::reconcile::ReconcilerHandle;
 use crate::terminator::TerminatorHandle;
 
-pub use auth::{Peer, Refusals};
+pub use auth::{MetricsReaders, Peer, Refusals};
 pub use openapi::document;
 
 /// Longest wait for the data plane after a change.
@@ -82,6 +83,8 @@ pub struct Context {
     pub tcp_without_token: bool,
     /// Requests of nobody in particular.
     pub refusals: Refusals,
+    /// How long requests took.
+    pub requests: RequestTimes,
     /// The desired state.
     pub desired: Arc<Desired>,
     /// The reconciler.
@@ -200,8 +203,25 @@ pub fn router(context: Shared, dialect: Dialect) -> Router {
         .layer(from_fn_with_state(context.clone(), etag::conditional))
         .layer(from_fn_with_state(context.clone(), auth::identify))
         .layer(from_fn(respond::catch_panics))
+        .layer(from_fn_with_state(context.clone(), gateway_metrics::time))
         .layer(from_fn(move |request, next| {
             respond::note(dialect, request, next)
+        }))
+        .with_state(context)
+}
+
+/// The routes of a listener that serves metrics alone, to whoever can reach it.
+pub fn metrics_router(context: Shared, readers: MetricsReaders) -> Router {
+    let routes = OpenApiRouter::new().routes(routes!(gateway_metrics::metrics));
+    Router::from(routes)
+        .fallback(unsupported::no_such_path)
+        .method_not_allowed_fallback(unsupported::wrong_method)
+        .layer(from_fn(move |request, next| {
+            auth::let_in(readers, request, next)
+        }))
+        .layer(from_fn(respond::catch_panics))
+        .layer(from_fn(|request, next| {
+            respond::note(Dialect::Current, request, next)
         }))
         .with_state(context)
 }

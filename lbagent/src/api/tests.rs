@@ -7,6 +7,7 @@ mod etag;
 mod events;
 mod extensions;
 mod lifecycle;
+mod metrics;
 mod openapi;
 mod patch;
 mod policy;
@@ -32,6 +33,7 @@ use crate::terminator::TerminatorHandle;
 
 /// A running agent without a kernel.
 struct Server {
+    context: Arc<Context>,
     router: Router,
     router_2024: Router,
     desired: Arc<Desired>,
@@ -132,6 +134,7 @@ impl Server {
             token: token.map(|token| crate::desired::Digest::of(token.as_bytes())),
             tcp_without_token: token.is_none(),
             refusals: Refusals::default(),
+            requests: Default::default(),
             reserved_names: Arc::new(BTreeSet::from(["www".to_owned()])),
             private_domain: None,
             terminator: TerminatorHandle::idle(handle.clone(), &desired, directory.path()),
@@ -146,8 +149,9 @@ impl Server {
             started_at: OffsetDateTime::now_utc(),
         });
         let router = router(context.clone(), Dialect::Current);
-        let router_2024 = super::router(context, Dialect::Of2024);
+        let router_2024 = super::router(context.clone(), Dialect::Of2024);
         Self {
+            context,
             router,
             router_2024,
             desired,

@@ -30,6 +30,8 @@ pub(super) struct ApiSettings {
     tls_key: Value<String>,
     pub(super) metro_domain: Value<String>,
     listen_2024: Value<String>,
+    metrics_listen: Value<String>,
+    metrics_public: Value<bool>,
     reserved_names: Option<Vec<Located<String>>>,
     private_domain: Value<String>,
 }
@@ -46,6 +48,8 @@ impl ApiSettings {
             tls_key: table.string("tls_key", problems),
             metro_domain: table.string("metro_domain", problems),
             listen_2024: table.string("listen_2024", problems),
+            metrics_listen: table.string("metrics_listen", problems),
+            metrics_public: table.boolean("metrics_public", problems),
             reserved_names: table.strings("reserved_names", problems),
             private_domain: table.string("private_domain", problems),
         }
@@ -74,6 +78,10 @@ impl Checker<'_> {
         let listen_2024 = settings.listen_2024;
         let listen_2024 = listen_2024
             .and_then(|listen| self.listen("listen_2024", &listen, without_token.as_ref()));
+        let is_public = settings.metrics_public.is_some_and(|public| public.value);
+        let metrics_listen = settings.metrics_listen;
+        let metrics_listen =
+            metrics_listen.and_then(|listen| self.metrics_listen(&listen, is_public));
         let metro_domain = self.domain("metro_domain", settings.metro_domain);
         let private_domain = self.domain("private_domain", settings.private_domain);
         let reserved_names = match settings.reserved_names {
@@ -86,6 +94,7 @@ impl Checker<'_> {
         ApiConfig {
             listen,
             listen_2024,
+            metrics_listen,
             unix_socket,
             unix_socket_group,
             loopback_without_token: without_token.is_some_and(|allowed| allowed.value),
@@ -112,14 +121,7 @@ impl Checker<'_> {
         listen: &Located<String>,
         without_token: Option<&Located<bool>>,
     ) -> Option<SocketAddr> {
-        let Located { value, origin } = listen;
-        let Ok(address) = value.parse::<SocketAddr>() else {
-            let text = format!(
-                "api.{key}: `{value}` is no address with port, such as 127.0.0.1:7480 or [::1]:7480"
-            );
-            self.problem(origin, text);
-            return None;
-        };
+        let address = self.socket_address(key, listen)?;
         if let Some(Located {
             value: true,
             origin,
@@ -131,6 +133,31 @@ impl Checker<'_> {
                  must show a token there; `lbctl token create` makes one"
             );
             self.problem(origin, text);
+        }
+        Some(address)
+    }
+
+    fn socket_address(&mut self, key: &str, listen: &Located<String>) -> Option<SocketAddr> {
+        let Located { value, origin } = listen;
+        let address = value.parse().ok();
+        if address.is_none() {
+            let text = format!(
+                "api.{key}: `{value}` is no address with port, such as 127.0.0.1:7480 or [::1]:7480"
+            );
+            self.problem(origin, text);
+        }
+        address
+    }
+
+    fn metrics_listen(&mut self, listen: &Located<String>, is_public: bool) -> Option<SocketAddr> {
+        let address = self.socket_address("metrics_listen", listen)?;
+        if !is_public && !address.ip().to_canonical().is_loopback() {
+            let text = format!(
+                "api.metrics_listen: {address} can be reached from other hosts, and metrics name \
+                 accounts, groups and certificates; set api.metrics_public = true if whoever \
+                 reaches it may read them"
+            );
+            self.problem(&listen.origin, text);
         }
         Some(address)
     }

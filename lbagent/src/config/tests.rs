@@ -168,6 +168,18 @@ fn values_that_make_no_sense_are_refused() {
         ],
     );
     check(
+        "[api]\nmetrics_listen = '[::]:7482'",
+        &[
+            "test.toml:5: api.metrics_listen: [::]:7482 can be reached from other hosts, and metrics \
+           name accounts, groups and certificates; set api.metrics_public = true if whoever reaches \
+           it may read them",
+        ],
+    );
+    let text = "[api]\nmetrics_listen = '[::]:7482'\nmetrics_public = true";
+    let config = parse(&format!("{MINIMAL}{text}")).unwrap();
+    let public = Some("[::]:7482".parse().unwrap());
+    assert_eq!(config.api.metrics_listen, public);
+    check(
         "[api]\ntls_key = '/k'\nunix_socket_group = 'no-such-group'",
         &[
             "test.toml:5: api: tls_certificate and tls_key go together",

@@ -79,9 +79,11 @@ impl Entry {
             generation,
             connections,
             counters,
+            requests_took,
             groups,
         } = report;
         (known.generation, known.connections, known.counters) = (generation, connections, counters);
+        known.requests_took = requests_took;
         for group in groups {
             match known.groups.binary_search_by_key(&group.uuid, |it| it.uuid) {
                 Ok(index) => known.groups[index] = group,

@@ -184,13 +184,13 @@ impl Connection {
         if upgrade::is_wanted(&parts, incoming.as_ref()) {
             return Box::pin(async move {
                 let result = upgrade::upgrade(exchange, parts).await;
-                Ok(connection.or_refuse(result, &form))
+                Ok(connection.or_refuse(result, &form, began))
             });
         }
         let sending = Sending::new(exchange, parts, incoming);
         Box::pin(async move {
             let result = forward::forward(sending).await;
-            Ok(connection.or_refuse(result, &form))
+            Ok(connection.or_refuse(result, &form, began))
         })
     }
 
@@ -198,7 +198,9 @@ impl Connection {
         &self,
         result: Result<Response<ResponseBody>, Refused>,
         form: &AnswerForm,
+        began: Instant,
     ) -> Response<ResponseBody> {
+        self.worker.counters.request_took(began.elapsed());
         result.unwrap_or_else(|(answer, record)| self.refuse(answer, form, record))
     }
 

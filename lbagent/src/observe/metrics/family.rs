@@ -2,8 +2,13 @@
 
 use std::fmt;
 
+use std::iter;
+
+use lbagent_api::terminator::{DURATION_BOUNDS_US, Durations};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -16,8 +21,21 @@ pub struct Family {
     pub name: &'static str,
     /// What it tells.
     pub help: &'static str,
-    is_counter: bool,
-    samples: Vec<(Vec<(&'static str, String)>, u64)>,
+    kind: Kind,
+    samples: Vec<(Vec<(&'static str, String)>, Sample)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+#[derive(Debug)]
+enum Sample {
+    Number(u64),
+    Durations(Durations),
 }
 
 impl Family {
@@ -26,7 +44,7 @@ impl Family {
         Self {
             name,
             help,
-            is_counter: true,
+            kind: Kind::Counter,
             samples: Vec::new(),
         }
     }
@@ -36,21 +54,45 @@ impl Family {
         Self {
             name,
             help,
-            is_counter: false,
+            kind: Kind::Gauge,
+            samples: Vec::new(),
+        }
+    }
+
+    /// How long things took, in seconds.
+    pub const fn histogram(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            kind: Kind::Histogram,
             samples: Vec::new(),
         }
     }
 
     /// The name that collectors store.
     pub fn full_name(&self) -> String {
-        let end = if self.is_counter { "_total" } else { "" };
+        let end = match self.kind {
+            Kind::Counter => "_total",
+            Kind::Gauge | Kind::Histogram => "",
+        };
         format!("lbagent_{}{end}", self.name)
     }
 
     /// Adds a sample.
     pub fn add<const N: usize>(&mut self, labels: [(&'static str, &str); N], value: u64) {
         let labels = labels.map(|(name, value)| (name, value.to_owned()));
-        self.samples.push((labels.into(), value));
+        self.samples.push((labels.into(), Sample::Number(value)));
+    }
+
+    /// Adds a sample of a histogram.
+    pub fn add_durations<const N: usize>(
+        &mut self,
+        labels: [(&'static str, &str); N],
+        durations: &Durations,
+    ) {
+        let labels = labels.map(|(name, value)| (name, value.to_owned()));
+        let sample = Sample::Durations(durations.clone());
+        self.samples.push((labels.into(), sample));
     }
 
     /// With this one sample, without labels.
@@ -61,26 +103,40 @@ impl Family {
     }
 
     fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let kind = match self.is_counter {
-            true => MetricType::Counter,
-            false => MetricType::Gauge,
+        let kind = match self.kind {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
         };
         let mut metric = encoder.encode_descriptor(self.name, self.help, None, kind)?;
         if let [(labels, value)] = &self.samples[..]
             && labels.is_empty()
         {
-            return self.encode_value(*value, metric);
+            return self.encode_value(value, metric);
         }
         for (labels, value) in &self.samples {
-            self.encode_value(*value, metric.encode_family(labels)?)?;
+            self.encode_value(value, metric.encode_family(labels)?)?;
         }
         Ok(())
     }
 
-    fn encode_value(&self, value: u64, encoder: MetricEncoder<'_>) -> fmt::Result {
-        match self.is_counter {
-            true => ConstCounter::new(value).encode(encoder),
-            false => ConstGauge::new(value).encode(encoder),
+    fn encode_value(&self, value: &Sample, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        match value {
+            Sample::Number(value) if self.kind == Kind::Counter => {
+                ConstCounter::new(*value).encode(encoder)
+            }
+            Sample::Number(value) => ConstGauge::new(*value).encode(encoder),
+            Sample::Durations(durations) => {
+                let seconds = |micros: u64| micros as f64 / 1e6;
+                let bounds = DURATION_BOUNDS_US.map(seconds).into_iter();
+                let bounds = bounds.chain(iter::once(f64::INFINITY));
+                // The encoder adds the parts up.
+                let counts = durations.counts.iter().copied().chain(iter::repeat(0));
+                let parts: Vec<(f64, u64)> = bounds.zip(counts).collect();
+                let count = parts.iter().map(|(_, count)| count).sum();
+                let sum = seconds(durations.sum_us);
+                encoder.encode_histogram::<NoLabelSet>(sum, count, &parts, None)
+            }
         }
     }
 }

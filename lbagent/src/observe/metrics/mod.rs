@@ -4,6 +4,7 @@
 //! bounded by what is configured.
 
 mod family;
+mod requests;
 mod served;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use crate::dataplane::InterfaceStatus;
 use crate::desired::{Caller, DEFAULT_ACCOUNT, DesiredState};
 use crate::reconcile::ReconcileResult;
 pub use family::{CONTENT_TYPE, Family, text};
+pub use requests::RequestTimes;
 
 /// What concerns the gateway as a whole.
 pub struct Gateway<'a> {
@@ -32,6 +34,8 @@ pub struct Gateway<'a> {
     pub counters: Option<&'a Counters>,
     /// Requests to the API without a known caller.
     pub refused_requests: u64,
+    /// How long requests to the API took.
+    pub requests: &'a RequestTimes,
     /// The snapshot that terminators are to serve.
     pub snapshot: Option<u64>,
 }
@@ -54,6 +58,7 @@ pub fn families(inputs: &Inputs<'_>) -> Vec<Family> {
     let mut families = Vec::new();
     if let Some(gateway) = &inputs.gateway {
         families.extend(of_agent(gateway, inputs.desired));
+        families.push(gateway.requests.family());
         families.extend(of_conditions(gateway.conditions));
         families.extend(gateway.counters.into_iter().flat_map(of_packets));
         families.extend(of_terminators(gateway, inputs.terminators));

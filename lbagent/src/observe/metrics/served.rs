@@ -37,7 +37,7 @@ const OWN: [&str; 4] = [
 ];
 
 /// What they have told of themselves.
-pub(super) fn of_terminators(terminators: &[Terminator]) -> [Family; 6] {
+pub(super) fn of_terminators(terminators: &[Terminator]) -> [Family; 7] {
     let mut open = Family::gauge("terminator_connections", "Connections of clients");
     let mut accepted = Family::counter("terminator_accepted_connections", "Accepted connections");
     let mut refused = Family::counter(
@@ -47,6 +47,10 @@ pub(super) fn of_terminators(terminators: &[Terminator]) -> [Family; 6] {
     let mut handshakes = Family::counter("terminator_handshakes", "TLS handshakes");
     let mut failures = Family::counter("terminator_handshake_failures", "Failed TLS handshakes");
     let mut events = Family::counter("terminator_events", "What else is counted");
+    let mut took = Family::histogram(
+        "terminator_request_duration_seconds",
+        "From the head of a request to that of its answer",
+    );
     for terminator in terminators {
         let Some(report) = &terminator.report else {
             continue;
@@ -55,6 +59,7 @@ pub(super) fn of_terminators(terminators: &[Terminator]) -> [Family; 6] {
         let id = ("terminator", id.as_str());
         let count = |name: &str| report.counters.get(name).copied().unwrap_or_default();
         open.add([id], report.connections);
+        took.add_durations([id], &report.requests_took);
         accepted.add([id], count("accepted"));
         for (name, reason) in REFUSALS {
             refused.add([id, ("reason", reason)], count(name));
@@ -73,7 +78,7 @@ pub(super) fn of_terminators(terminators: &[Terminator]) -> [Family; 6] {
             events.add([id, ("event", name)], value);
         }
     }
-    [open, accepted, refused, handshakes, failures, events]
+    [open, accepted, refused, handshakes, failures, took, events]
 }
 
 /// Counters without a family of their own. A terminator chooses the names, but not any.

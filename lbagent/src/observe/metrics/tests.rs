@@ -1,4 +1,6 @@
-use lbagent_api::terminator::{GroupReport, InstanceReport, Report};
+use std::time::Duration;
+
+use lbagent_api::terminator::{Durations, GroupReport, InstanceReport, Report};
 use lbagent_api::terminators::TerminatorKind;
 
 use super::*;
@@ -24,9 +26,18 @@ fn terminator(id: u32, counters: &[(&str, u64)], groups: Vec<GroupReport>) -> Te
             generation: Some(5),
             connections: 3,
             counters: counters.collect(),
+            requests_took: took(&[200, 3_000, 40_000_000]),
             groups,
         }),
     }
+}
+
+fn took(micros: &[u64]) -> Durations {
+    let mut durations = Durations::default();
+    for micros in micros {
+        durations.add(Duration::from_micros(*micros));
+    }
+    durations
 }
 
 fn group_report(number: u8) -> GroupReport {
@@ -65,6 +76,12 @@ fn whole(world: &World, terminators: &[Terminator]) -> Vec<Family> {
         conditions: Vec::new(),
         error: None,
     };
+    let requests = RequestTimes::default();
+    let took = Duration::from_millis(3);
+    for status in [200, 201, 404] {
+        requests.add("GET", "/v1/services/{uuid}", status, took);
+    }
+    requests.add("BREW", "/v1/services", 405, took);
     let counters = Counters {
         taken_at: OffsetDateTime::UNIX_EPOCH,
         outcomes: Vec::new(),
@@ -82,6 +99,7 @@ fn whole(world: &World, terminators: &[Terminator]) -> Vec<Family> {
             conditions: &[],
             counters: Some(&counters),
             refused_requests: 6,
+            requests: &requests,
             snapshot: Some(5),
         }),
         account: None,
@@ -116,6 +134,9 @@ fn operators_read_all_of_it() {
         vec![group_report(1), group_report(2)],
     )];
     let text = text(whole(&world(), &terminators)).unwrap();
+    let term_took = "lbagent_terminator_request_duration_seconds";
+    let api_took = "lbagent_api_request_duration_seconds";
+    let path = "path=\"/v1/services/{uuid}\"";
     let group = "account=\"default\",group=\"web \\\"1\\\"\",terminator=\"1\"";
     check(
         &text,
@@ -137,6 +158,17 @@ fn operators_read_all_of_it() {
             &format!("lbagent_group_upstream_errors_total{{{group},reason=\"connect_failed\"}} 4"),
             &format!("lbagent_group_in_flight{{{group}}} 7"),
             &format!("lbagent_group_ejected_instances{{{group}}} 1"),
+            "# TYPE lbagent_terminator_request_duration_seconds histogram",
+            &format!("{term_took}_bucket{{le=\"0.00025\",terminator=\"1\"}} 1"),
+            &format!("{term_took}_bucket{{le=\"0.0025\",terminator=\"1\"}} 1"),
+            &format!("{term_took}_bucket{{le=\"0.005\",terminator=\"1\"}} 2"),
+            &format!("{term_took}_bucket{{le=\"30.0\",terminator=\"1\"}} 2"),
+            &format!("{term_took}_bucket{{le=\"+Inf\",terminator=\"1\"}} 3"),
+            &format!("{term_took}_count{{terminator=\"1\"}} 3"),
+            &format!("{term_took}_sum{{terminator=\"1\"}} 40.0032"),
+            &format!("{api_took}_count{{method=\"GET\",{path},class=\"2xx\"}} 2"),
+            &format!("{api_took}_count{{method=\"GET\",{path},class=\"4xx\"}} 1"),
+            &format!("{api_took}_count{{method=\"other\",path=\"/v1/services\",class=\"4xx\"}} 1"),
             "lbagent_objects{kind=\"service_group\"} 2",
             "lbagent_metrics_groups_left_out 0",
             "# EOF",
