@@ -8,6 +8,7 @@ use crate::service_group::{Handler, ServiceGroup};
 
 /// Answer to `POST /v1/services`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = CreatedGroup2024))]
 pub struct Created {
     /// Identity.
     pub uuid: Uuid,
@@ -19,6 +20,7 @@ pub struct Created {
 
 /// Answer to `GET /v1/services`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Group2024))]
 pub struct Group {
     /// Identity.
     pub uuid: Uuid,
@@ -41,6 +43,7 @@ pub struct Group {
 
 /// A published port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Service2024))]
 pub struct Service {
     /// Public-facing port.
     pub port: u16,

@@ -60,7 +60,11 @@ pub enum Command {
     Decap(DecapArgs),
     /// Print the description of the API (OpenAPI 3.1), which a running agent serves at
     /// /v1/openapi.json
-    Openapi,
+    Openapi {
+        /// That of the listener at api.listen_2024
+        #[arg(long)]
+        dialect_2024: bool,
+    },
 }
 
 /// How to run.

@@ -41,8 +41,12 @@ fn main() -> ExitCode {
         Command::Rollback(args) => roll_back(&args),
         Command::Replay(args) => replay(args),
         Command::Decap(args) => decapsulate(&args),
-        Command::Openapi => {
-            print!("{}", api::document());
+        Command::Openapi { dialect_2024 } => {
+            let dialect = match dialect_2024 {
+                true => api::Dialect::Of2024,
+                false => api::Dialect::Current,
+            };
+            print!("{}", api::document(dialect));
             Ok(())
         }
     };

@@ -8,22 +8,28 @@ use anyhow::{Context, Result, ensure};
 use crate::process::{self, progress};
 use crate::workspace;
 
-/// Writes the file, if it differs.
+/// Writes the files that differ: one for each dialect.
 pub fn write() -> Result<()> {
-    let file = workspace::root().join("docs/openapi.json");
-    let described = described()?;
-    if fs::read_to_string(&file).is_ok_and(|written| written == described) {
-        progress("docs/openapi.json is up to date");
-        return Ok(());
+    for (name, options) in [
+        ("docs/openapi.json", &[][..]),
+        ("docs/openapi-2024.json", &["--dialect-2024"]),
+    ] {
+        let file = workspace::root().join(name);
+        let described = described(options)?;
+        if fs::read_to_string(&file).is_ok_and(|written| written == described) {
+            progress(format!("{name} is up to date"));
+            continue;
+        }
+        fs::write(&file, described).with_context(|| format!("{}", file.display()))?;
+        progress(format!("{name} is written"));
     }
-    fs::write(&file, described).with_context(|| format!("{}", file.display()))?;
-    progress("docs/openapi.json is written");
     Ok(())
 }
 
-fn described() -> Result<String> {
+fn described(options: &[&str]) -> Result<String> {
     let mut agent = process::cargo();
     agent.args(["run", "--quiet", "--bin", "lbagent", "--", "openapi"]);
+    agent.args(options);
     // What cargo complains about is shown.
     let output = agent.stderr(Stdio::inherit()).output();
     let output = output.context("can't start cargo")?;

@@ -4,6 +4,7 @@
 //! Endpoints tell what is peculiar to them; what all of them share is added by [`shared`].
 
 pub(super) mod bodies;
+mod of_2024;
 mod page;
 pub(super) mod params;
 mod shared;
@@ -20,7 +21,8 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Shared;
+use super::respond::dialect;
+use super::{Dialect, Shared};
 
 /// Where the description is served.
 pub(super) const DESCRIPTION: &str = "/v1/openapi.json";
@@ -69,9 +71,18 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(style))
 }
 
-/// The description as JSON, as it is served and checked in.
-pub fn document() -> &'static str {
-    &DOCUMENT.json
+/// The description of a listener as JSON, as it is served and checked in.
+pub fn document(dialect: Dialect) -> &'static str {
+    &described_in(dialect).json
+}
+
+fn described_in(dialect: Dialect) -> &'static Document {
+    static CURRENT: LazyLock<Document> = LazyLock::new(|| Document::of(Dialect::Current));
+    static OF_2024: LazyLock<Document> = LazyLock::new(|| Document::of(Dialect::Of2024));
+    match dialect {
+        Dialect::Current => &CURRENT,
+        Dialect::Of2024 => &OF_2024,
+    }
 }
 
 struct Document {
@@ -79,15 +90,20 @@ struct Document {
     page: String,
 }
 
-static DOCUMENT: LazyLock<Document> = LazyLock::new(|| {
-    let described = super::routes().into_openapi();
-    let mut value = serde_json::to_value(described).expect("a description is JSON");
-    shared::complete(&mut value);
-    Document {
-        json: json(&value),
-        page: page::page(&value),
+impl Document {
+    fn of(dialect: Dialect) -> Self {
+        let described = super::routes().into_openapi();
+        let mut value = serde_json::to_value(described).expect("a description is JSON");
+        if dialect == Dialect::Of2024 {
+            of_2024::adapt(&mut value);
+        }
+        shared::complete(&mut value);
+        Self {
+            json: json(&value),
+            page: page::page(&value),
+        }
     }
-});
+}
 
 fn json(value: &Value) -> String {
     let mut text = serde_json::to_string_pretty(value).expect("JSON can be written");
@@ -101,7 +117,7 @@ fn json(value: &Value) -> String {
     responses((status = 200, description = "OpenAPI 3.1.", body = Value))
 )]
 async fn description(State(_): State<Shared>) -> Response {
-    constant("application/json", document())
+    constant("application/json", document(dialect()))
 }
 
 /// Show this description as a page
@@ -110,7 +126,7 @@ async fn description(State(_): State<Shared>) -> Response {
     responses((status = 200, description = "A page.", body = String, content_type = "text/html"))
 )]
 async fn docs(State(_): State<Shared>) -> Response {
-    constant("text/html; charset=utf-8", &DOCUMENT.page)
+    constant("text/html; charset=utf-8", &described_in(dialect()).page)
 }
 
 /// Show how the page looks

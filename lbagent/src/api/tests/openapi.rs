@@ -11,7 +11,11 @@ const METHODS: [&str; 8] = [
 ];
 
 fn described() -> Value {
-    serde_json::from_str(document()).unwrap()
+    described_in(Dialect::Current)
+}
+
+fn described_in(dialect: Dialect) -> Value {
+    serde_json::from_str(document(dialect)).unwrap()
 }
 
 /// Every path with its methods.
@@ -27,14 +31,55 @@ fn paths(document: &Value) -> Vec<(String, BTreeSet<String>)> {
 }
 
 #[test]
-fn the_file_in_docs_is_what_the_code_says() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
-    let written = std::fs::read_to_string(file).unwrap();
-    // Not compared by `assert_eq!`, which would print both.
-    assert!(
-        written == document(),
-        "docs/openapi.json is out of date; run `cargo xtask openapi` and commit it"
-    );
+fn the_files_in_docs_are_what_the_code_says() {
+    for (name, dialect) in [
+        ("openapi.json", Dialect::Current),
+        ("openapi-2024.json", Dialect::Of2024),
+    ] {
+        let file = format!("{}/../docs/{name}", env!("CARGO_MANIFEST_DIR"));
+        let written = std::fs::read_to_string(file).unwrap_or_default();
+        // Not compared by `assert_eq!`, which would print both.
+        assert!(
+            written == document(dialect),
+            "docs/{name} is out of date; run `cargo xtask openapi` and commit it"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_listener_of_2024_describes_its_own_words() {
+    let server = Server::start();
+    let request = Request::get("/v1/openapi.json")
+        .body(Body::empty())
+        .unwrap();
+    let (_, served) = answered(server.router_2024.clone(), request).await;
+    assert_eq!(served, described_in(Dialect::Of2024));
+    let (ours, its) = (described(), served);
+    assert_eq!(paths(&ours), paths(&its));
+    let group = &its["components"]["schemas"]["Group2024"]["properties"];
+    assert!(group["fqdn"].is_object() && group["domains"].is_null());
+    let mut differing = BTreeSet::new();
+    for (path, item) in its["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            if ours["paths"][path][method] != *operation {
+                differing.insert(format!("{method} {path}"));
+            }
+        }
+    }
+    let expected = [
+        "get /v1/services",
+        "get /v1/services/list",
+        "get /v1/services/{uuid}",
+        "post /v1/services",
+    ];
+    assert_eq!(differing, expected.map(str::to_owned).into());
+    for word in ["\"warnings\":", "\"op_time_us\":"] {
+        let text = document(Dialect::Of2024);
+        let place = text
+            .find(word)
+            .map(|place| &text[place.saturating_sub(300)..]);
+        assert!(place.is_none(), "{word} at {}", &place.unwrap()[..400]);
+    }
 }
 
 async fn ask(server: &Server, method: &str, path: &str) -> Response {
@@ -107,12 +152,14 @@ async fn references_lead_somewhere_and_names_are_unique() {
         }
     }
     let document = described();
-    let mut found = BTreeSet::new();
-    references(&document, &mut found);
-    assert!(found.len() > 100, "{found:?}");
-    for reference in found {
-        let place = reference.strip_prefix('#').unwrap();
-        assert!(document.pointer(place).is_some(), "{reference}");
+    for document in [&document, &described_in(Dialect::Of2024)] {
+        let mut found = BTreeSet::new();
+        references(document, &mut found);
+        assert!(found.len() > 100, "{found:?}");
+        for reference in found {
+            let place = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(place).is_some(), "{reference}");
+        }
     }
     let mut names = BTreeSet::new();
     for item in document["paths"].as_object().unwrap().values() {
