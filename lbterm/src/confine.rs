@@ -83,7 +83,7 @@ pub fn confine(executable: &Path, log_directory: Option<&Path>) -> Result<(), Co
                 "this kernel has no landlock: files are guarded by the user's rights alone"
             );
         }
-        enforced => tracing::debug!(?enforced, "access to files is given up"),
+        enforced => tracing::info!(?enforced, "access to files is given up"),
     }
     Ok(())
 }
