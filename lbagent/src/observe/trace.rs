@@ -48,6 +48,7 @@ pub fn explain(
         settings: maps.settings()?,
         flow: Flow::new(query),
         host: query.host.as_deref(),
+        redirects: false,
         trace: Trace {
             taken_at: now,
             protocol: query.protocol,
@@ -74,12 +75,20 @@ pub fn explain(
     let (outcome, reason) = match tracer.packet()? {
         Ok(ended) | Err(ended) => ended,
     };
+    let is_host_idle = query.host.is_some() && !tracer.redirects;
     let mut trace = tracer.trace;
     outcome.label().clone_into(&mut trace.outcome);
     trace.verdict = verdict(outcome);
     trace.reason = reason;
+    if is_host_idle {
+        trace.reason.push_str(HOST_IDLE);
+    }
     Ok(trace)
 }
+
+/// Said where a host name was given in vain.
+const HOST_IDLE: &str =
+    "; the host name changes nothing, because the programs read it on ports that redirect only";
 
 /// How a packet ends, and why.
 type Ended = (Outcome, String);
@@ -133,6 +142,8 @@ struct Tracer<'a> {
     settings: Settings,
     flow: Flow,
     host: Option<&'a str>,
+    /// Whether the port is one that redirects.
+    redirects: bool,
     trace: Trace,
 }
 

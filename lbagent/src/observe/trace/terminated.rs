@@ -17,9 +17,10 @@ enum Host {
 
 impl Tracer<'_> {
     /// The end of a packet for a port with handlers, if it is not odd in any way.
-    pub(super) fn terminated<T>(&self, vip: &VipEntry) -> Stage<T> {
+    pub(super) fn terminated<T>(&mut self, vip: &VipEntry) -> Stage<T> {
         const TERMINATORS: &str = "the port belongs to the terminator on this gateway";
         let redirects = vip.flags & VipEntry::FLAG_REDIRECT != 0;
+        self.redirects = redirects;
         if self.flow.protocol != Protocol::TCP {
             return end(Outcome::PassTerminate, TERMINATORS);
         }

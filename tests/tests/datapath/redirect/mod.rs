@@ -5,6 +5,7 @@ mod handshakes;
 mod listeners;
 mod requests;
 mod shield;
+mod told;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
