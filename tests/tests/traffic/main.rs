@@ -23,6 +23,7 @@ mod modes;
 mod next_hops;
 mod overload;
 mod redirect;
+mod redirect_limits;
 mod restart;
 mod sharing;
 mod startup;

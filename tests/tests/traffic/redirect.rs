@@ -30,7 +30,7 @@ const LOCATION: &str = "location: https://web.lb.internal";
 const AGENT: &str =
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0";
 
-fn any(_: &mut Config) {}
+pub(crate) fn any(_: &mut Config) {}
 
 /// What the redirects of a number of paths end at, by one curl.
 fn follow(site: &Site, vip: IpAddr, paths: u32, options: &[&str]) -> BTreeSet<(String, String)> {
@@ -68,7 +68,7 @@ fn pages(paths: u32) -> BTreeSet<(String, String)> {
 
 /// Everything that the VIP's port 80 answers to what is written piece by piece, each in a segment of
 /// its own.
-fn ask(site: &Site, vip: IpAddr, pieces: &[&[u8]]) -> Result<String> {
+pub(crate) fn ask(site: &Site, vip: IpAddr, pieces: &[&[u8]]) -> Result<String> {
     site.gateway.topology.client.run(|| {
         let mut stream = TcpStream::connect_timeout(&SocketAddr::new(vip, 80), PATIENCE)?;
         stream.set_nodelay(true)?;
@@ -83,7 +83,7 @@ fn ask(site: &Site, vip: IpAddr, pieces: &[&[u8]]) -> Result<String> {
 }
 
 #[track_caller]
-fn assert_redirected(answer: &str, target: &str) {
+pub(crate) fn assert_redirected(answer: &str, target: &str) {
     assert!(answer.starts_with("http/1.1 308 "), "{answer}");
     assert!(
         answer.contains(&format!("{LOCATION}{target}\r\n")),
