@@ -114,7 +114,7 @@ struct Running {
     task: tokio::task::JoinHandle<()>,
 }
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// No pass without a cause, quick retries.
 const TIMING: Timing = Timing {
@@ -365,7 +365,7 @@ async fn a_drain_deadline_wakes_the_loop() {
     let mut world = world();
     let now = OffsetDateTime::now_utc();
     // Not before the first pass, however busy the machine is.
-    let deadline = now + Duration::from_secs(1);
+    let deadline = now + Duration::from_secs(4);
     world.instance(1).state = InstanceState::draining(now, deadline);
     let running = start(world, TIMING);
     running
