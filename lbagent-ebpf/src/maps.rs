@@ -214,15 +214,9 @@ pub fn put_nat_flow(key: &NatFlowKey, entry: &NatFlowEntry) -> Result<(), i32> {
 
 /// When something last happened: flows with a hash sent a UDP packet or were left to the kernel, a VIP's flow
 /// found no room.
-pub struct Seen(*mut u32);
+pub struct Seen(pub(crate) *mut u32);
 
 impl Seen {
-    /// At a value of a map.
-    #[inline(always)]
-    pub const fn at(place: *mut u32) -> Self {
-        Self(place)
-    }
-
     /// The tick; 0 for never.
     #[inline(always)]
     pub fn get(&self) -> u32 {

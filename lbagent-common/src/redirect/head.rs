@@ -46,8 +46,8 @@ pub struct Head {
     at: u32,
     pub(super) authority: u32,
     authority_end: u32,
-    target: u32,
-    target_end: u32,
+    pub(super) target: u32,
+    pub(super) target_end: u32,
     pub(super) host: u32,
     pub(super) host_end: u32,
     /// The first dot in the host name; 0 before there is one.
@@ -391,29 +391,5 @@ impl Head {
     #[inline(always)]
     pub(super) const fn is_read(&self) -> bool {
         self.state == state::DONE && self.host_end != 0
-    }
-
-    /// Where the host name begins, as the client wrote it.
-    #[inline(always)]
-    pub const fn host_at(&self) -> u32 {
-        self.host
-    }
-
-    /// How many bytes it has: at least one.
-    #[inline(always)]
-    pub const fn host_len(&self) -> u32 {
-        self.host_end.wrapping_sub(self.host)
-    }
-
-    /// Where the target begins: with a slash.
-    #[inline(always)]
-    pub const fn target_at(&self) -> u32 {
-        self.target
-    }
-
-    /// How many bytes it has.
-    #[inline(always)]
-    pub const fn target_len(&self) -> u32 {
-        self.target_end.wrapping_sub(self.target)
     }
 }

@@ -30,6 +30,30 @@ impl HostNames {
 }
 
 impl Head {
+    /// Where the host name begins, as the client wrote it.
+    #[inline(always)]
+    pub const fn host_at(&self) -> u32 {
+        self.host
+    }
+
+    /// How many bytes it has: at least one.
+    #[inline(always)]
+    pub const fn host_len(&self) -> u32 {
+        self.host_end.wrapping_sub(self.host)
+    }
+
+    /// Where the target begins: with a slash.
+    #[inline(always)]
+    pub const fn target_at(&self) -> u32 {
+        self.target
+    }
+
+    /// How many bytes it has.
+    #[inline(always)]
+    pub const fn target_len(&self) -> u32 {
+        self.target_end.wrapping_sub(self.target)
+    }
+
     /// How many of the names' words are to be filled in; the others stay zeros.
     #[inline(always)]
     pub const fn name_words(&self) -> u32 {

@@ -87,7 +87,7 @@ pub fn place(hash: u64) -> Option<Place> {
 pub fn left(hash: u32) -> Option<Seen> {
     REDIRECT_LEFT
         .get_ptr_mut(hash >> (32 - LEFT_BITS))
-        .map(Seen::at)
+        .map(Seen)
 }
 
 /// The count of a VIP's SYNs on this CPU.
