@@ -117,16 +117,27 @@ fn a_flood_of_fragments_is_bounded() {
     gateway.probe().unwrap();
     let [vip, _] = VIPS;
     let pid = gateway.agent.pid().unwrap();
+    // The oldest go when there is no room, or when they have waited for too long, which is what happens
+    // where the agent has little of a busy machine's time to take others in.
+    let forgotten = || {
+        let counters = gateway.agent.call("GET", paths::COUNTERS, None).unwrap();
+        let counts = ["displaced", "expired"];
+        let counts = counts.map(|name| counters["counters"]["fragments"][name].as_u64());
+        counts.into_iter().flatten().sum::<u64>()
+    };
     let (spent, elapsed) = gateway.topology.client.run(|| {
         let socket = udp_socket_here(SocketAddr::new(vip, PORT), None).unwrap();
         let (wire, pieces) = pieces(&gateway, &socket, 0);
-        let (before, start) = (cpu_time(pid), Instant::now());
+        let (before, start, mut until) = (cpu_time(pid), Instant::now(), FLOOD);
         for number in (0..=u16::MAX).cycle() {
             let mut frame = pieces[1].clone();
             frame[18..20].copy_from_slice(&number.to_be_bytes());
             wire.send(&with_ttl(frame, 64)).unwrap();
-            if start.elapsed() >= FLOOD {
-                break;
+            if start.elapsed() >= until {
+                if forgotten() > 0 || until >= 10 * FLOOD {
+                    break;
+                }
+                until += FLOOD;
             }
         }
         (cpu_time(pid) - before, start.elapsed())
@@ -135,7 +146,7 @@ fn a_flood_of_fragments_is_bounded() {
     let fragments = &counters["counters"]["fragments"];
     println!("{spent:?} of {elapsed:?}, {fragments}");
     assert!(gateway.agent.outcome("drop_fragment").unwrap() > 0);
-    assert!(fragments["displaced"].as_u64() > Some(0), "{fragments}");
+    assert!(forgotten() > 0, "{fragments}");
     assert!(fragments["waiting"].as_u64() <= Some(4_096), "{fragments}");
     // A quarter, and what it takes to wake up.
     assert!(spent * 2 < elapsed, "{spent:?} of {elapsed:?}");
