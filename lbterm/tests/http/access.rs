@@ -78,6 +78,8 @@ fn each_request_has_a_line() {
 
     client.send("POST /never HTTP/1.1\r\nHost: a.example\r\n\r\n");
     assert_eq!(client.answer().status, 502);
+    // Also those whose instance has failed; what is refused at once takes no time.
+    assert_eq!(gateway.timed(), 2);
     let line = output.line("/never");
     assert_eq!(
         (&line["status"], &line["answer"]),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lbagent_api::terminator::{
-    Group, GroupDomain, Instance, InstanceState, Limits, Service, ServiceKind, ServicePolicy,
-    Snapshot,
+    Durations, Group, GroupDomain, Instance, InstanceState, Limits, Service, ServiceKind,
+    ServicePolicy, Snapshot,
 };
 use lbterm::metrics::Counters;
 use lbterm::serving::Shared;
@@ -109,6 +109,14 @@ impl Gateway {
             group.counters.add_to(&mut report);
         }
         report.get(name).copied().unwrap_or_default()
+    }
+
+    /// Requests of which it is told how long they took.
+    pub fn timed(&self) -> u64 {
+        let mut durations = Durations::default();
+        self.counters.add_durations(&mut durations);
+        assert!(durations.sum_us > 0 || durations.counts.iter().all(|count| *count == 0));
+        durations.counts.iter().sum()
     }
 
     /// In flight, served and failed at the instance with this address.

@@ -49,7 +49,7 @@ pub(super) fn of_terminators(terminators: &[Terminator]) -> [Family; 7] {
     let mut events = Family::counter("terminator_events", "What else is counted");
     let mut took = Family::histogram(
         "terminator_request_duration_seconds",
-        "From the head of a request to that of its answer",
+        "From the head of a request to an instance to that of its answer",
     );
     for terminator in terminators {
         let Some(report) = &terminator.report else {
