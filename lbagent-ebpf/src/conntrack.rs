@@ -175,8 +175,18 @@ pub fn select_changed(flow: &ChangedFlow, is_new: u32) -> BackendId {
     // Another CPU may take the same room at this moment. One of the two flows is then not stored:
     // the price of a store without locks, paid when two flows of one bucket start in the same
     // instant.
-    bucket.put(room, ConnEntry::new(flow.tag, owner, now));
+    bucket.put(
+        room,
+        ConnEntry::new(flow.tag, owner, now | sent_before(is_new)),
+    );
     owner
+}
+
+/// What an entry holds of a flow that is stored for the first time. One that is not new has sent before:
+/// if it gave way, user space would take it for silent and settle its slot.
+#[inline(always)]
+fn sent_before(is_new: bool) -> u32 {
+    u32::from(!is_new) * ConnEntry::ESTABLISHED
 }
 
 /// Whether packets of the flow may be sent to this backend.

@@ -1,15 +1,17 @@
 //! Random histories through the real program and through the model that the planner is tested with:
 //! every packet must go the same way in both.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use lbagent::dataplane::Capacity;
 use lbagent::dataplane::fake::{ClientPacket, FakeDataplane};
 use lbagent::desired::{InstanceState, Transport};
-use lbagent_common::{Addr, Port, Protocol, VipKey};
+use lbagent_common::{Addr, BackendId, ConnEntry, Port, Protocol, VipKey};
 use lbagent_tests::packet_builder::{Segment, describe, tcp};
 use lbagent_tests::prog_run::{CLIENT_V4, Rig, Side, VIP_V4};
+use lbagent_tests::random::Random;
 use lbagent_tests::require_root;
 use uuid::Uuid;
 
@@ -20,18 +22,6 @@ use crate::at;
 const WINDOW: u32 = 60;
 const SHORT: u32 = 22;
 const LONG: u32 = 200;
-
-/// Numbers that are the same in every run (Marsaglia, Xorshift RNGs, 2003).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-}
 
 struct Pair {
     rig: Rig,
@@ -59,7 +49,7 @@ impl Pair {
             rig,
             model: FakeDataplane::new(capacity),
             group,
-            random: Random(seed),
+            random: Random::new(seed),
             flows: 0,
             packets: 0,
         };
@@ -152,6 +142,9 @@ impl Pair {
             self.packets
         );
         assert!(buckets > 8, "hardly a flow was stored");
+        let stored = self.rig.dataplane.maps().conns.entries();
+        let modelled = self.model.conns.values().flat_map(|bucket| bucket.ways);
+        assert_eq!(by_flow(stored), by_flow(modelled), "what is stored");
     }
 
     /// Flows begin; some of them send no more than their SYN.
@@ -164,6 +157,14 @@ impl Pair {
             }
         }
     }
+}
+
+/// Stored flows: by tag the backend, and whether the flow may not give way to a newer one.
+fn by_flow(entries: impl Iterator<Item = ConnEntry>) -> BTreeMap<u64, (BackendId, bool)> {
+    let taken = entries.filter(|entry| entry.backend != 0);
+    taken
+        .map(|entry| (entry.tag(), (entry.backend, entry.is_established())))
+        .collect()
 }
 
 #[test]

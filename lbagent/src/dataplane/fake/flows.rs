@@ -106,7 +106,9 @@ impl FakeDataplane {
                 why: Why::Refused,
             };
         };
-        bucket.ways[way] = ConnEntry::new(tag, choice.backend, now);
+        // A flow that is not new has sent before.
+        let sent_before = u32::from(!is_new) * ConnEntry::ESTABLISHED;
+        bucket.ways[way] = ConnEntry::new(tag, choice.backend, now | sent_before);
         self.conns.insert(index, bucket);
         choice
     }
