@@ -44,6 +44,8 @@ fn log_to_stderr(json: bool) {
     let filter = EnvFilter::try_from_env("LBTERM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A log that nobody takes any more is told of on stderr otherwise, which panics: it is stderr.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     if json {
         log.json().init()

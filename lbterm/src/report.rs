@@ -40,9 +40,10 @@ impl Reporter {
         }
         let serving = shared.now();
         let routes = &serving.routes;
+        let mut gone = Vec::new();
         if self.generation != routes.generation {
             self.generation = routes.generation;
-            self.told.retain(|uuid, _| routes.group(*uuid).is_some());
+            gone = self.forget(|uuid| routes.group(uuid).is_some());
         }
         let groups: Vec<_> = routes.groups().collect();
         Report {
@@ -51,7 +52,14 @@ impl Reporter {
             counters,
             requests_took,
             groups: self.changed(&groups, now),
+            gone,
         }
+    }
+
+    /// Forgets the groups that are there no longer, and tells which of them were told of.
+    fn forget(&mut self, is_there: impl Fn(Uuid) -> bool) -> Vec<Uuid> {
+        let gone = self.told.extract_if(|uuid, _| !is_there(*uuid));
+        gone.map(|(uuid, _)| uuid).collect()
     }
 
     fn changed(&mut self, groups: &[&Arc<Group>], now: Instant) -> Vec<GroupReport> {
@@ -147,6 +155,17 @@ mod tests {
         told(&[1000, 1000, 500, 0]);
         groups[7].counters.count(GroupCounter::Requests);
         told(&[1, 0]);
+    }
+
+    #[test]
+    fn a_group_that_is_gone_is_told_once() {
+        let groups = [group(1), group(2)];
+        groups[0].counters.count(GroupCounter::Requests);
+        let mut reporter = Reporter::default();
+        reporter.changed(&groups.each_ref(), Instant::now());
+        // Nobody was told of the other one.
+        assert_eq!(reporter.forget(|_| false), [groups[0].uuid]);
+        assert!(reporter.forget(|_| false).is_empty());
     }
 
     #[test]

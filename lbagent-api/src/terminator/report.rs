@@ -22,6 +22,9 @@ pub struct Report {
     /// Groups whose numbers have changed since the connection's last report, not all of them at once
     /// when they are many: what was told of the others holds.
     pub groups: Vec<GroupReport>,
+    /// Groups told of before that the snapshot in force has no longer: nothing more comes of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<Uuid>,
 }
 
 /// How long things took, by powers of ten and parts of them: what collectors call a histogram.

@@ -5,6 +5,7 @@
 //! that speaks to the agent are held here too, so that its successor accepts on the same ones; of
 //! another program's sockets nothing is held, or its end would not refuse connections.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -72,7 +73,8 @@ impl Entry {
         listeners.iter().map(|listener| listener.cookie)
     }
 
-    /// Takes a report up, which tells of the groups whose numbers changed since the last one.
+    /// Takes a report up, which tells of the groups whose numbers changed since the last one, and of
+    /// those that went.
     pub(super) fn hear(&mut self, report: Report) {
         let known = self.report.get_or_insert_default();
         let Report {
@@ -81,9 +83,12 @@ impl Entry {
             counters,
             requests_took,
             groups,
+            gone,
         } = report;
         (known.generation, known.connections, known.counters) = (generation, connections, counters);
         known.requests_took = requests_took;
+        let gone: BTreeSet<_> = gone.into_iter().collect();
+        known.groups.retain(|group| !gone.contains(&group.uuid));
         for group in groups {
             match known.groups.binary_search_by_key(&group.uuid, |it| it.uuid) {
                 Ok(index) => known.groups[index] = group,

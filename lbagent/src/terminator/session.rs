@@ -249,3 +249,17 @@ impl Session<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_are_not_known() {
+        let stranger = Uid::effective().as_raw() + 4_242;
+        assert!(!is_known(Uid::from_raw(stranger), None));
+        assert!(!is_known(Uid::from_raw(stranger), Some(stranger + 1)));
+        assert!(is_known(Uid::from_raw(stranger), Some(stranger)));
+        assert!(is_known(Uid::effective(), None) && is_known(Uid::from_raw(0), None));
+    }
+}

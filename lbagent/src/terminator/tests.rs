@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use lbagent_api::certificate::Secret;
 use lbagent_api::health::{Check, OnFailure, Probe};
 use lbagent_api::service_group::Handler;
-use lbagent_api::terminator::{InstanceState, ServiceKind, Snapshot, UpstreamProtocol};
+use lbagent_api::terminator::{
+    GroupReport, InstanceState, Report, ServiceKind, ServicePolicy, Snapshot, UpstreamProtocol,
+};
 use lbagent_api::terminators::TerminatorState::{self, Active, Draining, Preparing, Standby};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -227,6 +229,28 @@ fn the_last_to_be_ready_is_active_and_the_former_stands_by() {
     assert!(!gateway.registry.drain(99));
 }
 
+#[test]
+fn what_was_told_of_a_group_goes_with_it() {
+    let group = |number| GroupReport {
+        uuid: group_uuid(number),
+        counters: BTreeMap::new(),
+        instances: Vec::new(),
+    };
+    let report = |groups: &[u8], gone: &[u8]| Report {
+        groups: groups.iter().copied().map(group).collect(),
+        gone: gone.iter().copied().map(group_uuid).collect(),
+        ..Report::default()
+    };
+    let mut gateway = Gateway::default();
+    let id = gateway.enter(sockets(), 1);
+    let entry = gateway.registry.entry(id).unwrap();
+    entry.hear(report(&[2, 1], &[]));
+    entry.hear(report(&[3], &[1]));
+    let known = entry.report.as_ref().unwrap();
+    assert_eq!(known.groups, [group(2), group(3)]);
+    assert!(known.gone.is_empty());
+}
+
 fn made(world: &World) -> Snapshot {
     snapshot(&Inputs {
         desired: &world.desired,
@@ -272,7 +296,10 @@ fn world() -> World {
 #[test]
 fn a_snapshot_has_what_terminators_serve_and_no_more() {
     let mut world = world();
-    let policy = json!({"terminated": [{"port": 443, "upstream": "h2c"}]});
+    let policy = json!({"terminated": [
+        {"port": 443, "upstream": "h2c", "response_timeout_ms": 900, "requests_per_source": 7},
+        {"port": 993, "send_proxy": true, "connect_timeout_ms": 300, "idle_timeout_ms": 4_000},
+    ]});
     world
         .desired
         .service_groups
@@ -299,9 +326,25 @@ fn a_snapshot_has_what_terminators_serve_and_no_more() {
             (8080, 80, ServiceKind::Http, both),
         ]
     );
-    let upstreams = group.services.iter().map(|it| it.policy.upstream);
-    let [h2c, http1] = [UpstreamProtocol::H2c, UpstreamProtocol::Http1];
-    assert_eq!(upstreams.collect::<Vec<_>>(), [h2c, http1, http1, http1]);
+    let policies = group.services.iter().map(|it| it.policy.clone());
+    let usual = ServicePolicy::default;
+    let expected = [
+        ServicePolicy {
+            upstream: UpstreamProtocol::H2c,
+            response_timeout_ms: 900,
+            requests_per_source: 7,
+            ..usual()
+        },
+        usual(),
+        ServicePolicy {
+            send_proxy: true,
+            connect_timeout_ms: 300,
+            idle_timeout_ms: 4_000,
+            ..usual()
+        },
+        usual(),
+    ];
+    assert_eq!(policies.collect::<Vec<_>>(), expected);
     assert_eq!(group.instances.len(), 2);
     assert_eq!(
         (group.domains[0].certificate, snapshot.default_certificate),

@@ -1,10 +1,11 @@
 //! A client's connection of HTTP/1.1 for as long as it brings requests that need nothing but an answer,
-//! which most do: each comes in one piece and has no body, so that there is nothing to be done at one
-//! time but to read, or to answer. With anything else hyper goes on from the same byte.
+//! which most do: each is a head alone, so that there is nothing to be done at one time but to read, or
+//! to answer. With anything else hyper goes on from the same byte.
 
 mod answer;
 mod output;
 pub(super) mod request;
+pub(super) mod unread;
 
 use std::cell::RefCell;
 use std::io;
@@ -12,7 +13,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Response, request::Parts};
 use http_body::Body as _;
@@ -25,6 +26,7 @@ use super::service::{Begun, Connection};
 use crate::heads;
 use answer::{Body, Extent, Unfit};
 use output::Output;
+use unread::Unread;
 
 /// Bytes of one read.
 const SCRATCH: usize = 16 << 10;
@@ -61,8 +63,8 @@ pub struct Bare<S> {
     /// All heads are shorter.
     most: usize,
     state: State,
-    /// What came before the answer had gone.
-    read: BytesMut,
+    /// What came before the answer had gone, or before the rest of its head.
+    unread: Unread,
     /// What comes of an answer; none, when all has come.
     body: Option<ResponseBody>,
     output: Output,
@@ -92,7 +94,7 @@ where
             connection,
             most,
             state: State::Waiting,
-            read: BytesMut::new(),
+            unread: Unread::default(),
             body: None,
             output: Output::default(),
             is_last: false,
@@ -101,7 +103,7 @@ where
 
     /// Whether the client has sent something that nobody has looked at.
     pub fn has_unread(&self) -> bool {
-        !self.read.is_empty()
+        !self.unread.is_empty()
     }
 
     /// The stream, for who goes on with it.
@@ -142,6 +144,10 @@ where
         if let State::Asked { answer, is_head } = &mut self.state {
             let is_head = *is_head;
             let Poll::Ready(Ok(response)) = answer.as_mut().poll(context) else {
+                if self.connection.pulse.interims.wait() {
+                    // What is not written wakes by itself.
+                    let _ = Pin::new(&mut self.stream).poll_flush(context)?;
+                }
                 return self.poll_gone(context);
             };
             self.begin_answer(response, is_head)?;
@@ -165,33 +171,35 @@ where
 
     /// The next request; none, if the client is done.
     fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Parts>, Over>> {
-        if !self.read.is_empty() {
-            let read = std::mem::take(&mut self.read);
-            return Poll::Ready(self.take_request(&read).map(Some));
-        }
         READ_INTO.with_borrow_mut(|memory| {
-            let read = ready!(poll_read(&mut self.stream, memory, context))?;
-            Poll::Ready(match read {
-                [] => Ok(None),
-                read => self.take_request(read).map(Some),
-            })
+            loop {
+                let (is_part, needs_more) = (self.unread.is_part(), self.unread.needs_more());
+                let came = match needs_more {
+                    true => ready!(poll_read(&mut self.stream, memory, context))?,
+                    false => &[],
+                };
+                if needs_more && came.is_empty() {
+                    return Poll::Ready(match is_part {
+                        true => Err(Over::Hyper(std::mem::take(&mut self.unread).into_bytes())),
+                        false => Ok(None),
+                    });
+                }
+                let taken = self.unread.take(came, self.most).map_err(Over::Hyper)?;
+                if is_part || taken.is_none() {
+                    let is_in_head = taken.is_none() && self.unread.has_begun();
+                    self.connection.pulse.set_in_head(is_in_head);
+                }
+                if taken.is_some() {
+                    return Poll::Ready(Ok(taken));
+                }
+            }
         })
-    }
-
-    fn take_request(&mut self, read: &[u8]) -> Result<Parts, Over> {
-        let Some((length, parts)) = request::parse(read, self.most) else {
-            return Err(Over::Hyper(Bytes::copy_from_slice(read)));
-        };
-        if length < read.len() {
-            self.read = BytesMut::from(&read[length..]);
-        }
-        Ok(parts)
     }
 
     /// While an answer is on its way: whether the client is gone. One that closes its half of the
     /// connection is, as it is for hyper.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
-        if !self.read.is_empty() {
+        if !self.unread.is_empty() {
             return Poll::Pending;
         }
         READ_INTO.with_borrow_mut(|memory| {
@@ -200,7 +208,7 @@ where
                 let gone = io::Error::from(io::ErrorKind::UnexpectedEof);
                 return Poll::Ready(Err(gone.into()));
             }
-            self.read = BytesMut::from(read);
+            self.unread.keep(read);
             Poll::Pending
         })
     }

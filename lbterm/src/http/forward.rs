@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response, StatusCode, Version, request, response};
 use hyper::body::{Body, Incoming};
@@ -16,9 +16,10 @@ use uuid::Uuid;
 
 use super::access::Record;
 use super::answer::Answer;
-use super::body::{RequestBody, ResponseBody, Upload};
+use super::body::{GateKey, RequestBody, ResponseBody, Upload};
 use super::forwarded::{ensure_request_id, write_request_id};
 use super::hop::{self, Hop};
+use super::interim;
 use super::origin_form::origin_form;
 use super::relay::{Ending, Relay};
 use super::replay::Replay;
@@ -60,6 +61,8 @@ pub struct Sending {
     added: Vec<u8>,
     upload: Option<Rc<Upload>>,
     replay: Replay,
+    /// The client is told what the instance says before its answer.
+    takes_interims: bool,
 }
 
 impl Sending {
@@ -70,6 +73,8 @@ impl Sending {
         incoming: Option<Incoming>,
     ) -> Box<Self> {
         let (mut body, upload) = RequestBody::new(incoming, exchange.began);
+        // RFC 9110, section 15.2: they are unknown to HTTP/1.0.
+        let takes_interims = parts.version == Version::HTTP_11;
         let is_written_here =
             upload.is_none() && exchange.admitted.target.policy.upstream == UpstreamProtocol::Http1;
         let mut added = Vec::new();
@@ -80,7 +85,12 @@ impl Sending {
             prepare(&mut parts, &mut exchange);
         }
         let Admitted { target, host } = &exchange.admitted;
-        finish_head(&mut parts, &mut body, target, host);
+        finish_head(&mut parts, &body, target, host);
+        if target.policy.upstream == UpstreamProtocol::Http1 && upload.is_some() {
+            let pulse = takes_interims.then(|| Arc::clone(&exchange.connection.pulse));
+            let key = hold_back(&parts.headers, &mut body);
+            interim::heed(&mut parts, key, pulse);
+        }
         let request = Request::from_parts(parts, body);
         // A request that is sent as one head stays here.
         let is_taken = target.policy.upstream == UpstreamProtocol::H2c;
@@ -91,6 +101,7 @@ impl Sending {
             added,
             upload,
             replay,
+            takes_interims,
         })
     }
 }
@@ -102,6 +113,7 @@ impl Sending {
 /// The answer that the client gets instead.
 pub async fn forward(mut sending: Box<Sending>) -> Result<Response<ResponseBody>, Refused> {
     let result = exchange_with_any(&mut sending).await;
+    sending.exchange.connection.pulse.interims.written().await;
     let Sending {
         exchange, upload, ..
     } = *sending;
@@ -167,7 +179,7 @@ fn prepare_head(
 /// The head in the form that the instance's protocol has.
 fn finish_head(
     parts: &mut request::Parts,
-    body: &mut RequestBody,
+    body: &RequestBody,
     target: &Target,
     host: &HeaderValue,
 ) {
@@ -184,7 +196,6 @@ fn finish_head(
                 let chunked = HeaderValue::from_static("chunked");
                 headers.insert(header::TRANSFER_ENCODING, chunked);
             }
-            hold_back(parts, body);
         }
         UpstreamProtocol::H2c => {
             parts.version = Version::HTTP_2;
@@ -205,25 +216,11 @@ fn finish_head(
     }
 }
 
-/// A client that waits for `100 Continue` is told by the instance whether to send its body (RFC
-/// 9110, section 10.1.1).
-fn hold_back(parts: &mut request::Parts, body: &mut RequestBody) {
+/// Of a client that waits for `100 Continue`, the body waits for it, too (RFC 9110, section 10.1.1).
+fn hold_back(headers: &HeaderMap, body: &mut RequestBody) -> Option<Arc<GateKey>> {
     let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if !parts.headers.get(header::EXPECT).is_some_and(expects) {
-        return;
-    }
-    let Some(key) = body.hold_back() else {
-        return;
-    };
-    let mut request = Request::new(());
-    hyper::ext::on_informational(&mut request, move |response| {
-        if response.status() == StatusCode::CONTINUE {
-            key.open();
-        }
-    });
-    parts
-        .extensions
-        .extend(std::mem::take(request.extensions_mut()));
+    let is_held = headers.get(header::EXPECT).is_some_and(expects);
+    is_held.then(|| body.hold_back()).flatten()
 }
 
 /// Sends the request to the instance with the least to do, and to another one where that is safe:
@@ -293,6 +290,7 @@ async fn exchange_with(
     let pool = &connection.worker.http.pool;
     let patience = Duration::from_millis(target.policy.response_timeout_ms.into());
     let (request, upload) = (&mut sending.request, sending.upload.as_ref());
+    let interims = sending.takes_interims.then_some(&connection.pulse.interims);
     let mut is_fresh = false;
     loop {
         let wanted = Wanted {
@@ -305,7 +303,7 @@ async fn exchange_with(
             return Err(Missed::Again);
         };
         let failure = match source
-            .exchange(request, &sending.added, upload, patience)
+            .exchange(request, &sending.added, upload, patience, interims)
             .await
         {
             Ok(response) => return Ok((response, source)),

@@ -6,7 +6,11 @@
 //! request is: where the two would disagree, hyper has already refused and closes. What is found
 //! also tells a client that is slow with a head from one that is idle between two.
 
+mod trailers;
+
 use crate::heads::decimal;
+
+use trailers::Trailers;
 
 /// Longest start of a line that matters: `Transfer-Encoding` or a `Content-Length` of 20 digits
 /// with the blanks that may surround them.
@@ -44,7 +48,7 @@ enum State {
     },
     ChunkSize,
     ChunkEnd,
-    Trailers,
+    Trailers(Trailers),
     Beyond,
 }
 
@@ -100,6 +104,7 @@ impl Framing {
                     bytes = &bytes[taken as usize..];
                     self.state = after_data(left - taken, is_chunk);
                 }
+                State::Trailers(part) => (self.state, bytes) = part.read(bytes),
                 _ => {
                     let end = memchr::memchr(b'\n', bytes);
                     let (part, rest) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
@@ -125,7 +130,7 @@ impl Framing {
         self.state = match self.state {
             State::Head(lengths) => self.head_line(line, lengths),
             State::ChunkSize => match chunk_size(line) {
-                Some(0) => State::Trailers,
+                Some(0) => State::Trailers(Trailers::default()),
                 Some(left) => State::Data {
                     left,
                     is_chunk: true,
@@ -134,7 +139,6 @@ impl Framing {
             },
             State::ChunkEnd if line.is_empty() => State::ChunkSize,
             State::ChunkEnd => State::Beyond,
-            State::Trailers if line.is_empty() => State::Head(Lengths::default()),
             other => other,
         };
     }
@@ -327,6 +331,17 @@ mod tests {
             Place::Head,
         );
         check(&format!("{post}z\r\n"), 1, None, Place::Beyond);
+        for (trailers, heads, place) in [
+            ("A: b\r\n\r\n", 1, Place::Between),
+            // Lines that end with less go on.
+            ("\nA: b\r\n\r\nGET / HTTP/1.1\r\n\r\n", 2, Place::Between),
+            ("A: b\n\r\n", 1, Place::Body),
+            ("A: b\n\n", 1, Place::Body),
+            ("A: b\rc", 1, Place::Beyond),
+            ("\rA", 1, Place::Beyond),
+        ] {
+            check(&format!("{post}0\r\n{trailers}"), heads, None, place);
+        }
         check(
             &format!("{post}{}1\r\n", "0".repeat(99)),
             1,

@@ -3,6 +3,7 @@
 
 mod agent;
 mod bare;
+mod instance;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -37,12 +38,14 @@ use crate::tls::tickets::{SealingKey, Tickets};
 
 pub use agent::{link, snapshot};
 pub use bare::bare;
+pub use instance::answer;
 
 /// A target: its name, and what is done with an input.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets of this crate.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
+    ("answer", answer),
     ("bare", bare),
     ("framing", framing),
     ("authority", authority),

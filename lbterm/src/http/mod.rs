@@ -11,6 +11,8 @@ mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod hop;
+mod interim;
+mod linger;
 mod origin_form;
 mod pulse;
 mod rate;
@@ -30,6 +32,7 @@ pub use answer::Answer;
 pub use body::{RequestBody, Upload};
 pub use forward::is_idempotent;
 pub use forwarded::write_line;
+pub use interim::Interims;
 pub use rate::Rates;
 pub use serve::{LocalExecutor, serve_http};
 

@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::{Framing, Place};
+use super::interim::Interims;
 
 /// No request was conflicting.
 const NONE: u64 = u64::MAX;
@@ -30,6 +31,8 @@ pub struct Pulse {
     place: AtomicU8,
     conflict: AtomicU64,
     left: AtomicBool,
+    /// What an instance says before its answer.
+    pub interims: Interims,
 }
 
 impl Pulse {
@@ -45,6 +48,7 @@ impl Pulse {
             place: AtomicU8::new(Place::Between as u8),
             conflict: AtomicU64::new(NONE),
             left: AtomicBool::new(false),
+            interims: Interims::default(),
         }
     }
 
@@ -56,6 +60,18 @@ impl Pulse {
             place if place == Place::Body as u8 => Place::Body,
             _ => Place::Beyond,
         }
+    }
+
+    /// Whether the head of a request is coming, of which nobody is told by [`Tapped::follow`].
+    pub fn set_in_head(&self, is_in_head: bool) {
+        let place = match is_in_head {
+            true => Place::Head,
+            false => Place::Between,
+        };
+        if is_in_head && self.place() != Place::Head {
+            self.touch(&self.head_began);
+        }
+        self.place.store(place as u8, Ordering::Relaxed);
     }
 
     /// Whether the request with this number, from 0, had two lengths.
@@ -216,7 +232,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tapped<S> {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let result = Pin::new(&mut this.stream).poll_flush(context);
+        let interims = &this.pulse.interims;
+        let result = match interims.wait() {
+            true => interims.poll_write(&mut this.stream, context),
+            false => Poll::Ready(Ok(())),
+        };
+        let result = match result {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.stream).poll_flush(context),
+            other => other,
+        };
         // A TLS stream takes bytes and waits here.
         this.pulse
             .waits_for_write

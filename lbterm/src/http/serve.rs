@@ -13,10 +13,10 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lbagent_api::terminator::Limits;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
 
 use super::bare::{Bare, Over};
 use super::framing::Place;
+use super::linger::linger;
 use super::pulse::{Pulse, Tapped};
 use super::relay::Broken;
 use super::service::{Connection, Requests};
@@ -113,25 +113,17 @@ where
         let tunnel = connection.tunnel.take();
         if let Some(tunnel) = tunnel {
             tunnel.await;
-        } else if !matches!(end, End::Overdue)
-            && connection.pulse.place() != Place::Between
-            && let Some(parts) = Pin::into_inner(served).into_parts()
-        {
-            linger(parts.io.into_inner()).await;
+        } else if !matches!(end, End::Overdue) && connection.pulse.place() != Place::Between {
+            if let Some(parts) = Pin::into_inner(served).into_parts() {
+                linger(parts.io.into_inner()).await;
+            } else if let Some(upgrade) = connection.upgrade.take()
+                // hyper leaves the stream to who might have wanted it, open, whatever the answer was.
+                && let Ok(upgraded) = upgrade.await
+                && let Ok(parts) = upgraded.downcast::<TokioIo<Tapped<S>>>()
+            {
+                linger(parts.io.into_inner()).await;
+            }
         }
-    })
-}
-
-/// Reads what a client still sends to a connection that was closed before the end of its request.
-/// Closing with bytes unread would be a reset, which overtakes the answer (RFC 9112, section 9.6).
-fn linger<S>(mut stream: Tapped<S>) -> Pin<Box<impl Future<Output = ()>>>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    Box::pin(async move {
-        let mut sink = tokio::io::sink();
-        // Whatever happens to it then, it was told.
-        let _ = timeout(GOODBYE, tokio::io::copy(&mut stream, &mut sink)).await;
     })
 }
 

@@ -8,9 +8,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::HeaderValue;
-use http::{Request, Response, request};
+use http::header::{self, HeaderValue};
+use http::{Request, Response, Version, request};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use lbagent_api::terminator::{Proxies, ServiceKind};
 
 use super::access::{Beginning, Record};
@@ -38,6 +39,8 @@ pub struct Connection {
     pub(super) forwarded: Forwarded,
     /// What goes on after the last answer.
     pub(super) tunnel: RefCell<Option<Tunnel>>,
+    /// The stream of HTTP/1.1 after the last answer, for a request that names another protocol.
+    pub(super) upgrade: RefCell<Option<OnUpgrade>>,
     /// Requests that hyper has brought.
     requests: Cell<u64>,
     in_flight: Cell<u32>,
@@ -63,6 +66,7 @@ impl Connection {
             pulse,
             forwarded,
             tunnel: RefCell::default(),
+            upgrade: RefCell::default(),
             requests: Cell::new(0),
             in_flight: Cell::new(0),
         }
@@ -106,7 +110,7 @@ impl Connection {
         {
             return Err(Answer::Misdirected);
         }
-        let host = match request.headers.get(http::header::HOST) {
+        let host = match request.headers.get(header::HOST) {
             Some(host) => host.clone(),
             None => HeaderValue::from_str(authority).map_err(|_| Answer::HostInvalid)?,
         };
@@ -280,11 +284,16 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
     type Error = Infallible;
     type Future = Begun;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let connection = &self.0;
         let number = connection.requests.get();
         connection.requests.set(number + 1);
         let is_conflicting = connection.pulse.is_conflicting(number);
+        if request.version() == Version::HTTP_11 && request.headers().contains_key(header::UPGRADE)
+        {
+            let upgrade = hyper::upgrade::on(&mut request);
+            connection.upgrade.replace(Some(upgrade));
+        }
         let (parts, incoming) = request.into_parts();
         connection.begin(parts, Some(incoming), is_conflicting)
     }

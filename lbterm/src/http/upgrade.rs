@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use super::answer::Answer;
 use super::body::{RequestBody, ResponseBody};
 use super::forward::{self, Exchange, Refused};
+use super::interim;
 use super::origin_form::origin_form;
 use super::relay::{Ending, Relay};
 use super::service::{Connection, Tunnel};
@@ -63,6 +64,7 @@ pub async fn upgrade(
     mut exchange: Exchange,
     parts: request::Parts,
 ) -> Result<Response<ResponseBody>, Refused> {
+    let is_http1 = parts.version == Version::HTTP_11;
     let mut request = Request::from_parts(parts, ());
     let client = hyper::upgrade::on(&mut request);
     let (mut parts, ()) = request.into_parts();
@@ -77,7 +79,10 @@ pub async fn upgrade(
     let asked = ask(&mut parts, hop.upgrade);
     origin_form(&mut parts, &admitted.host);
     let target = &admitted.target;
+    let told = is_http1.then(|| Arc::clone(&connection.pulse));
+    interim::heed(&mut parts, None, told);
     let sent = send_to_any(target, parts).await;
+    connection.pulse.interims.written().await;
     let (mut response, lease) = match sent {
         Ok(sent) => sent,
         Err(answer) => return Err((answer, record)),
@@ -98,6 +103,8 @@ pub async fn upgrade(
         return Err((Answer::UpstreamFault, ending.record.take()));
     }
     let instance = hyper::upgrade::on(&mut response);
+    // Of HTTP/2 it is the request's own stream.
+    let client = connection.upgrade.take().unwrap_or(client);
     let idle = Duration::from_millis(target.policy.idle_timeout_ms.into());
     let tunnel = Box::pin(tunnel(client, instance, idle, Arc::clone(target), ending));
     connection.count(Counter::Upgraded);

@@ -3,21 +3,22 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::server::Acceptor;
+use rustls::server::{Acceptor, ServerConnection};
 use rustls::{AlertDescription, HandshakeKind, ProtocolVersion};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::server::TlsStream;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use crate::conn::{Alpn, TlsMeta};
 use crate::route::{Port, Target, canonical_host};
 
+use super::gather::{Gather, Stream};
 use super::{Fit, Tls};
 
 /// A handshake that succeeded.
-pub struct Accepted<S> {
+pub struct Accepted {
     /// The decrypted stream.
-    pub stream: TlsStream<S>,
+    pub stream: Stream,
     /// What the two sides agreed on.
     pub meta: TlsMeta,
     /// Who has the name that the client wants; none for a name with a certificate that no group has
@@ -40,11 +41,8 @@ pub enum HandshakeError {
 }
 
 /// Answers a client's handshake by what it asks for. The caller bounds the time.
-pub async fn accept<S>(stream: S, tls: &Tls, port: &Port) -> Result<Accepted<S>, HandshakeError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let start = LazyConfigAcceptor::new(Acceptor::default(), stream)
+pub async fn accept(stream: TcpStream, tls: &Tls, port: &Port) -> Result<Accepted, HandshakeError> {
+    let start = LazyConfigAcceptor::new(Acceptor::default(), Gather::new(stream))
         .await
         .map_err(HandshakeError::Failed)?;
     let server_name = start
@@ -58,13 +56,25 @@ where
             return Err(error);
         }
     };
-    let stream = start
-        .into_stream(config)
-        .await
-        .map_err(HandshakeError::Failed)?;
-    let meta = describe(&stream, server_name);
+    let mut flights = None;
+    let mut accepting = start.into_stream_with(config, |connection| {
+        flights = flights_before_tickets(connection);
+    });
+    if let (Some(flights), Some(stream)) = (flights, accepting.get_mut()) {
+        stream.hold_after(flights);
+    }
+    let stream = match accepting.into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, mut stream)) => {
+            // An alert may be among what waits, and the client may be gone.
+            stream.pass();
+            let _ = stream.flush().await;
+            return Err(HandshakeError::Failed(error));
+        }
+    };
+    let meta = describe(stream.get_ref().1, server_name);
     Ok(Accepted {
-        stream,
+        stream: Stream::new(stream),
         meta,
         target,
     })
@@ -90,8 +100,20 @@ fn choose(tls: &Tls, port: &Port, server_name: Option<&str>) -> Result<Chosen, H
     Ok((target.map(Arc::clone), Arc::clone(config)))
 }
 
+/// How many flights of a handshake that has begun go before its tickets, if these are what it ends
+/// with: in TLS 1.2, the client waits for what comes with them.
+fn flights_before_tickets(connection: &ServerConnection) -> Option<u8> {
+    if connection.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+        return None;
+    }
+    Some(match connection.handshake_kind() {
+        Some(HandshakeKind::FullWithHelloRetryRequest) => 2,
+        _ => 1,
+    })
+}
+
 /// Tells the client why, which rustls has no way to say once it has a configuration.
-async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(start: StartHandshake<S>, why: &HandshakeError) {
+async fn refuse(start: StartHandshake<Gather>, why: &HandshakeError) {
     let alert = match why {
         HandshakeError::UnknownName => AlertDescription::UnrecognisedName,
         // RFC 8446, section 9.2.
@@ -107,8 +129,7 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(start: StartHandshake<S>, why
     }
 }
 
-fn describe<S>(stream: &TlsStream<S>, server_name: Option<Box<str>>) -> TlsMeta {
-    let (_, connection) = stream.get_ref();
+fn describe(connection: &ServerConnection, server_name: Option<Box<str>>) -> TlsMeta {
     TlsMeta {
         server_name,
         alpn: match connection.alpn_protocol() {

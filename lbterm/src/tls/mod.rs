@@ -3,6 +3,7 @@
 
 mod accept;
 mod certificates;
+mod gather;
 pub(crate) mod tickets;
 
 use std::fmt;

@@ -11,8 +11,8 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{self, HeaderValue};
-use http::{Method, Request, Response};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -23,7 +23,7 @@ use super::head::{self, Extent, Head, Malformed};
 use super::http1::poll_timer;
 use super::{Failure, Keepable};
 use crate::heads;
-use crate::http::{RequestBody, is_idempotent, write_line};
+use crate::http::{Interims, RequestBody, is_idempotent, write_line};
 
 /// Longest head of an answer, with the interim answers before it.
 const MAX_HEAD: usize = 256 << 10;
@@ -89,12 +89,13 @@ impl Bare {
     }
 
     /// Sends the request with these lines added, and waits for the head of its answer. The request stays where it is as long
-    /// as it may be sent once more.
+    /// as it may be sent once more. What is said before the answer goes to `interims`, if it is wanted.
     pub(super) async fn exchange(
         &mut self,
         request: &mut Option<Request<RequestBody>>,
         added: &[u8],
         patience: Duration,
+        interims: Option<&Interims>,
     ) -> Result<Response<()>, Failure> {
         let Some(asked) = request.as_ref() else {
             return Err(Failure::Closed);
@@ -104,9 +105,14 @@ impl Bare {
             Err(_) => return Err(Failure::Unsent),
         };
         let method = asked.method().clone();
+        let tell = |status, headers: &HeaderMap| {
+            if let Some(interims) = interims {
+                interims.pass_on(status, headers);
+            }
+        };
         let mut began = None;
         let result = poll_fn(|context| {
-            if let Poll::Ready(result) = self.poll_answer(&mut rest, &method, context) {
+            if let Poll::Ready(result) = self.poll_answer(&mut rest, &method, tell, context) {
                 return Poll::Ready(result);
             }
             let began = *began.get_or_insert_with(|| {
@@ -154,6 +160,7 @@ impl Bare {
         &mut self,
         rest: &mut Vec<u8>,
         method: &Method,
+        tell: impl Copy + Fn(StatusCode, &HeaderMap),
         context: &mut Context<'_>,
     ) -> Poll<Result<Head, Failure>> {
         while !rest.is_empty() {
@@ -163,7 +170,7 @@ impl Bare {
             }
         }
         loop {
-            match head::parse(&mut self.read, method) {
+            match head::parse(&mut self.read, method, tell) {
                 Ok(Some(head)) => return Poll::Ready(Ok(head)),
                 Ok(None) if self.read.len() < MAX_HEAD => {}
                 Ok(None) | Err(Malformed) => return Poll::Ready(Err(Failure::Malformed)),

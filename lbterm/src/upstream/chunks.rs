@@ -87,6 +87,10 @@ impl Chunks {
                 _ => Err(Malformed),
             };
         };
+        // However it came.
+        if length > MAX_LINE {
+            return Err(Malformed);
+        }
         let mut trailers = HeaderMap::with_capacity(fields.len());
         for field in fields {
             let name = HeaderName::from_bytes(field.name.as_bytes());

@@ -40,9 +40,12 @@ pub struct Head {
 }
 
 /// Takes the head of the answer to a request with this method off the front of what was read; none,
-/// if it has not come to its end. Interim answers before it are left out, which are the gateway's
-/// neighbour's (RFC 9110, section 15.2).
-pub fn parse(read: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malformed> {
+/// if it has not come to its end. Interim answers before it (RFC 9110, section 15.2) are told.
+pub fn parse(
+    read: &mut BytesMut,
+    method: &Method,
+    tell: impl Fn(StatusCode, &HeaderMap),
+) -> Result<Option<Head>, Malformed> {
     loop {
         let Some(head) = parse_one(read, method)? else {
             return Ok(None);
@@ -50,7 +53,7 @@ pub fn parse(read: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malfo
         match head.response.status() {
             // Nobody has asked for that.
             StatusCode::SWITCHING_PROTOCOLS => return Err(Malformed),
-            status if status.is_informational() => {}
+            status if status.is_informational() => tell(status, head.response.headers()),
             _ => return Ok(Some(head)),
         }
     }
@@ -170,6 +173,8 @@ fn says_close(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -187,7 +192,7 @@ mod tests {
         expected: Result<Option<(u16, Extent, bool)>, Malformed>,
     ) {
         let mut read = BytesMut::from(text.as_bytes());
-        let found = parse(&mut read, method);
+        let found = parse(&mut read, method, |_, _| {});
         let found = found.map(|head| {
             head.map(|head| (head.response.status().as_u16(), head.extent, head.is_kept))
         });
@@ -260,7 +265,11 @@ mod tests {
         );
         let both = format!("{ok}content-length: 3\r\ntransfer-encoding: chunked\r\n\r\nrest");
         check(&both, chunked);
-        let head = parse(&mut BytesMut::from(both.as_bytes()), &Method::GET);
+        let head = parse(
+            &mut BytesMut::from(both.as_bytes()),
+            &Method::GET,
+            |_, _| {},
+        );
         let head = head.unwrap().unwrap();
         assert!(!head.response.headers().contains_key(header::CONTENT_LENGTH));
     }
@@ -293,13 +302,18 @@ mod tests {
         ) {
             let text = lines.join("\r\n");
             let mut whole = BytesMut::from(text.as_bytes());
-            let expected = parse(&mut whole, &Method::GET);
+            let told = RefCell::new(Vec::new());
+            let tell = |status: StatusCode, fields: &HeaderMap| {
+                told.borrow_mut().push((status, fields.clone()));
+            };
+            let expected = parse(&mut whole, &Method::GET, tell);
+            let expected_told = told.take();
             let (first, second) = text.as_bytes().split_at(cut.min(text.len()));
             let mut read = BytesMut::from(first);
-            let mut found = parse(&mut read, &Method::GET);
+            let mut found = parse(&mut read, &Method::GET, tell);
             if let Ok(None) = found {
                 read.extend_from_slice(second);
-                found = parse(&mut read, &Method::GET);
+                found = parse(&mut read, &Method::GET, tell);
             } else {
                 read.extend_from_slice(second);
             }
@@ -307,6 +321,7 @@ mod tests {
                 head.map(|head| head.map(|head| (head.response.status(), head.extent, head.is_kept)))
             };
             prop_assert_eq!(short(found), short(expected));
+            prop_assert_eq!(told.take(), expected_told);
         }
     }
 }

@@ -2,10 +2,10 @@
 //! it was made.
 
 mod bare;
-mod chunks;
+pub(crate) mod chunks;
 mod connect;
 mod h2c;
-mod head;
+pub(crate) mod head;
 mod http1;
 mod pool;
 
@@ -19,7 +19,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use lbagent_api::terminator::UpstreamProtocol;
 
-use crate::http::{RequestBody, Upload};
+use crate::http::{Interims, RequestBody, Upload};
 use crate::route::{Instance, Target};
 
 pub use bare::Bare;
@@ -65,7 +65,8 @@ impl Upstream {
     }
 
     /// Takes a request, sends it and waits for the head of its answer, from the last byte of the request's
-    /// body on for as long as `patience`. `added` are lines of the head of a request without a body. Of a [`Self::Bare`] comes the body, too; of the others it
+    /// body on for as long as `patience`. `added` are lines of the head of a request without a body, and
+    /// `interims` get what is said before its answer. Of a [`Self::Bare`] comes the body, too; of the others it
     /// has one of its own.
     ///
     /// # Errors
@@ -77,10 +78,12 @@ impl Upstream {
         added: &[u8],
         upload: Option<&Rc<Upload>>,
         patience: Duration,
+        interims: Option<&Interims>,
     ) -> Result<Response<Option<Incoming>>, Failure> {
         let response = match self {
             Self::Bare(connection) => {
-                let response = connection.exchange(request, added, patience).await?;
+                let answer = connection.exchange(request, added, patience, interims);
+                let response = answer.await?;
                 return Ok(response.map(|()| None));
             }
             Self::Http1(connection) => connection.exchange(request, upload, patience).await,

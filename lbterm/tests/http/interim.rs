@@ -1,16 +1,17 @@
-//! Answers of instances before the final one (RFC 9110, section 15.2): they end at the gateway, but for the
-//! `100 Continue` that a client waits for, and leave everything else as it is.
+//! Answers of instances before the final one (RFC 9110, section 15.2): where both sides speak HTTP/1.1, the
+//! client gets them, and they leave everything else as it is.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use http::{Method, Response, StatusCode};
 use lbagent_api::terminator::UpstreamProtocol;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::client::Client;
+use super::client::{Answer, Client};
 use super::gateway::{Gateway, pause, poll_until};
 use super::http2::{client, encrypted, request, run, send};
 use super::origin::{Origin, ok, read_block};
@@ -37,16 +38,44 @@ fn talkative() -> Origin {
     })
 }
 
+/// What a client of HTTP/1.1 gets of it: neither what says something of a body or of the connection, nor
+/// the 100 that nobody waits for.
+const PASSED_ON: [&str; 4] = [
+    "HTTP/1.1 102 Processing\r\n",
+    "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\nset-cookie: early=1\r\n",
+    "HTTP/1.1 103 Early Hints\r\n",
+    "HTTP/1.1 199 \r\n",
+];
+
+/// The heads before the final answer, and that.
+#[track_caller]
+fn answers(connection: &mut Client) -> (Vec<String>, Answer) {
+    let mut interims = Vec::new();
+    loop {
+        let answer = connection.answer();
+        if answer.status >= 200 {
+            return (interims, answer);
+        }
+        interims.push(answer.head);
+    }
+}
+
+const POST: &str = "POST /pieces HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\n\r\nhi";
+
 #[test]
-fn the_final_answer_alone_comes_by_http1() {
+fn they_come_before_the_final_answer() {
     let origin = talkative();
     let gateway = Gateway::new(&[origin.address]);
     let mut connection = Client::new(gateway.address());
-    let post = "POST /pieces HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\n\r\nhi";
     let old = "GET / HTTP/1.0\r\nHost: a.example\r\nConnection: keep-alive\r\n\r\n";
-    for sent in [GET, post, old, GET] {
-        connection.send(sent);
-        let answer = connection.answer();
+    let pieces = GET.replace("GET /", "GET /pieces");
+    // From the first POST on hyper serves the connection.
+    let all = [GET, &pieces, GET, POST, GET, POST, old, GET];
+    connection.send(all.concat());
+    for sent in all {
+        let (interims, answer) = answers(&mut connection);
+        let expected = if sent == old { &[][..] } else { &PASSED_ON };
+        assert_eq!(interims, expected, "{sent}");
         assert_eq!((answer.status, answer.text()), (200, "ok"), "{sent}");
         for name in ["link", "set-cookie", "transfer-encoding"] {
             assert_eq!(answer.fields(name), [""; 0], "{sent}");
@@ -56,9 +85,83 @@ fn the_final_answer_alone_comes_by_http1() {
     // again, and nobody has failed.
     assert_eq!(origin.connections(), 2);
     poll_until("all to be counted", || {
-        gateway.load(origin.address) == (0, 4, 0)
+        gateway.load(origin.address) == (0, 8, 0)
     });
     assert_eq!(gateway.count("responses_1xx"), 0);
+}
+
+#[test]
+fn they_come_by_tls() {
+    run(async {
+        let origin = talkative();
+        let (gateway, trust) = encrypted(origin.address);
+        let mut stream = trust
+            .connect(gateway.second(), "a.example", "http/1.1")
+            .await;
+        for request in [GET, POST] {
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut came = String::new();
+            while !came.ends_with("\r\n\r\nok") {
+                let byte = stream.read_u8().await.unwrap();
+                came.push(char::from(byte));
+            }
+            let interims = PASSED_ON.map(|head| format!("{head}\r\n")).concat();
+            let rest = came.strip_prefix(&interims);
+            assert!(
+                rest.is_some_and(|it| it.starts_with("HTTP/1.1 200 ")),
+                "{came}"
+            );
+        }
+    });
+}
+
+#[test]
+fn they_do_not_wait_for_the_final_answer() {
+    let (go_on, wait) = mpsc::channel();
+    let wait = Mutex::new(wait);
+    let origin = Origin::new(move |_, stream| {
+        let output = stream.get_mut();
+        let hint = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+        let told = output.write_all(hint).is_ok();
+        let wait = wait.lock().unwrap();
+        told && wait.recv_timeout(Duration::from_secs(20)).is_ok()
+            && output.write_all(&ok("ok")).is_ok()
+    });
+    let gateway = Gateway::new(&[origin.address]);
+    for sent in [GET, POST] {
+        let mut connection = Client::new(gateway.address());
+        connection.send(sent);
+        let hint = connection.head();
+        assert_eq!((hint.status, hint.fields("link")), (103, vec!["</a>"]));
+        go_on.send(()).unwrap();
+        assert_eq!(connection.answer().text(), "ok", "{sent}");
+    }
+}
+
+#[test]
+fn they_are_bounded() {
+    let origin = Origin::new(|_, stream| {
+        let long = "x".repeat(9000);
+        let long = format!("HTTP/1.1 103 Early Hints\r\nX: {long}\r\n\r\n");
+        let short = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100);
+        let all = [
+            long.as_bytes(),
+            long.as_bytes(),
+            short.as_bytes(),
+            &ok("ok"),
+        ]
+        .concat();
+        stream.get_mut().write_all(&all).is_ok()
+    });
+    let gateway = Gateway::new(&[origin.address]);
+    let mut connection = Client::new(gateway.address());
+    for sent in [GET, GET, POST, GET] {
+        connection.send(sent);
+        let (interims, answer) = answers(&mut connection);
+        assert_eq!(answer.text(), "ok", "{sent}");
+        // How many of the long ones depends on how soon the first is with the client.
+        assert_eq!(interims.len(), 32, "{sent}");
+    }
 }
 
 #[test]
@@ -129,7 +232,8 @@ fn an_instance_that_says_nothing_final_is_given_up() {
     gateway.change(|snapshot| snapshot.groups[0].services[0].policy.response_timeout_ms = 300);
     let mut connection = Client::new(gateway.address());
     connection.send(GET);
-    assert_eq!(connection.answer().status, 504);
+    let (interims, answer) = answers(&mut connection);
+    assert_eq!((interims.len(), answer.status), (32, 504));
     poll_until("it is counted", || gateway.count("upstream_late") == 1);
 
     let broken = Origin::raw("127.0.0.1:0", |mut stream| {
@@ -138,8 +242,12 @@ fn an_instance_that_says_nothing_final_is_given_up() {
     });
     let gateway = Gateway::new(&[broken]);
     let mut connection = Client::new(gateway.address());
-    connection.send("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\n\r\nhi");
-    assert_eq!(connection.answer().status, 502);
+    connection.send(POST);
+    let (interims, answer) = answers(&mut connection);
+    assert_eq!(
+        (&interims[..], answer.status),
+        (&PASSED_ON.map(str::to_owned)[..], 502)
+    );
 }
 
 #[test]
@@ -162,9 +270,34 @@ fn hints_do_not_release_a_body_that_waits_for_100() {
         "POST / HTTP/1.1\r\nHost: a.example\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n",
     );
     // No 100 comes before it.
-    let answer = connection.answer();
+    let (interims, answer) = answers(&mut connection);
+    assert_eq!(interims, ["HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n"]);
     assert_eq!((answer.status, answer.text()), (401, "no"));
     drop(connection);
     let rest = wait.recv_timeout(Duration::from_secs(10)).unwrap();
     assert_eq!(rest, b"", "the body was never asked for");
+}
+
+#[test]
+fn they_come_before_an_upgrade() {
+    let origin = Origin::raw("127.0.0.1:0", |mut stream| {
+        read_block(&mut stream).unwrap();
+        let hint = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+        let agreed =
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nhi";
+        let output = stream.get_mut();
+        output
+            .write_all([hint, agreed].concat().as_bytes())
+            .unwrap();
+        let _ = stream.read(&mut [0]);
+    });
+    let gateway = Gateway::new(&[origin]);
+    let mut connection = Client::new(gateway.address());
+    let upgrade = "\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    connection.send(GET.replace("\r\n\r\n", upgrade));
+    assert_eq!(connection.head().fields("link"), ["</a>"]);
+    assert_eq!(connection.head().status, 101);
+    let mut came = [0; 2];
+    connection.stream().read_exact(&mut came).unwrap();
+    assert_eq!(&came, b"hi");
 }

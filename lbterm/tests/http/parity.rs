@@ -4,13 +4,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::client::Client;
-use super::gateway::Gateway;
+use super::gateway::{Gateway, pause};
 use super::origin::{Origin, Request};
 
 /// Sequences of requests.
@@ -70,7 +71,9 @@ fn answer(request: &Request, output: &mut impl Write) -> bool {
     };
     let body = if is_head { "" } else { &body };
     let text = format!("HTTP/1.1 {head}\r\n\r\n{body}");
-    output.write_all(text.as_bytes()).is_ok() && !matches!(path, "/close" | "/broken" | "/bad")
+    // Whoever closes after a whole answer without saying so crosses the next request.
+    let closes = !is_head && matches!(path, "/close" | "/broken" | "/bad");
+    output.write_all(text.as_bytes()).is_ok() && !closes
 }
 
 /// A head, with lines that end in CR LF or in LF alone.
@@ -149,19 +152,28 @@ fn request() -> impl Strategy<Value = String> {
     )
 }
 
-/// What the client of these bytes gets until the connection ends, without what is of its moment alone.
-fn answers(gateway: &Gateway, first: &str, bytes: &[u8], cut: usize) -> String {
+/// What the client of these bytes gets until the connection ends, without what is of its moment alone, and
+/// whether it was cut off while it sent.
+fn answers(gateway: &Gateway, first: &str, bytes: &[u8], cuts: &[usize]) -> (String, bool) {
     let mut client = Client::new(gateway.address());
     if !first.is_empty() {
         client.send(first);
         assert_eq!(client.answer().status, 200);
     }
-    let (one, two) = bytes.split_at(cut.min(bytes.len()));
-    // The gateway may have had enough.
-    let _ = client.try_send(one) && client.try_send(two);
+    let (mut rest, mut is_cut) = (bytes, false);
+    for cut in cuts {
+        let (piece, after) = rest.split_at((*cut).min(rest.len()));
+        rest = after;
+        // The gateway may have had enough.
+        is_cut |= !client.try_send(piece);
+        // Mostly it reads now what has come.
+        pause(Duration::from_micros(300));
+    }
+    is_cut |= !client.try_send(rest);
     let mut all = Vec::new();
     let ended = client.stream().read_to_end(&mut all);
     // A reset is an end, too.
+    is_cut |= ended.is_err();
     assert!(!ended.is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
     let _ = client.stream().get_ref().shutdown(Shutdown::Both);
     let all = String::from_utf8_lossy(&all);
@@ -171,7 +183,7 @@ fn answers(gateway: &Gateway, first: &str, bytes: &[u8], cut: usize) -> String {
             true => "date\r\n",
             false => line,
         });
-    kept.collect()
+    (kept.collect(), is_cut)
 }
 
 /// The heads of what an instance was asked, without ids that the gateway makes.
@@ -197,17 +209,22 @@ fn nobody_can_tell_whether_hyper_serves() {
         failure_persistence: None,
         ..Config::default()
     };
-    let strategy = (requests, any::<bool>(), 0..400_usize);
-    let ran = TestRunner::new(config).run(&strategy, |(requests, is_cut, cut)| {
+    // Most heads come in one piece, some by the byte.
+    let piece = prop_oneof![3 => 0..300_usize, 1 => 0..4_usize];
+    let strategy = (requests, proptest::collection::vec(piece, 0..6));
+    let ran = TestRunner::new(config).run(&strategy, |(requests, cuts)| {
         let text = requests.concat() + LAST;
-        let cut = if is_cut { cut } else { text.len() };
         let before = origin.requests().len();
-        let bare = answers(&gateway, "", text.as_bytes(), cut);
+        let (bare, bare_is_cut) = answers(&gateway, "", text.as_bytes(), &cuts);
         let bare_asked = asked(&origin, before);
         let before = origin.requests().len() + 1;
-        let hyper = answers(&gateway, FIRST, text.as_bytes(), cut);
-        prop_assert_eq!(&bare, &hyper, "{:?}", text);
-        prop_assert_eq!(bare_asked, asked(&origin, before), "{:?}", text);
+        let (hyper, hyper_is_cut) = answers(&gateway, FIRST, text.as_bytes(), &cuts);
+        // A reset may overtake the last answer, for a client that goes on after it.
+        let is_start = bare.starts_with(&hyper) || hyper.starts_with(&bare);
+        if !((bare_is_cut || hyper_is_cut) && is_start) {
+            prop_assert_eq!(&bare, &hyper, "{:?} {:?}", text, cuts);
+        }
+        prop_assert_eq!(bare_asked, asked(&origin, before), "{:?} {:?}", text, cuts);
         Ok(())
     });
     ran.unwrap_or_else(|error| panic!("{error}"));

@@ -160,6 +160,7 @@ impl Session {
             let report = report.await;
             let mut groups = std::mem::take(&mut self.known.groups);
             groups.retain(|known| report.groups.iter().all(|group| group.uuid != known.uuid));
+            groups.retain(|known| !report.gone.contains(&known.uuid));
             groups.extend(report.groups.iter().cloned());
             self.known = Report { groups, ..report };
             if is_expected(&self.known) {

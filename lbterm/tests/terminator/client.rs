@@ -4,10 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::{
+    ActiveKeyExchange, CryptoProvider, SharedSecret, SupportedKxGroup, aws_lc_rs,
+};
 use rustls::pki_types::ServerName;
 use rustls::{
-    CipherSuite, ClientConfig, HandshakeKind, ProtocolVersion, SignatureScheme,
+    CipherSuite, ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion, SignatureScheme,
     SupportedProtocolVersion,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -56,6 +58,13 @@ impl Client {
             .cipher_suites
             .retain(|suite| !format!("{suite:?}").contains("ECDSA"));
         Self::with(authority, provider, rustls::ALL_VERSIONS)
+    }
+
+    /// Speaks TLS 1.3, and begins with a key exchange that no server knows.
+    pub fn hesitant(authority: &Authority) -> Self {
+        let mut provider = aws_lc_rs::default_provider();
+        provider.kx_groups = vec![&Strange, aws_lc_rs::kx_group::X25519];
+        Self::with(authority, provider, &[&rustls::version::TLS13])
     }
 
     /// Wants the cipher suites in the opposite order.
@@ -115,6 +124,34 @@ impl Client {
     }
 }
 
+/// A group for key exchange, of a number that nobody has.
+#[derive(Debug)]
+struct Strange;
+
+impl SupportedKxGroup for Strange {
+    fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, rustls::Error> {
+        Ok(Box::new(Self))
+    }
+
+    fn name(&self) -> NamedGroup {
+        NamedGroup::Unknown(0xfe00)
+    }
+}
+
+impl ActiveKeyExchange for Strange {
+    fn complete(self: Box<Self>, _: &[u8]) -> Result<SharedSecret, rustls::Error> {
+        panic!("somebody knows the group");
+    }
+
+    fn pub_key(&self) -> &[u8] {
+        &[1]
+    }
+
+    fn group(&self) -> NamedGroup {
+        self.name()
+    }
+}
+
 /// Sends something and reads it back.
 pub async fn echo(stream: &mut TlsStream<TcpStream>, bytes: &[u8]) -> io::Result<()> {
     stream.write_all(bytes).await?;
@@ -140,6 +177,8 @@ pub struct Handshake {
     pub cipher: Option<CipherSuite>,
     /// Whether an earlier session went on.
     pub is_resumed: bool,
+    /// The server asked for another key exchange.
+    pub is_asked_again: bool,
 }
 
 impl Handshake {
@@ -155,6 +194,8 @@ impl Handshake {
             version: connection.protocol_version(),
             cipher: connection.negotiated_cipher_suite().map(|it| it.suite()),
             is_resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            is_asked_again: connection.handshake_kind()
+                == Some(HandshakeKind::FullWithHelloRetryRequest),
         }
     }
 }

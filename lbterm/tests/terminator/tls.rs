@@ -311,6 +311,18 @@ async fn certificates_change_without_a_dropped_connection() {
 }
 
 #[tokio::test]
+async fn a_client_is_asked_for_another_key_exchange() {
+    let mut world = World::new().await;
+    let certificate = world.authority.issue(&["a.example.com"]);
+    let wanted = world.snapshot(&[&["a.example.com"]], &[&certificate]);
+    world.session.publish(&wanted).await;
+    let client = Client::hesitant(&world.authority);
+    let first = world.handshake(&client, "a.example.com").await;
+    assert!(first.is_asked_again);
+    assert!(world.handshake(&client, "a.example.com").await.is_resumed);
+}
+
+#[tokio::test]
 async fn sessions_are_resumed_after_a_restart_until_their_key_is_gone() {
     for version in [&TLS12, &TLS13] {
         let mut world = World::new().await;

@@ -13,35 +13,50 @@ use crate::heads::{self, place};
 /// Most fields of a head, as hyper has it.
 const MAX_FIELDS: usize = 100;
 
-/// Takes a request off the front of what was read: how long its head is, and what it says. None for
-/// whatever is not the whole head of a request of HTTP/1.1 that has no body, asks for nothing but an
-/// answer and leaves the connection open, in fewer bytes than `most`: hyper has the last word about
-/// all those, and about what is no HTTP.
-pub fn parse(read: &[u8], most: usize) -> Option<(usize, request::Parts)> {
+/// What was read is not a request that needs nothing but an answer: hyper has the last word about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Other;
+
+/// Takes a request off the front of what was read: how long its head is, and what it says. None, if
+/// the head has not come to its end.
+///
+/// # Errors
+///
+/// [`Other`], for whatever is not the head of a request of HTTP/1.1, in fewer bytes than `most`, that
+/// has no body, asks for nothing but an answer and leaves the connection open.
+pub fn parse(read: &[u8], most: usize) -> Result<Option<(usize, request::Parts)>, Other> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut found = httparse::Request::new(&mut []);
     let parser = ParserConfig::default();
-    let parsed = parser.parse_request_with_uninit_headers(&mut found, read, &mut fields);
-    let Ok(Status::Complete(length)) = parsed else {
-        return None;
-    };
+    match parser.parse_request_with_uninit_headers(&mut found, read, &mut fields) {
+        Ok(Status::Complete(length)) if length < most => {
+            let parts = plain(&found, &read[..length]).ok_or(Other)?;
+            Ok(Some((length, parts)))
+        }
+        Ok(Status::Partial) if read.len() < most => Ok(None),
+        _ => Err(Other),
+    }
+}
+
+/// What a head says, if that is nothing out of the ordinary.
+fn plain(found: &httparse::Request<'_, '_>, head: &[u8]) -> Option<request::Parts> {
     let (Some(method), Some(target), Some(1)) = (found.method, found.path, found.version) else {
         return None;
     };
-    if length >= most || !found.headers.iter().all(is_plain) {
+    if !found.headers.iter().all(is_plain) {
         return None;
     }
     let method = Method::from_bytes(method.as_bytes()).ok()?;
     if method == Method::CONNECT {
         return None;
     }
-    let target = place(read, target.as_bytes());
+    let target = place(head, target.as_bytes());
     let places: SmallVec<[_; 16]> = found
         .headers
         .iter()
-        .map(|field| (place(read, field.name.as_bytes()), place(read, field.value)))
+        .map(|field| (place(head, field.name.as_bytes()), place(head, field.value)))
         .collect();
-    let text = heads::keep(&read[..length]).freeze();
+    let text = heads::keep(head).freeze();
     let mut headers = heads::fields();
     for (name, value) in places {
         let name = HeaderName::from_bytes(&text[name]).ok()?;
@@ -53,7 +68,7 @@ pub fn parse(read: &[u8], most: usize) -> Option<(usize, request::Parts)> {
     parts.uri = Uri::from_maybe_shared(text.slice(target)).ok()?;
     parts.version = Version::HTTP_11;
     parts.headers = headers;
-    Some((length, parts))
+    Some(parts)
 }
 
 /// Whether a field says nothing about a body, the connection or another protocol.
@@ -83,7 +98,7 @@ mod tests {
     fn takes_what_is_plain() {
         for before in ["", "\r\n", "\n\r\n"] {
             let text = format!("{before}{GET}GET /next");
-            let (length, parts) = parse(text.as_bytes(), 8192).unwrap();
+            let (length, parts) = parse(text.as_bytes(), 8192).unwrap().unwrap();
             assert_eq!(&text[length..], "GET /next");
             assert_eq!(
                 (parts.method, parts.version),
@@ -98,16 +113,14 @@ mod tests {
             "X: y",
             "Connection: Keep-Alive\r\nContent-Type: a\r\nTest: u",
         );
-        assert!(parse(kept.as_bytes(), 8192).is_some());
+        assert!(parse(kept.as_bytes(), 8192).unwrap().is_some());
     }
 
     #[test]
     fn leaves_everything_else() {
-        assert_eq!(parse(GET.as_bytes(), GET.len()).map(|_| ()), None);
-        assert!(parse(GET.as_bytes(), GET.len() + 1).is_some());
-        for end in 0..GET.len() {
-            assert!(parse(&GET.as_bytes()[..end], 8192).is_none(), "{end}");
-        }
+        let is_other = |text: &str, most| parse(text.as_bytes(), most).is_err();
+        assert!(is_other(GET, GET.len()));
+        assert!(!is_other(GET, GET.len() + 1));
         for line in [
             "Content-Length: 0",
             "content-length: 3",
@@ -125,7 +138,7 @@ mod tests {
             "Content-Length : 3",
         ] {
             let text = GET.replace("X: y", line);
-            assert!(parse(text.as_bytes(), 8192).is_none(), "{line}");
+            assert!(is_other(&text, 8192), "{line}");
         }
         for line in [
             "GET /a?b HTTP/1.0",
@@ -137,9 +150,19 @@ mod tests {
             "PRI * HTTP/2.0",
         ] {
             let text = GET.replace("GET /a?b HTTP/1.1", line);
-            assert!(parse(text.as_bytes(), 8192).is_none(), "{line}");
+            assert!(is_other(&text, 8192), "{line}");
         }
         let many = GET.replace("X: y", &["X: y"; 101].join("\r\n"));
-        assert!(parse(many.as_bytes(), 8192).is_none());
+        assert!(is_other(&many, 8192));
+    }
+
+    #[test]
+    fn waits_for_the_end_of_a_head() {
+        for end in 0..GET.len() {
+            let found = parse(&GET.as_bytes()[..end], 8192);
+            assert!(matches!(found, Ok(None)), "{end}");
+        }
+        assert!(parse(&GET.as_bytes()[..30], 31).is_ok());
+        assert!(parse(&GET.as_bytes()[..30], 30).is_err());
     }
 }

@@ -1,27 +1,63 @@
 //! Requests that are not left to hyper.
 
 use http::Version;
+use http::request::Parts;
 
 use super::served_by_hyper;
-use crate::http::bare::request;
+use crate::http::bare::unread::Unread;
 
-/// Bytes of a client. If a request is taken off them, hyper finds the same one there, without a body,
-/// and ends it at the same place.
+/// Longest head.
+const MOST: usize = 8 << 10;
+
+/// Bytes of a client. The requests that are taken off them are the same however they come in parts, and
+/// hyper finds the same ones there, without bodies, and ends each at the same place.
 pub fn bare(input: &[u8]) {
-    let Some((length, found)) = request::parse(input, input.len() + 1) else {
-        return;
-    };
-    assert_eq!(found.version, Version::HTTP_11);
+    let (found, rest) = taken(input, input.len().max(1));
+    let size = 1 + input.len() % 7;
+    let (in_parts, rest_in_parts) = taken(input, size);
+    assert_eq!(
+        (found.len(), &rest),
+        (in_parts.len(), &rest_in_parts),
+        "{size}"
+    );
+    for (one, other) in found.iter().zip(&in_parts) {
+        assert!(are_same(one, other), "{one:?} {other:?}");
+    }
+    let taken = &input[..input.len() - rest.len()];
     let next = b"GET /next HTTP/1.1\r\n\r\n";
-    let served = served_by_hyper(&[&input[..length], next].concat());
-    let [first, second] = &served[..] else {
-        panic!("{} requests", served.len());
-    };
-    assert_eq!(first.method, found.method);
-    assert_eq!(first.uri, found.uri);
-    assert_eq!(first.version, found.version);
-    assert!(first.headers.iter().eq(&found.headers));
-    assert_eq!(second.uri, "/next");
-    // All of it was needed.
-    assert!(request::parse(&input[..length - 1], input.len() + 1).is_none());
+    let served = served_by_hyper(&[taken, next].concat());
+    assert_eq!(served.len(), found.len() + 1);
+    for (one, other) in found.iter().zip(&served) {
+        assert_eq!(one.version, Version::HTTP_11);
+        assert!(are_same(one, other), "{one:?} {other:?}");
+    }
+    assert_eq!(served[found.len()].uri, "/next");
+}
+
+fn are_same(one: &Parts, other: &Parts) -> bool {
+    (&one.method, &one.uri, one.version) == (&other.method, &other.uri, other.version)
+        && one.headers.iter().eq(&other.headers)
+}
+
+/// The requests in bytes that come in parts of this size, and what is left after them.
+fn taken(input: &[u8], size: usize) -> (Vec<Parts>, Vec<u8>) {
+    let (mut unread, mut found) = (Unread::default(), Vec::new());
+    let mut parts = input.chunks(size);
+    while let Some(mut came) = parts.next() {
+        loop {
+            match unread.take(came, MOST) {
+                Ok(Some(request)) => found.push(request),
+                Ok(None) => break,
+                Err(bytes) => {
+                    let rest: Vec<&[u8]> = [&bytes[..]].into_iter().chain(parts).collect();
+                    return (found, rest.concat());
+                }
+            }
+            came = &[];
+            if unread.needs_more() {
+                break;
+            }
+        }
+    }
+    (found, unread.into_bytes().into())
 }
