@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::time::Duration;
 
 use lbagent_api::access::ACCOUNT_HEADER;
@@ -243,6 +243,11 @@ impl Client {
 
     fn unreachable(&self, error: &ureq::Error) -> CtlError {
         let reason = match error {
+            ureq::Error::Io(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return CtlError::NotPermitted {
+                    endpoint: self.endpoint.to_string(),
+                };
+            }
             ureq::Error::Io(error) => strip_os_code(&error.to_string()),
             ureq::Error::HostNotFound => "the host name is unknown".to_owned(),
             ureq::Error::Timeout(_) => "timed out".to_owned(),
@@ -284,7 +289,7 @@ impl Client {
             Err(error) => return foreign(format!("HTTP status {status}, {error}")),
         };
         for Warning { message } in &envelope.warnings {
-            eprintln!("lbctl: warning: {message}");
+            tell!("lbctl: warning: {message}");
         }
         if status >= 400 || (envelope.status == ResponseStatus::Error && envelope.data.is_none()) {
             let message = envelope

@@ -40,6 +40,16 @@ pub enum CtlError {
         /// Whether a token was sent.
         given: bool,
     },
+    /// The agent's Unix socket is not for this user.
+    #[error(
+        "this user may not use {endpoint}: root, the agent's own user and members of \
+         api.unix_socket_group may; everybody else shows a token with --token-file FILE at another \
+         --endpoint, such as http://127.0.0.1:7480"
+    )]
+    NotPermitted {
+        /// The socket.
+        endpoint: String,
+    },
     /// No agent answers.
     #[error(
         "no agent answers at {endpoint} ({reason}); start it with `lbagent run --config FILE`, or \
@@ -101,6 +111,7 @@ impl CtlError {
             Self::Refused { .. }
             | Self::Items(_)
             | Self::Token { .. }
+            | Self::NotPermitted { .. }
             | Self::Unhealthy(_)
             | Self::Changes(_)
             | Self::Different
@@ -226,6 +237,17 @@ mod tests {
             &[
                 "lbctl: the agent at http://127.0.0.1:7480 wants a token; give its token with \
                --token-file FILE or LBCTL_TOKEN",
+            ],
+        );
+        check(
+            &CtlError::NotPermitted {
+                endpoint: "unix:/run/lbagent/api.sock".into(),
+            },
+            1,
+            &[
+                "lbctl: this user may not use unix:/run/lbagent/api.sock: root, the agent's own user \
+               and members of api.unix_socket_group may; everybody else shows a token with \
+               --token-file FILE at another --endpoint, such as http://127.0.0.1:7480",
             ],
         );
         check(

@@ -1,10 +1,20 @@
 //! lbctl: the operator's command line of lbagent. Speaks only HTTP.
 
+/// Writes a line to stderr. Unlike `eprintln!` it does not panic when nobody reads there, so that the
+/// exit code stays the command's.
+macro_rules! tell {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr().lock(), $($argument)*);
+    }};
+}
+
 mod apply;
 mod client;
 mod cmd;
 mod complete;
 mod connection;
+mod ending;
 mod endpoint;
 mod error;
 mod filter;
@@ -122,6 +132,8 @@ enum Command {
     Trace(cmd::trace::Arguments),
     /// What becomes of packets, as it happens: a sample of them, while this runs
     Monitor(cmd::monitor::Arguments),
+    /// What is changed and by whom, as it happens
+    Events(cmd::events::Arguments),
     /// Make the agent have what files describe: lbctl apply -f web.yaml
     #[command(after_help = cmd::apply::HELP)]
     Apply(cmd::apply::Apply),
@@ -163,7 +175,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             for line in error.lines() {
-                eprintln!("{line}");
+                tell!("{line}");
             }
             ExitCode::from(error.exit_code())
         }
@@ -213,6 +225,7 @@ fn dispatch(command: &Command, client: &Client, format: Format) -> Result<(), Ct
         Command::Counters(arguments) => cmd::counters::run(arguments, client, format),
         Command::Trace(arguments) => cmd::trace::run(arguments, client, format),
         Command::Monitor(arguments) => cmd::monitor::run(arguments, client, format),
+        Command::Events(arguments) => cmd::events::run(arguments, client, format),
         Command::Apply(arguments) => cmd::apply::apply(arguments, client, format),
         Command::Diff(arguments) => cmd::apply::diff(arguments, client, format),
         Command::Save(arguments) => cmd::save::save(arguments, client, format),
@@ -249,7 +262,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    eprintln!("{}", usage_line(error, std::env::args_os()));
+    tell!("{}", usage_line(error, std::env::args_os()));
     ExitCode::from(exit::USAGE)
 }
 

@@ -75,6 +75,27 @@ pub fn print(
     write_stdout(text.trim_end_matches('\n'))
 }
 
+/// Prints one of the objects of a stream: as the line that `line` makes, or as data that the next one
+/// can follow.
+pub fn print_next(
+    format: Format,
+    value: &impl Serialize,
+    line: impl FnOnce() -> String,
+) -> Result<(), CtlError> {
+    let text = match format {
+        Format::Table | Format::Wide => line(),
+        Format::Json | Format::Kv | Format::Quiet | Format::Raw => {
+            serde_json::to_string(value).map_err(unwritable)?
+        }
+        // Documents of one stream are told apart by this line.
+        Format::Yaml => {
+            let document = serde_yaml_ng::to_string(value).map_err(unwritable)?;
+            format!("---\n{document}")
+        }
+    };
+    write_stdout(text.trim_end())
+}
+
 fn unwritable(error: impl std::fmt::Display) -> CtlError {
     CtlError::Local(format!("cannot write the answer as data: {error}"))
 }

@@ -94,7 +94,10 @@ impl Pair {
         };
         let key = PrivateKeyDer::from_pem_slice(self.pkey.reveal().as_bytes())
             .map_err(|_| "the key holds no private key in PEM that is not encrypted")?;
-        let key = any_supported_type(&key).map_err(|_| "the key is of a kind that nobody uses")?;
+        let key = any_supported_type(&key).map_err(|_| {
+            "the key is of a kind or a size that is not used: take ECDSA (P-256, P-384, P-521), Ed25519, \
+             or RSA with 2048 to 8192 bits"
+        })?;
         CertifiedKey::new(chain.clone(), key)
             .keys_match()
             .map_err(|_| "the key is not that of the chain's first certificate")?;

@@ -134,7 +134,7 @@ fn by_editor(before: &Present, client: &Client, format: Format) -> Result<(), Ct
             .map_err(|error| CtlError::Local(format!("cannot read the draft: {error}")))?;
         let document = without_remarks(&text);
         if document == original {
-            eprintln!("lbctl: nothing was changed");
+            tell!("lbctl: nothing was changed");
             return Ok(());
         }
         let error = match save(before, &document, "draft", client, format) {
@@ -143,7 +143,7 @@ fn by_editor(before: &Present, client: &Client, format: Format) -> Result<(), Ct
             Err(error) if text == shown || !is_in_the_text(&error) => {
                 let kept = draft.into_temp_path().keep();
                 if let Ok(path) = kept {
-                    eprintln!("lbctl: your text is kept in {}", path.display());
+                    tell!("lbctl: your text is kept in {}", path.display());
                 }
                 return Err(error);
             }

@@ -6,6 +6,7 @@ pub mod certificate;
 pub mod counters;
 mod each;
 pub mod edit;
+pub mod events;
 pub mod health;
 pub mod instance;
 pub mod instance_create;

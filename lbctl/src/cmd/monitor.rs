@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use clap::Args;
 use lbagent_api::monitor::{FlowEvent, MonitorLine, parse_sample};
 use lbagent_api::paths;
-use nix::sys::signal::{SigSet, Signal};
 
 use crate::client::{Client, encode};
+use crate::ending;
 use crate::error::CtlError;
-use crate::output::{Format, write_stdout};
+use crate::output::{self, Format};
 
 /// `lbctl monitor`.
 #[derive(Debug, Args)]
@@ -49,7 +49,7 @@ impl Arguments {
 /// Runs the command until `--count` packets were seen, or until Ctrl-C.
 pub fn run(arguments: &Arguments, client: &Client, format: Format) -> Result<(), CtlError> {
     let path = arguments.path()?;
-    end_by_signal()?;
+    ending::by_signal()?;
     let mut left = arguments.count.unwrap_or(u64::MAX);
     if left == 0 {
         return Ok(());
@@ -72,39 +72,20 @@ pub fn run(arguments: &Arguments, client: &Client, format: Format) -> Result<(),
 /// Packets go to stdout, what is to say about them to stderr.
 fn tell(line: &MonitorLine, format: Format) -> Result<(), CtlError> {
     match line {
-        MonitorLine::Event(event) => {
-            let text = match format {
-                Format::Table | Format::Wide => render(event),
-                Format::Kv | Format::Quiet | Format::Raw | Format::Json => {
-                    serde_json::to_string(event).map_err(unwritable)?
-                }
-                // Documents of one stream are told apart by this line.
-                Format::Yaml => {
-                    format!(
-                        "---\n{}",
-                        serde_yaml_ng::to_string(event).map_err(unwritable)?
-                    )
-                }
-            };
-            write_stdout(text.trim_end())
-        }
+        MonitorLine::Event(event) => output::print_next(format, event, || render(event)),
         MonitorLine::Watching { sample } => {
             match sample {
-                1 => eprintln!("lbctl: watching every packet; Ctrl-C ends"),
-                _ => eprintln!("lbctl: watching one packet in {sample}; Ctrl-C ends"),
+                1 => tell!("lbctl: watching every packet; Ctrl-C ends"),
+                _ => tell!("lbctl: watching one packet in {sample}; Ctrl-C ends"),
             }
             Ok(())
         }
         MonitorLine::Lost { events } => {
-            eprintln!("lbctl: {events} events lost; a thinner sample loses less");
+            tell!("lbctl: {events} events lost; a thinner sample loses less");
             Ok(())
         }
         MonitorLine::Idle {} => Ok(()),
     }
-}
-
-fn unwritable(error: impl std::fmt::Display) -> CtlError {
-    CtlError::Local(format!("cannot write the event as data: {error}"))
 }
 
 fn render(event: &FlowEvent) -> String {
@@ -126,23 +107,6 @@ fn render(event: &FlowEvent) -> String {
         event.bytes,
         event.interface
     )
-}
-
-/// Ctrl-C is how the command is meant to end, so it ends with success, and never within a line.
-fn end_by_signal() -> Result<(), CtlError> {
-    let failed = |error| CtlError::Local(format!("cannot wait for signals: {error}"));
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    // Before the thread starts, so that none of the process's threads takes the signals.
-    signals.thread_block().map_err(failed)?;
-    std::thread::spawn(move || {
-        if signals.wait().is_ok() {
-            let _whole_lines = std::io::stdout().lock();
-            std::process::exit(0);
-        }
-    });
-    Ok(())
 }
 
 #[cfg(test)]

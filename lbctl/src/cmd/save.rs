@@ -32,7 +32,7 @@ pub fn save(arguments: &Export, client: &Client, format: Format) -> Result<(), C
     let document = state::export(arguments, client, format)?;
     let certificates = document.certificates.map_or(0, |all| all.len());
     if certificates > 0 && !arguments.private_keys {
-        eprintln!(
+        tell!(
             "lbctl: {} saved without private keys: only an agent that has the keys takes them back; \
              --private-keys saves the keys, too",
             count(certificates, "certificate")
@@ -47,7 +47,7 @@ pub fn restore(arguments: &Restore, client: &Client, format: Format) -> Result<(
     let present = client.get::<StateData>(paths::STATE)?.state;
     let difference = difference(&present, &document)?;
     if difference.is_empty() {
-        eprintln!("lbctl: the agent has this state already; nothing was changed");
+        tell!("lbctl: the agent has this state already; nothing was changed");
         return Ok(());
     }
     if format.is_table() {

@@ -61,7 +61,13 @@ fn requests() {
         "create 1/udp -s a.example",
         Err("subdomain 'a.example' has a dot; a whole name is given with --domain"),
     );
-    check_request("create -n a--b 1/udp", Err("Invalid name 'a--b'"));
+    check_request(
+        "create -n a--b 1/udp",
+        Err(
+            "Invalid name 'a--b': expected 1 to 63 letters and digits, with single hyphens and dots \
+             between them, and no UUID",
+        ),
+    );
     check_request(
         "create 1/udp 1:2/udp",
         Err("Service port 1/udp is published twice in this service group"),

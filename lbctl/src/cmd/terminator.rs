@@ -70,7 +70,7 @@ pub fn run(command: &Command, client: &Client, format: Format) -> Result<(), Ctl
             let path = format!("{}/ca", paths::TERMINATORS);
             let authority = client.get::<AuthorityData>(&path)?.authority;
             if format.is_table() {
-                eprintln!(
+                tell!(
                     "# Whoever trusts this trusts the gateway's certificate for {}: \
                      `curl --cacert FILE`, or on Debian\n\
                      # /usr/local/share/ca-certificates/lbagent.crt and `update-ca-certificates`.",

@@ -81,7 +81,11 @@ pub fn run(command: &Command, client: &Client, format: Format) -> Result<(), Ctl
                 expires_in_s: expires.map(|lifetime| lifetime.as_secs()),
             };
             let data: NewTokenData = client.send(Method::POST, paths::TOKENS, &spec)?;
-            output::print(format, &data, || data.secret.clone())
+            match format {
+                // It has no name, and whoever makes one in a script wants to use it.
+                Format::Quiet => output::write_stdout(&data.secret),
+                _ => output::print(format, &data, || data.secret.clone()),
+            }
         }
         Command::Ls => {
             let data: TokensData = client.get(paths::TOKENS)?;

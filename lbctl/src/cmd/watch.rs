@@ -23,7 +23,7 @@ const TOGETHER: Duration = Duration::from_millis(100);
 /// A stream that was silent for longer than three of the agent's heartbeats is dead.
 const SILENCE: Duration = Duration::from_secs(50);
 /// Time between two attempts to reach an agent that is gone.
-const AGAIN: Duration = Duration::from_secs(1);
+pub const AGAIN: Duration = Duration::from_secs(1);
 
 /// When a command runs again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +133,7 @@ fn follow(client: &Client, view: &mut View<'_>) -> Result<Infallible, End> {
             }
             Lost::Gone(CtlError::Refused { message, .. }) => {
                 let every = super::duration(INTERVAL);
-                eprintln!(
+                tell!(
                     "lbctl: the agent tells of no changes ({message}); asking it every {every} \
                      instead"
                 );
@@ -193,7 +193,7 @@ impl View<'_> {
             return self.trouble(error);
         }
         if self.is_troubled {
-            eprintln!("lbctl: the agent answers again");
+            tell!("lbctl: the agent answers again");
             self.is_troubled = false;
         }
         if self.shown.as_ref() != Some(&text) {
@@ -221,8 +221,8 @@ impl View<'_> {
             return Err(End::Failed(error));
         }
         if !self.is_troubled {
-            error.lines().iter().for_each(|line| eprintln!("{line}"));
-            eprintln!("lbctl: trying again until it works, or until Ctrl-C");
+            error.lines().iter().for_each(|line| tell!("{line}"));
+            tell!("lbctl: trying again until it works, or until Ctrl-C");
         }
         self.is_troubled = true;
         Ok(())

@@ -54,6 +54,14 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<Object>, CtlError> {
         }
     }
     mistakes.extend(twins(&objects));
+    if mistakes.is_empty() && objects.is_empty() {
+        // What wrote the file has failed, more likely than not.
+        let files: Vec<String> = (paths.iter())
+            .map(|path| format!("'{}'", path.display()))
+            .collect();
+        let text = format!("no object is described in {}", files.join(", "));
+        return Err(CtlError::Usage(text));
+    }
     if mistakes.is_empty() {
         Ok(objects)
     } else {
