@@ -1,12 +1,16 @@
 //! The reader of requests against a reference: whatever it takes for a request that may be redirected,
 //! httparse takes for the same request.
 
+#[path = "../../tests/fuzz/src/redirect.rs"]
+mod against;
+#[path = "../../tests/fuzz/src/drive.rs"]
+mod drive;
+
 use lbagent_common::HostKey;
-use lbagent_common::redirect::{Head, HostNames, LONGEST_ANSWER, Passed, Text, answer_len};
+use lbagent_common::redirect::{LONGEST_ANSWER, Passed, answer_len};
 use proptest::prelude::*;
 
-/// Host as written, target, and the names that are looked up.
-type Read = (Vec<u8>, Vec<u8>, HostNames);
+use self::against::{agrees, read};
 
 /// Words as the key that they are.
 fn key(words: [u64; 8]) -> HostKey {
@@ -15,34 +19,6 @@ fn key(words: [u64; 8]) -> HostKey {
         bytes.copy_from_slice(&word.to_ne_bytes());
     }
     key
-}
-
-/// What the programs do, with a call a byte at most.
-fn read(request: &[u8]) -> Result<Read, Passed> {
-    let len = u32::try_from(request.len()).unwrap();
-    if len > Text::LONGEST {
-        return Err(Passed::TooLong);
-    }
-    let mut text = Text::of(request);
-    // What an earlier and longer segment left there.
-    for word in &mut text.words[request.len() / 8 + 1..] {
-        *word = u64::from_ne_bytes(*b"Host: x\r");
-    }
-    text.end_at(len);
-    let (mut head, mut names) = (Head::default(), HostNames::default());
-    head.begin(&text, len, 0);
-    for _ in 0..len {
-        if !head.step(&text) {
-            break;
-        }
-    }
-    for index in 0..head.name_words() {
-        head.name(&text, &mut names, index);
-    }
-    head.end()?;
-    let part = |at: u32, len: u32| request[at as usize..(at + len) as usize].to_vec();
-    let host = part(head.host_at(), head.host_len());
-    Ok((host, part(head.target_at(), head.target_len()), names))
 }
 
 #[track_caller]
@@ -130,55 +106,6 @@ fn answers_are_as_long_as_they_may_be() {
     let most = (LONGEST_ANSWER - answer_len(1, 0)) as usize;
     assert_eq!(request(most).unwrap().1.len(), most);
     assert_eq!(request(most + 1), Err(Passed::TooLong));
-}
-
-/// Whether the reference agrees that this is what a request says.
-fn agrees(request: &[u8], (host, target, _): &Read) -> Result<(), String> {
-    let mut fields = [httparse::EMPTY_HEADER; 2048];
-    let mut parsed = httparse::Request::new(&mut fields);
-    match parsed.parse(request) {
-        Ok(httparse::Status::Complete(_)) => {}
-        other => return Err(format!("the reference says {other:?}")),
-    }
-    if !matches!(parsed.method, Some("GET" | "HEAD")) {
-        return Err(format!("the method is {:?}", parsed.method));
-    }
-    let has = |name: &str| {
-        let mut found = parsed.headers.iter();
-        found.any(|field| field.name.eq_ignore_ascii_case(name))
-    };
-    if has("content-length") || has("transfer-encoding") {
-        return Err("there is a body".into());
-    }
-    let hosts: Vec<_> = parsed
-        .headers
-        .iter()
-        .filter(|field| field.name.eq_ignore_ascii_case("host"))
-        .collect();
-    let [field] = hosts[..] else {
-        return Err(format!("{} hosts", hosts.len()));
-    };
-    let value = field.value.trim_ascii();
-    let name = value.strip_suffix(b":80").or(value.strip_suffix(b":"));
-    if name.unwrap_or(value) != host {
-        return Err("another host".into());
-    }
-    let path = parsed.path.unwrap_or_default().as_bytes();
-    let relative = match path.strip_prefix(b"http://") {
-        Some(rest) => {
-            let end = rest.iter().position(|byte| *byte == b'/');
-            let end = end.ok_or("no path")?;
-            if &rest[..end] != host {
-                return Err("another authority".into());
-            }
-            &rest[end..]
-        }
-        None => path,
-    };
-    if relative != target || !relative.starts_with(b"/") {
-        return Err("another target".into());
-    }
-    Ok(())
 }
 
 fn piece() -> impl Strategy<Value = Vec<u8>> {
@@ -291,4 +218,9 @@ proptest! {
             Err(_) => prop_assert!(!is_uri),
         }
     }
+}
+
+#[test]
+fn the_fuzz_target_stands_its_seeds() {
+    drive::drive("redirect", against::redirect);
 }

@@ -21,6 +21,7 @@ mod listen;
 mod lock;
 mod notify;
 mod offline;
+mod open;
 mod open_store;
 pub(crate) mod tls;
 mod wake;
@@ -36,9 +37,7 @@ use tracing::info;
 
 use crate::api;
 use crate::config::{AtNic, Config};
-use crate::dataplane::{
-    DataplaneError, InterfaceStatus, KernelDataplane, LoadError, ObjectStatus, OpenOptions,
-};
+use crate::dataplane::{DataplaneError, InterfaceStatus, KernelDataplane, LoadError, ObjectStatus};
 use crate::desired::{Desired, DesiredError, Digest, TokenError};
 use crate::fragments;
 use crate::health::{self, HealthHandle};
@@ -157,37 +156,32 @@ pub enum AgentError {
 }
 
 /// Runs until a signal asks for the end. An empty store is filled from the document at
-/// `import_state` before the data plane is touched.
-pub fn run(config: Config, import_state: Option<&Path>) -> Result<(), AgentError> {
+/// `import_state` before the data plane is attached. `started` is called once the first pass is over.
+pub fn run(config: Config, import_state: Option<&Path>, started: fn()) -> Result<(), AgentError> {
     require_privileges()?;
     let lock = Lock::take(&config.state_dir)?;
-    let store = open_store::open(&config.store_path())?;
-    let desired = Arc::new(Desired::load(Arc::new(store))?);
-    if let Some(path) = import_state {
-        import(&desired, path, &config)?;
-    }
     // Before the runtime: this opens netlink sockets of its own and may take a second.
-    let (dataplane, object) = take_over(&config, &desired)?;
+    let (desired, dataplane) = open::open(&config, import_state)?;
+    let (dataplane, object) = take_over(&config, &desired, dataplane)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(cannot("start the runtime"))?;
-    let outcome = runtime.block_on(serve(config, desired, dataplane, object));
+    let outcome = runtime.block_on(serve(config, desired, (dataplane, object), started));
     // The store is closed before the lock goes, so that the next agent finds it free.
     drop(runtime);
     drop(lock);
     outcome
 }
 
-/// Opens the data plane and attaches it. New maps that replace those of attached programs are
-/// filled before: up to the last step, packets flow as before.
+/// Attaches the data plane. New maps that replace those of attached programs are filled before: up to
+/// the last step, packets flow as before.
 fn take_over(
     config: &Config,
     desired: &Desired,
+    mut dataplane: KernelDataplane,
 ) -> Result<(KernelDataplane, Option<ObjectStatus>), AgentError> {
-    let options: OpenOptions = config.open_options();
-    let mut dataplane = KernelDataplane::open(&options)?;
     if dataplane.must_be_filled() {
         let gateway = config.gateway_settings(desired.hash_seed());
         let steps = fill(&mut dataplane, desired.current(), gateway)?;
@@ -197,18 +191,8 @@ fn take_over(
         dataplane.check_cookies().map_err(AgentError::NoCookies)?;
     }
     dataplane.attach()?;
-    let object = ObjectStatus::read(&options);
+    let object = ObjectStatus::read(&config.open_options());
     Ok((dataplane, object))
-}
-
-fn import(desired: &Desired, path: &Path, config: &Config) -> Result<(), AgentError> {
-    if !desired.current().is_empty() {
-        info!(path = %path.display(), "the store is not empty: the state document is not imported");
-        return Ok(());
-    }
-    let written = offline::import(desired, path, config)?;
-    info!(path = %path.display(), generation = written.generation, "imported the state document");
-    Ok(())
 }
 
 fn cannot(what: &'static str) -> impl FnOnce(io::Error) -> AgentError {
@@ -228,8 +212,8 @@ pub fn require_privileges() -> Result<(), AgentError> {
 async fn serve(
     config: Config,
     desired: Arc<Desired>,
-    mut dataplane: KernelDataplane,
-    object: Option<ObjectStatus>,
+    (mut dataplane, object): (KernelDataplane, Option<ObjectStatus>),
+    started: fn(),
 ) -> Result<(), AgentError> {
     let gateway = config.gateway_settings_in_doubt(desired.hash_seed(), dataplane.doubts());
     let interfaces = dataplane.interfaces();
@@ -252,7 +236,14 @@ async fn serve(
         Timing::default(),
     )
     .map_err(cannot("start the data plane's thread"))?;
+    let mut results = handle.subscribe();
     let reconciling = tokio::spawn(reconciler.run());
+    tokio::spawn(async move {
+        // The agent may end before.
+        if results.wait_for(|result| result.pass > 0).await.is_ok() {
+            started();
+        }
+    });
     let terminator = start_terminators(&config, &gateway, &desired, verdicts, (&handle, view))?;
     let waking = tokio::spawn(wake::on_changes(changes, handle.clone()));
     let draining = tokio::spawn(deadlines::end_drains(Arc::clone(&desired)));

@@ -13,14 +13,17 @@ const PURGE_DELAY: c_int = 15;
 // SAFETY: `mimalloc.h` declares these functions so, and they take every option and value.
 unsafe extern "C" {
     safe fn mi_option_set(option: c_int, value: c_long);
+    safe fn mi_collect(force: bool);
     #[cfg(test)]
     safe fn mi_option_get(option: c_int) -> c_long;
 }
 
-/// Has free memory given back at once, to be called before there are other threads. By default only
-/// allocations made a second later do that, and the agent makes none while nothing changes: it would
-/// keep what its largest pass needed for good.
+/// Gives free memory back, now and from now on at once. By default only allocations made a second later
+/// do that, and the agent makes none while nothing changes: it would keep what its largest pass needed for
+/// good. Its start does without: to give memory back and get it again takes a tenth of its time.
 pub fn give_back_at_once() {
+    // Nothing that waits to be given back is looked at once nothing is to wait any more.
+    mi_collect(true);
     mi_option_set(PURGE_DELAY, 0);
 }
 

@@ -160,6 +160,11 @@ impl Config {
         let mut settings = settings::read(&path.display().to_string(), text, &mut problems);
         settings.apply(overrides);
         let config = validate::validate(settings, &mut problems);
+        // What seems to be missing may stand behind the mistake that nothing was read after.
+        if toml::de::DeTable::parse(text).is_err() {
+            let is_placed = |problem: &Problem| matches!(problem.origin, Origin::Line { .. });
+            problems.retain(is_placed);
+        }
         // In the order of the file; what is missing or came from elsewhere follows.
         problems.sort_by_key(|problem| match problem.origin {
             Origin::Line { line, .. } => line,

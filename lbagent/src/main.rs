@@ -29,7 +29,6 @@ enum Exit {
 struct Failure(Exit, anyhow::Error);
 
 fn main() -> ExitCode {
-    allocator::give_back_at_once();
     let cli = Cli::parse();
     log_to_stderr(cli.log_json);
     let done = match cli.command {
@@ -67,6 +66,8 @@ fn log_to_stderr(json: bool) {
     let filter = EnvFilter::try_from_env("LBAGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A log that nobody takes any more is told of on stderr otherwise, which panics: it is stderr.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     if json {
         log.json().init()
@@ -81,7 +82,8 @@ fn load(args: &ConfigArgs) -> Result<Config, Failure> {
 
 fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = load(&args.config)?;
-    agent::run(config, args.import_state.as_deref()).map_err(failed)
+    let import_state = args.import_state.as_deref();
+    agent::run(config, import_state, allocator::give_back_at_once).map_err(failed)
 }
 
 fn failed(error: AgentError) -> Failure {

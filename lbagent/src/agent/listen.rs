@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use nix::unistd::{Gid, Uid, User};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,7 +34,8 @@ pub(super) async fn serve(
 ) -> Result<(), AgentError> {
     let context = Arc::new(context);
     let router = api::router(Arc::clone(&context), api::Dialect::Current);
-    let mut servers = JoinSet::new();
+    // Nobody is served before all are bound: who is answered at one address finds the others, too.
+    let mut servers = Vec::new();
     let certificate = config.tls.clone().map(Certificate::load).transpose()?;
     if let Some(address) = config.listen {
         listen_on(address, certificate.as_ref(), &mut servers, &router, &stop).await?;
@@ -41,7 +44,7 @@ pub(super) async fn serve(
         let router = api::metrics_router(Arc::clone(&context), readers_of(address));
         let listener = bind(address).await?;
         info!(%address, "metrics can be read");
-        servers.spawn(http::serve(Plain(listener), router, stop.subscribe()));
+        servers.push(http::serve(Plain(listener), router, stop.subscribe()).boxed());
     }
     if let Some(address) = config.listen_2024 {
         let router = api::router(context, api::Dialect::Of2024);
@@ -50,8 +53,9 @@ pub(super) async fn serve(
     if let Some(path) = &config.unix_socket {
         let listener = listen_on_path(path, config.unix_socket_group)?;
         info!(path = %path.display(), "the API listens");
-        servers.spawn(http::serve(listener, router.clone(), stop.subscribe()));
+        servers.push(http::serve(listener, router.clone(), stop.subscribe()).boxed());
     }
+    let mut servers: JoinSet<()> = servers.into_iter().collect();
     notify::ready();
     wait_for_signal(certificate.as_deref()).await?;
     notify::stopping();
@@ -86,7 +90,7 @@ fn readers_of(address: SocketAddr) -> MetricsReaders {
 async fn listen_on(
     address: SocketAddr,
     certificate: Option<&Arc<Certificate>>,
-    servers: &mut JoinSet<()>,
+    servers: &mut Vec<BoxFuture<'static, ()>>,
     router: &Router,
     stop: &watch::Sender<bool>,
 ) -> Result<(), AgentError> {
@@ -100,15 +104,12 @@ async fn listen_on(
     }
     match certificate {
         None => {
-            servers.spawn(http::serve(
-                Plain(listener),
-                router.clone(),
-                stop.subscribe(),
-            ));
+            let serving = http::serve(Plain(listener), router.clone(), stop.subscribe());
+            servers.push(serving.boxed());
         }
         Some(certificate) => {
             let listener = TlsListener::new(listener, Arc::clone(certificate))?;
-            servers.spawn(http::serve(listener, router.clone(), stop.subscribe()));
+            servers.push(http::serve(listener, router.clone(), stop.subscribe()).boxed());
         }
     }
     Ok(())

@@ -135,7 +135,10 @@ pub enum MetricsReaders {
 /// Lets readers of metrics in as what reads all of them; there is nothing else where they are let in.
 pub(super) async fn let_in(readers: MetricsReaders, mut request: Request, next: Next) -> Response {
     let refused = match readers {
-        MetricsReaders::ThisHost => refuse_web_pages(&request),
+        // Whatever it is, a token would not help: none is looked at.
+        MetricsReaders::ThisHost => {
+            refuse_web_pages(&request).map_err(|_| AuthError::NoProgramHere)
+        }
         MetricsReaders::Anybody => Ok(()),
     };
     if let Err(error) = refused {

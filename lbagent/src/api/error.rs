@@ -67,6 +67,8 @@ pub(super) enum AuthError {
     WebPage,
     /// Without a token, it is for a host name that may be anybody's.
     OtherHost,
+    /// It asks for metrics, where they need no token, but not as a program of this host does.
+    NoProgramHere,
     /// Its caller may not do this.
     Forbidden {
         /// What the caller is.
@@ -101,6 +103,14 @@ impl AuthError {
                 StatusCode::FORBIDDEN,
                 "Requests without a token must be for a loopback address or 'localhost', as their \
                  'Host' says: send a token, or use http://127.0.0.1"
+                    .to_owned(),
+            ),
+            Self::NoProgramHere => (
+                StatusCode::FORBIDDEN,
+                "Metrics are for programs of this host here, and not for web pages: the request must have \
+                 no 'Origin', and a loopback address or 'localhost' as its 'Host'. Use http://127.0.0.1, \
+                 or read /v1/x/metrics at the API's own address with a token; with \
+                 api.metrics_public = true everybody may read them here"
                     .to_owned(),
             ),
             Self::Forbidden { role } => (

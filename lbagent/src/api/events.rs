@@ -12,6 +12,7 @@ use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream;
 use lbagent_api::ContractError;
+use lbagent_api::access::ACCOUNT_HEADER;
 use lbagent_api::events::{
     Applied, AuditData, AuditEvent, AuditObject, AuditQuery, Author, Change, EventsQuery, Gap,
     ObjectKind, parse_generation,
@@ -188,12 +189,13 @@ pub(super) async fn events(
 ) -> Answer {
     let query = EventsQuery::parse(pairs.iter())?;
     let is_operator = caller.role == Role::Operator;
-    // An operator sees all accounts, unless it names one; anybody else its own.
+    // An operator sees all accounts, unless it names one, here or as for any request; anybody else its own.
+    let is_named = headers.contains_key(ACCOUNT_HEADER);
     let account = match query.account {
         Some(account) if !is_operator && account != caller.account => {
             return Err(AuthError::Forbidden { role: caller.role }.into());
         }
-        None if !is_operator => Some(caller.account),
+        None if !is_operator || is_named => Some(caller.account),
         account => account,
     };
     let from = after_last(&headers)?.or(query.from);

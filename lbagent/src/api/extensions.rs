@@ -152,11 +152,13 @@ async fn with_private_keys(context: &Shared) -> Result<(Arc<DesiredState>, Secre
     responses((status = 200, description = "What was done.", body = bodies::Import))
 )]
 pub(super) async fn import(State(context): State<Shared>, _: Operator, body: Body) -> Answer {
-    let wanted: StateDocument = parse_body(&body.0)?;
-    drop(body);
     let vips = context.gateway.vips.clone();
-    // Reading certificates is work for a thread that may be busy for a while.
-    let reading = tokio::task::spawn_blocking(move || document::import(&wanted, &vips));
+    // Work for a thread that may be busy for a while, and that ends after it: memory that one thread
+    // takes and others free stays with that thread.
+    let reading = tokio::task::spawn_blocking(move || {
+        let document: StateDocument = parse_body(&body.0)?;
+        document::import(&document, &vips)
+    });
     let wanted = reading.await.map_err(|_| ApiError::Internal)??;
     let wanted = wanted.for_running_agent();
     let (written, mut warnings) = change(&context, move |desired| desired.replace(&wanted)).await?;

@@ -258,6 +258,11 @@ fn vips_and_interfaces_are_checked_one_by_one() {
 fn a_syntax_error_has_its_line() {
     let text = problems(&format!("{MINIMAL}vip_mode = "));
     assert!(text.starts_with("test.toml:4: "), "{text}");
+    // What cannot be read is not missing.
+    assert_eq!(
+        problems("client_interfaces = [\"eth0\""),
+        "test.toml:1: unclosed array, expected `]`"
+    );
 }
 
 #[test]

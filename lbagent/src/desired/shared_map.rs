@@ -3,6 +3,11 @@
 //!
 //! The desired state is one: each generation is a whole state of its own, and hundreds of thousands
 //! of objects must be neither copied nor compared because one of them changed.
+//!
+//! `OrdMap` of imbl 7.0.2 is not used instead because nothing builds one from entries that are in order
+//! already: of 490,000 small ones that takes it 0.30 s instead of 0.03 s, of 160,000 instances 0.5 s instead
+//! of 0.2 s, which every start would pay; and it takes 5 % (instances) to 24 % (small entries) more memory. A
+//! change of an instance is 15 to 20 µs cheaper there, of a millisecond or two that it takes.
 
 mod difference;
 mod node;

@@ -1,7 +1,10 @@
 //! What the store holds, in memory.
 
 use std::net::IpAddr;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::mpsc::{self, SyncSender};
+use std::thread;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -9,8 +12,10 @@ use uuid::Uuid;
 use super::revisions::Unordered;
 use super::stored::DesiredError;
 use super::terminator::{StoredAuthority, TicketSecret};
-use super::{Account, Certificate, Claim, DesiredState, Instance, ServiceGroup, SharedMap, keys};
-use crate::store::{Entry, Op, Store, Transaction};
+use super::{
+    Account, Certificate, Claim, DesiredState, Instance, Revisions, ServiceGroup, SharedMap, keys,
+};
+use crate::store::{Entry, Op, Store, StoreError, Transaction};
 
 /// The store's content at one revision.
 #[derive(Clone, Debug, Default)]
@@ -51,21 +56,23 @@ impl Snapshot {
         mut show: impl FnMut(Entry<'_>),
     ) -> Result<Self, DesiredError> {
         let mut found = Found::default();
-        let mut unreadable = None;
-        let generation = store.scan("/", &mut |entry| {
-            if unreadable.is_some() {
-                return;
+        let (send, portions) = mpsc::sync_channel(PORTIONS);
+        thread::scope(|scope| {
+            let reading = scope.spawn(move || read_portions(store, &send));
+            // What is left when an entry is unreadable goes with `portions`, and its sender ends.
+            for portion in portions {
+                for entry in portion.entries() {
+                    show(entry);
+                    found.take(entry).map_err(|source| {
+                        let key = entry.key.to_owned();
+                        DesiredError::Unreadable { key, source }
+                    })?;
+                }
             }
-            show(entry);
-            match found.take(entry) {
-                Ok(()) => found.revisions.push(entry.key, entry.mod_revision),
-                Err(source) => unreadable = Some((entry.key.to_owned(), source)),
-            }
-        })?;
-        match unreadable {
-            Some((key, source)) => Err(DesiredError::Unreadable { key, source }),
-            None => Ok(found.snapshot_at(generation)),
-        }
+            let joined = reading.join();
+            let (generation, revisions) = joined.unwrap_or_else(|panic| resume_unwind(panic))?;
+            Ok(found.snapshot_at(generation, revisions))
+        })
     }
 
     /// After the transaction that led to it was written at a revision.
@@ -86,6 +93,68 @@ impl Snapshot {
     }
 }
 
+/// Portions that wait to be taken up.
+const PORTIONS: usize = 2;
+/// Bytes of a portion.
+const PORTION: usize = 1 << 18;
+
+/// Some of a store's entries, read by one thread while another takes up those before: of many thousand
+/// objects, reading takes as long as understanding.
+#[derive(Default)]
+struct Portion {
+    keys: String,
+    values: Vec<u8>,
+    /// The ends of key and value, and the revisions.
+    entries: Vec<([usize; 2], [u64; 2])>,
+}
+
+impl Portion {
+    fn push(&mut self, entry: Entry<'_>) {
+        self.keys.push_str(entry.key);
+        self.values.extend_from_slice(entry.value);
+        let ends = [self.keys.len(), self.values.len()];
+        self.entries
+            .push((ends, [entry.create_revision, entry.mod_revision]));
+    }
+
+    fn is_full(&self) -> bool {
+        self.keys.len() + self.values.len() >= PORTION
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        let mut starts = [0; 2];
+        self.entries.iter().map(move |(ends, revisions)| {
+            let [key, value] = std::mem::replace(&mut starts, *ends);
+            Entry {
+                key: &self.keys[key..ends[0]],
+                value: &self.values[value..ends[1]],
+                create_revision: revisions[0],
+                mod_revision: revisions[1],
+            }
+        })
+    }
+}
+
+/// Reads a whole store; returns its revision and those of its keys.
+fn read_portions(
+    store: &dyn Store,
+    portions: &SyncSender<Portion>,
+) -> Result<(u64, Revisions), StoreError> {
+    let mut portion = Portion::default();
+    let mut revisions = Unordered::default();
+    // Whoever takes them up may have found one that is unreadable, and want no more.
+    let send = |portion| drop(portions.send(portion));
+    let generation = store.scan("/", &mut |entry| {
+        revisions.push(entry.key, entry.mod_revision);
+        portion.push(entry);
+        if portion.is_full() {
+            send(std::mem::take(&mut portion));
+        }
+    })?;
+    send(portion);
+    Ok((generation, revisions.into()))
+}
+
 /// What is found while a store is read. Indexes are made at its end: to keep them up meanwhile would take
 /// longer than everything else.
 #[derive(Default)]
@@ -93,7 +162,6 @@ struct Found {
     /// Objects alone.
     state: DesiredState,
     claims: Unordered<Claim>,
-    revisions: Unordered<u64>,
     addresses: Vec<((IpAddr, Uuid), ())>,
     /// All else of the snapshot.
     beside: Snapshot,
@@ -147,11 +215,11 @@ impl Found {
         Ok(())
     }
 
-    fn snapshot_at(self, generation: u64) -> Snapshot {
+    fn snapshot_at(self, generation: u64, revisions: Revisions) -> Snapshot {
         let mut state = DesiredState {
             generation,
             claims: self.claims.into(),
-            revisions: self.revisions.into(),
+            revisions,
             ..self.state
         };
         state.make_index();

@@ -87,8 +87,8 @@ pub fn explain(
 }
 
 /// Said where a host name was given in vain.
-const HOST_IDLE: &str =
-    "; the host name changes nothing, because the programs read it on ports that redirect only";
+const HOST_IDLE: &str = "; the host name changes nothing: the programs read it only where they redirect themselves, and \
+     `lbctl status` tells why where they leave a port with `redirect` to the terminator";
 
 /// How a packet ends, and why.
 type Ended = (Outcome, String);

@@ -21,11 +21,14 @@ pub struct Elsewhere {
     pub redirected: BTreeSet<VipKey>,
 }
 
+/// A group and its ports: port → destination port.
+pub(super) type PublishedGroup = (Uuid, BTreeMap<VipKey, u16>);
+
 /// Every port of every group that is published.
 #[derive(Debug, Default)]
 pub(super) struct Published {
-    /// By group, oldest first: port → destination port.
-    pub(super) groups: Vec<(Uuid, BTreeMap<VipKey, u16>)>,
+    /// Oldest first.
+    pub(super) groups: Vec<PublishedGroup>,
     /// Ports with handlers, which any number of groups share; never one that a group has.
     pub(super) terminated: BTreeSet<VipKey>,
     /// Those among them that send clients of some group to HTTPS.

@@ -29,6 +29,11 @@ pub(super) struct Scope {
     pub(super) elsewhere: Elsewhere,
 }
 
+/// Makes a tree anew whose nodes are full; one that grew at its end is half empty.
+pub(super) fn pack<T: Default + IntoIterator + FromIterator<T::Item>>(tree: &mut T) {
+    *tree = std::mem::take(tree).into_iter().collect();
+}
+
 impl Claims {
     /// Those under a desired state.
     pub(super) fn of(desired: &DesiredState, gateway: &GatewaySettings) -> Self {
@@ -53,6 +58,12 @@ impl Claims {
                 .map(|(group, instance)| (*group, instance.uuid))
                 .collect(),
         }
+    }
+
+    /// Gives back the memory that very many changes left unused.
+    pub(super) fn pack(&mut self) {
+        pack(&mut self.groups);
+        pack(&mut self.members);
     }
 
     /// The instances of a group.

@@ -19,12 +19,15 @@ use lbagent_common::{BackendEntry, BackendId, HostKey, VipEntry, VipKey};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::claims::Claims;
+use super::claims::{Claims, pack};
 use crate::dataplane::{ActualState, RuleKey, Step, Walk, includes};
 use crate::desired::DesiredState;
 use crate::plan::{
     self, Condition, Elsewhere, GatewaySettings, Health, InUse, Link, Object, Plan, Terminator,
 };
+
+/// Steps, or ways, after which the memory is put in order: an import has as many.
+pub(super) const MANY: usize = 10_000;
 
 /// What is planned and written.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,25 +126,18 @@ impl Known {
             claims,
         };
         known.follow(plan);
-        known.pack();
         known
     }
 
-    /// Gives back the memory that a first plan left unused: a tree that grew at its end is half empty.
+    /// Gives back the memory that a plan of very many steps left unused: a tree that grew at its end is
+    /// half empty.
     fn pack(&mut self) {
-        let ActualState {
-            vips,
-            backends,
-            returns,
-            rules,
-            ..
-        } = &mut self.actual;
-        *vips = std::mem::take(vips).into_iter().collect();
-        *backends = std::mem::take(backends).into_iter().collect();
-        *returns = std::mem::take(returns).into_iter().collect();
-        *rules = std::mem::take(rules).into_iter().collect();
-        let backends = &mut self.entries.backends;
-        *backends = std::mem::take(backends).into_iter().collect();
+        pack(&mut self.actual.vips);
+        pack(&mut self.actual.backends);
+        pack(&mut self.actual.returns);
+        pack(&mut self.actual.rules);
+        pack(&mut self.entries.backends);
+        self.claims.pack();
     }
 
     /// After a plan of everything found nothing to do.
@@ -269,6 +265,9 @@ impl Known {
     /// A plan has been done, all of it.
     pub(super) fn follow(&mut self, plan: &Plan) {
         plan.steps.iter().for_each(|step| self.write(step));
+        if plan.steps.len() > MANY {
+            self.pack();
+        }
     }
 
     /// Whether this is what reading the maps has just yielded.

@@ -153,7 +153,7 @@ impl Reconciler {
     /// One pass; returns when the next one is due and why. `None`: the data plane is gone.
     async fn pass(&mut self, reason: WakeReason) -> Option<(Instant, WakeReason)> {
         let desired = self.desired.borrow_and_update().clone();
-        let started = Instant::now();
+        let (started, now) = (Instant::now(), OffsetDateTime::now_utc());
         match reason {
             // One part of many.
             WakeReason::Periodic => debug!(generation = desired.generation, "looking at a part"),
@@ -167,7 +167,7 @@ impl Reconciler {
             memory: std::mem::take(&mut self.memory),
             scope: reason.scope(),
             part_weight: PART_WEIGHT,
-            now: OffsetDateTime::now_utc(),
+            now,
         };
         let run = move |dataplane: &mut dyn Dataplane| {
             let (memory, mut outcome) = job.run(dataplane);
@@ -194,7 +194,7 @@ impl Reconciler {
             }
         }
         self.publish(desired.generation, reason, started, outcome);
-        Some(self.next_due(wants_retry))
+        Some(self.next_due(wants_retry, now))
     }
 
     fn publish(
@@ -251,8 +251,9 @@ impl Reconciler {
         }));
     }
 
-    /// The earliest of: the next full pass, a retry, a drain deadline.
-    fn next_due(&mut self, wants_retry: bool) -> (Instant, WakeReason) {
+    /// The earliest of: the next full pass, a retry, a drain deadline that the pass of a moment came
+    /// before.
+    fn next_due(&mut self, wants_retry: bool, planned: OffsetDateTime) -> (Instant, WakeReason) {
         let now = Instant::now();
         let mut due = (self.whole_due, WakeReason::Periodic);
         if wants_retry {
@@ -266,9 +267,9 @@ impl Reconciler {
         } else {
             self.failures = 0;
         }
-        let clock = OffsetDateTime::now_utc();
-        if let Some(deadline) = self.memory.deadlines.after(clock) {
-            let wait = Duration::try_from(deadline - clock).unwrap_or_default();
+        if let Some(deadline) = self.memory.deadlines.after(planned) {
+            // None for one that has come while the pass ran.
+            let wait = Duration::try_from(deadline - OffsetDateTime::now_utc()).unwrap_or_default();
             // Far deadlines are left to a later pass: an `Instant` may not reach them.
             let wait = wait.min(self.timing.periodic);
             due = due.min_by_time((now + wait, WakeReason::DrainDeadline));

@@ -15,9 +15,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::apply::{self, Report};
-use super::claims::Claims;
+use super::claims::{Claims, pack};
 use super::grace::Grace;
-use super::known::{Known, Part};
+use super::known::{Known, MANY, Part};
 use super::sweep::{self, Sweep};
 use super::{offer_cookies, renew};
 use crate::dataplane::{ActualState, Dataplane, DataplaneError, Glimpse, Path, StoredFlows};
@@ -130,13 +130,14 @@ impl Pass {
         let mut actual = self.read(dataplane)?;
         let in_use = InUse::of(&actual);
         let desired = Arc::clone(&self.desired);
-        let plan = self.plan((&desired, &Elsewhere::default()), &actual, &in_use);
         let gateway = Arc::clone(&self.gateway);
         let claims = || Claims::of(&desired, &gateway);
-        let (report, claims) = thread::scope(|scope| {
-            // Of many thousands of groups they take long, and nothing of what is applied.
+        let (plan, report, claims) = thread::scope(|scope| {
+            // Of many thousands of groups they take long, and nothing of what is planned or applied.
             let claims = scope.spawn(claims);
-            (self.apply(&plan, &actual, dataplane), claims.join())
+            let plan = self.plan((&desired, &Elsewhere::default()), &actual, &in_use);
+            let report = self.apply(&plan, &actual, dataplane);
+            (plan, report, claims.join())
         });
         self.memory.has_cookies =
             in_use.has_cookies() || plan.steps.iter().any(plan::gives_cookies);
@@ -267,6 +268,9 @@ impl Pass {
                 Some(path) => known.insert(*address, *path),
                 None => known.remove(address),
             };
+        }
+        if addresses.len() > MANY {
+            pack(known);
         }
         part.actual.tables = tables;
         part.actual.paths = paths;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use lbagent_api::health::{Check, Probe};
 use lbagent_api::service_group::Handler;
@@ -103,6 +103,8 @@ impl Dataplane for Shared {
 }
 
 mod cookies;
+mod failures;
+mod grace;
 
 struct Running {
     world: World,
@@ -285,82 +287,6 @@ async fn waiting_ends_with_the_time_and_with_the_agent() {
 }
 
 #[tokio::test]
-async fn a_failed_step_is_told_and_tried_again() {
-    let running = start(world(), TIMING);
-    running.wait_for(|result| result.pass == 1).await;
-    running.dataplane.with(|fake| {
-        fake.vips.clear();
-        fake.fail(Some(fails_on_tables));
-    });
-    running.handle.notify(WakeReason::Requested);
-    let failed = running.wait_for(|result| result.error.is_some()).await;
-    let group = Object::ServiceGroup(crate::plan::testing::group_uuid(1));
-    let [
-        Condition {
-            object,
-            reason: Reason::StepFailed { error, .. },
-        },
-    ] = &failed.conditions[..]
-    else {
-        panic!("{failed:?}");
-    };
-    assert_eq!(*object, group);
-    assert!(
-        error.contains("asked to fail"),
-        "the cause is told: {error}"
-    );
-    // The VIP's address does not rely on the table; its port does.
-    assert_eq!(running.dataplane.with(|fake| fake.vips.len()), 1);
-    running.dataplane.with(|fake| fake.fail(None));
-    let healed = running.wait_for(|result| result.pass > failed.pass && result.error.is_none());
-    assert_eq!(healed.await.wake_reason, WakeReason::Retry);
-    assert_eq!(running.dataplane.with(|fake| fake.vips.len()), 2);
-}
-
-#[tokio::test]
-async fn a_data_plane_that_cannot_be_read_is_tried_again() {
-    let mut world = world();
-    world.dataplane.failing_reads = 2;
-    let running = start(world, TIMING);
-    let result = running
-        .wait_for(|result| result.error.is_none() && result.pass > 0)
-        .await;
-    assert_eq!((result.pass, result.wake_reason), (3, WakeReason::Retry));
-}
-
-#[tokio::test]
-async fn a_switch_that_fails_keeps_the_backends_of_the_old_table() {
-    let mut running = start(world(), TIMING);
-    running.wait_for(|result| result.pass == 1).await;
-    running
-        .dataplane
-        .with(|fake| fake.fail(Some(|step| matches!(step, Step::PutVip(..)))));
-    running.world.add_instance(2, 1, v4(2));
-    running.world.instance(1).state = InstanceState::Stopped;
-    running
-        .dataplane
-        .with(|fake| fake.paths = running.world.dataplane.paths.clone());
-    let generation = running.publish();
-    let result = running
-        .handle
-        .wait_applied(generation, SOON)
-        .await
-        .expect("a pass");
-    assert!(
-        result
-            .error
-            .as_ref()
-            .is_some_and(|error| error.starts_with("switch VIP 10.0.0.250"))
-    );
-    assert_eq!(running.dataplane.with(|fake| fake.backends.len()), 2);
-    running.dataplane.with(|fake| fake.fail(None));
-    running
-        .wait_for(|result| result.generation == generation && result.error.is_none())
-        .await;
-    assert_eq!(running.dataplane.with(|fake| fake.backends.len()), 1);
-}
-
-#[tokio::test]
 async fn a_drain_deadline_wakes_the_loop() {
     let mut world = world();
     let now = OffsetDateTime::now_utc();
@@ -377,43 +303,26 @@ async fn a_drain_deadline_wakes_the_loop() {
 }
 
 #[tokio::test]
-async fn what_is_changed_behind_the_agents_back_is_put_right() {
-    let running = start(
-        world(),
-        Timing {
-            periodic: Duration::from_millis(20),
-            ..TIMING
-        },
-    );
-    running.wait_for(|result| result.pass == 1).await;
-    running.dataplane.with(|fake| fake.vips.clear());
-    running
-        .wait_for(|_| running.dataplane.with(|fake| fake.vips.len() == 2))
-        .await;
-}
-
-#[tokio::test]
-async fn room_that_a_retired_table_holds_is_used_after_the_grace() {
+async fn a_drain_deadline_within_a_pass_wakes_the_loop() {
+    static DEADLINE: OnceLock<OffsetDateTime> = OnceLock::new();
     let mut world = world();
-    let capacity = Capacity {
-        slots: 509 * 2,
-        ..Capacity::default()
-    };
-    let paths = world.dataplane.paths.clone();
-    world.dataplane = FakeDataplane::new(capacity);
-    world.dataplane.paths = paths;
-    let mut running = start(world, TIMING);
-    for number in 2..=5 {
-        running.world.add_instance(number, 1, v4(number));
-        let generation = running.publish();
-        running
-            .handle
-            .wait_applied(generation, SOON)
-            .await
-            .expect("a pass");
-    }
+    let now = OffsetDateTime::now_utc();
+    // Not before the first pass, however busy the machine is.
+    let deadline = *DEADLINE.get_or_init(|| now + Duration::from_secs(4));
+    world.instance(1).state = InstanceState::draining(now, deadline);
+    // It is planned before the deadline, and applied after it.
+    world.dataplane.fail(Some(|_| {
+        while let Ok(left) = Duration::try_from(*DEADLINE.wait() - OffsetDateTime::now_utc()) {
+            std::thread::park_timeout(left);
+        }
+        false
+    }));
+    let running = start(world, TIMING);
     running
-        .wait_for(|_| running.dataplane.with(|fake| fake.backends.len() == 5))
+        .wait_for(|result| result.wake_reason == WakeReason::DrainDeadline)
+        .await;
+    running
+        .wait_for(|_| running.dataplane.with(|fake| fake.backends.is_empty()))
         .await;
 }
 
@@ -448,30 +357,4 @@ async fn observing_goes_through_the_same_thread() {
         running.handle.observe(BTreeSet::new()).await,
         Err(ObserveError::Dataplane(_))
     ));
-}
-
-#[test]
-fn regions_rest_for_the_grace_period() {
-    let start = std::time::Instant::now();
-    let mut world = world();
-    world.converge();
-    let before = world.read();
-    let mut grace = Grace::new(Duration::from_millis(100));
-    let mut retired = |actual: &ActualState, after| {
-        let after = Duration::from_millis(after);
-        grace.retired(&InUse::of(actual), start + after)
-    };
-    assert!(retired(&before, 0).is_empty());
-    world.add_instance(2, 1, v4(2));
-    let plan = world.converge();
-    grace.switched(&before, &plan, start);
-    let after = world.read();
-    let mut retired = |actual: &ActualState, after| {
-        let after = Duration::from_millis(after);
-        grace.retired(&InUse::of(actual), start + after)
-    };
-    // What is named still needs no rest.
-    assert!(retired(&before, 99).is_empty());
-    assert_eq!(retired(&after, 99), plan::named_regions(&before));
-    assert!(retired(&after, 100).is_empty());
 }

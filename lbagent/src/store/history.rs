@@ -81,6 +81,11 @@ impl History {
         self.revision.send_replace(revision);
     }
 
+    /// The revision of the last push.
+    pub(super) fn latest(&self) -> u64 {
+        *self.revision.borrow()
+    }
+
     pub(super) fn watch(self: &Arc<Self>, prefix: &str, revision: u64) -> HistoryWatch {
         HistoryWatch {
             changed: self.revision.subscribe(),

@@ -278,6 +278,19 @@ pub enum StoreError {
         /// Ours.
         known: u64,
     },
+    /// A write that was told to have failed is in the file.
+    #[error(
+        "the store {} has revision {found}, the agent {known}: a change that seemed to have failed was \
+         written; restart the agent, which reads the store anew", path.display()
+    )]
+    Diverged {
+        /// The file.
+        path: PathBuf,
+        /// Its revision.
+        found: u64,
+        /// That of the last write that was told to have succeeded.
+        known: u64,
+    },
     /// Reading or writing failed.
     #[error("cannot {operation} the store {}", path.display())]
     Io {

@@ -4,7 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition,
@@ -34,7 +35,8 @@ const CACHE: usize = 4 << 20;
 
 /// One file, no server.
 pub struct RedbStore {
-    database: Database,
+    /// `None` after a failure, until a write opens it again.
+    database: RwLock<Option<Database>>,
     path: PathBuf,
     history: Arc<History>,
 }
@@ -43,93 +45,137 @@ impl RedbStore {
     /// Opens the file, or makes an empty one, readable by this user only.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let database = open_database(path)?;
-        let mut store = Self {
-            database,
+        let revision = prepare(&database, path)?;
+        Ok(Self {
+            database: RwLock::new(Some(database)),
             path: path.to_owned(),
-            history: Arc::new(History::new(0)),
-        };
-        let revision = store.prepare()?;
-        store.history = Arc::new(History::new(revision));
-        Ok(store)
+            history: Arc::new(History::new(revision)),
+        })
     }
 
-    /// Makes the tables of a new file; returns the revision.
-    fn prepare(&self) -> Result<u64, StoreError> {
-        let prepare = || -> Result<(u64, u64), redb::Error> {
-            let transaction = self.database.begin_write()?;
-            let (format, revision);
-            {
-                transaction.open_table(VALUES)?;
-                let mut meta = transaction.open_table(META)?;
-                let found = meta.get(FORMAT)?.map(|value| value.value());
-                if found.is_none() {
-                    meta.insert(FORMAT, KNOWN_FORMAT)?;
-                    meta.insert(REVISION, 0)?;
-                }
-                format = found.unwrap_or(KNOWN_FORMAT);
-                revision = meta.get(REVISION)?.map_or(0, |value| value.value());
+    /// What `work` makes of the open database.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = database.as_ref().ok_or(redb::Error::PreviousIo)?;
+        work(database)
+    }
+
+    /// Writes, if need be to a file that is opened again: after a failure, such as that of a full disk,
+    /// redb takes no more writes before.
+    fn write_again(&self, transaction: &Transaction) -> Result<Written, StoreError> {
+        let write = || self.with(|database| write(database, transaction));
+        let written = match write() {
+            Err(redb::Error::PreviousIo) => {
+                self.reopen()?;
+                write()
             }
-            transaction.commit()?;
-            Ok((format, revision))
+            written => written,
         };
-        let (found, revision) = prepare().map_err(|error| self.failed("read", error))?;
-        if !READABLE_FORMATS.contains(&found) {
-            return Err(StoreError::Format {
+        written.map_err(|error| failed(&self.path, "write", error))
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        let mut place = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        // The file can be open once only.
+        *place = None;
+        let database = open_database(&self.path)?;
+        let found = prepare(&database, &self.path)?;
+        let known = self.history.latest();
+        if found != known {
+            return Err(StoreError::Diverged {
                 path: self.path.clone(),
                 found,
-                known: KNOWN_FORMAT,
+                known,
             });
         }
-        Ok(revision)
+        *place = Some(database);
+        tracing::info!(path = %self.path.display(), "opened the store again after a failure");
+        Ok(())
     }
+}
 
-    fn write(&self, transaction: &Transaction) -> Result<Written, redb::Error> {
-        let mut write = self.database.begin_write()?;
-        // With a single phase, a damaged page of the last transaction cannot be told from a commit
-        // that a power failure interrupted, and the transaction would be rolled back silently.
-        write.set_two_phase_commit(true);
-        let (revision, events);
+/// Makes the tables of a new file; returns the revision.
+fn prepare(database: &Database, path: &Path) -> Result<u64, StoreError> {
+    let prepare = || -> Result<(u64, u64), redb::Error> {
+        let transaction = database.begin_write()?;
+        let (format, revision);
         {
-            let mut values = write.open_table(VALUES)?;
-            for compare in &transaction.compares {
-                let found = values.get(compare.key.as_str())?;
-                let actual = found.map_or(0, |value| value.value().1);
-                if actual != compare.mod_revision {
-                    return Ok(Written::Conflict(TxnError::Conflict {
-                        key: compare.key.clone(),
-                        expected: compare.mod_revision,
-                        actual,
-                    }));
-                }
+            transaction.open_table(VALUES)?;
+            let mut meta = transaction.open_table(META)?;
+            let found = meta.get(FORMAT)?.map(|value| value.value());
+            if found.is_none() {
+                meta.insert(FORMAT, KNOWN_FORMAT)?;
+                meta.insert(REVISION, 0)?;
             }
-            let mut meta = write.open_table(META)?;
-            let current = meta.get(REVISION)?.map_or(0, |value| value.value());
-            revision = current + 1;
-            let mut told = (transaction.ops.len() <= KEPT_EVENTS).then(Vec::new);
-            if !apply(&mut values, &transaction.ops, revision, &mut told)? {
-                return Ok(Written::Unchanged(current));
-            }
-            events = told;
-            meta.insert(REVISION, revision)?;
-            meta.insert(FORMAT, KNOWN_FORMAT)?;
+            format = found.unwrap_or(KNOWN_FORMAT);
+            revision = meta.get(REVISION)?.map_or(0, |value| value.value());
         }
-        write.commit()?;
-        Ok(Written::Done { revision, events })
+        transaction.commit()?;
+        Ok((format, revision))
+    };
+    let (found, revision) = prepare().map_err(|error| failed(path, "read", error))?;
+    if !READABLE_FORMATS.contains(&found) {
+        return Err(StoreError::Format {
+            path: path.to_owned(),
+            found,
+            known: KNOWN_FORMAT,
+        });
     }
+    Ok(revision)
+}
 
-    fn failed(&self, operation: &'static str, error: redb::Error) -> StoreError {
-        let path = self.path.clone();
-        match error {
-            redb::Error::Corrupted(_) => StoreError::Corrupted {
-                path,
-                source: error.into(),
-            },
-            error => StoreError::Io {
-                path,
-                operation,
-                source: error.into(),
-            },
+fn write(database: &Database, transaction: &Transaction) -> Result<Written, redb::Error> {
+    let mut write = database.begin_write()?;
+    // With a single phase, a damaged page of the last transaction cannot be told from a commit
+    // that a power failure interrupted, and the transaction would be rolled back silently.
+    write.set_two_phase_commit(true);
+    let (revision, events);
+    {
+        let mut values = write.open_table(VALUES)?;
+        for compare in &transaction.compares {
+            let found = values.get(compare.key.as_str())?;
+            let actual = found.map_or(0, |value| value.value().1);
+            if actual != compare.mod_revision {
+                return Ok(Written::Conflict(TxnError::Conflict {
+                    key: compare.key.clone(),
+                    expected: compare.mod_revision,
+                    actual,
+                }));
+            }
         }
+        let mut meta = write.open_table(META)?;
+        let current = meta.get(REVISION)?.map_or(0, |value| value.value());
+        revision = current + 1;
+        let mut told = (transaction.ops.len() <= KEPT_EVENTS).then(Vec::new);
+        if !apply(&mut values, &transaction.ops, revision, &mut told)? {
+            return Ok(Written::Unchanged(current));
+        }
+        events = told;
+        meta.insert(REVISION, revision)?;
+        meta.insert(FORMAT, KNOWN_FORMAT)?;
+    }
+    write.commit()?;
+    Ok(Written::Done { revision, events })
+}
+
+fn failed(path: &Path, operation: &'static str, error: redb::Error) -> StoreError {
+    let path = path.to_owned();
+    match error {
+        redb::Error::Corrupted(_) => StoreError::Corrupted {
+            path,
+            source: error.into(),
+        },
+        error => StoreError::Io {
+            path,
+            operation,
+            source: error.into(),
+        },
     }
 }
 
@@ -192,8 +238,8 @@ fn apply(
 
 impl Store for RedbStore {
     fn scan(&self, prefix: &str, each: &mut dyn FnMut(Entry<'_>)) -> Result<u64, StoreError> {
-        let mut read = || -> Result<u64, redb::Error> {
-            let transaction = self.database.begin_read()?;
+        let read = |database: &Database| -> Result<u64, redb::Error> {
+            let transaction = database.begin_read()?;
             let meta = transaction.open_table(META)?;
             let revision = meta.get(REVISION)?.map_or(0, |value| value.value());
             for entry in transaction.open_table(VALUES)?.range(prefix..)? {
@@ -211,7 +257,8 @@ impl Store for RedbStore {
             }
             Ok(revision)
         };
-        read().map_err(|error| self.failed("read", error))
+        self.with(read)
+            .map_err(|error| failed(&self.path, "read", error))
     }
 
     fn txn(&self, transaction: &Transaction) -> Result<u64, TxnError> {
@@ -223,10 +270,7 @@ impl Store for RedbStore {
             });
         }
         let _order = self.history.writing();
-        match self
-            .write(transaction)
-            .map_err(|error| self.failed("write", error))?
-        {
+        match self.write_again(transaction)? {
             Written::Done { revision, events } => {
                 let commit = events.map(|events| Commit {
                     at: OffsetDateTime::now_utc(),
@@ -271,11 +315,17 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
         .map_err(io("open"))?;
     // A damaged file can make redb panic rather than return an error.
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let mut database = Database::builder()
-            .set_cache_size(CACHE)
-            .create_file(file)?;
-        // Checksums of every page: a damaged page is found now, not when it is needed.
-        database.check_integrity()?;
+        let is_repaired = Arc::new(AtomicBool::new(false));
+        let repairs = Arc::clone(&is_repaired);
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE);
+        builder.set_repair_callback(move |_| repairs.store(true, Ordering::Relaxed));
+        let mut database = builder.create_file(file)?;
+        // Checksums of every page: a damaged page is found now, not when it is needed. The repair of a
+        // file that was not closed has just looked at them.
+        if !is_repaired.load(Ordering::Relaxed) {
+            database.check_integrity()?;
+        }
         Ok(database)
     }));
     let corrupted = |source: anyhow::Error| StoreError::Corrupted {

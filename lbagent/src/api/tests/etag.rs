@@ -96,6 +96,8 @@ async fn a_change_is_made_only_on_what_was_read() {
     assert_eq!(before, server.desired.current(), "something was changed");
     // Any of several tags will do, and `*` asks only that the object exists.
     let now = tag(&server, &instance).await;
+    // A weak one does not: it does not say that nothing differs.
+    assert_eq!(put(&format!("W/{now}"), 70).await.0, 412);
     assert_eq!(put(&format!("\"1\", {now}"), 70).await.0, 200);
     assert_eq!(put("*", 80).await.0, 200);
     let now = tag(&server, &instance).await;

@@ -44,6 +44,9 @@ async fn a_listener_for_metrics_asks_for_no_token_and_has_nothing_else() {
         assert_eq!(status, expected, "{readers:?} {method} {path} {body}");
         let is_all = body.contains("lbagent_generation_desired ");
         assert_eq!(is_all, method == "GET" && status == 200, "{body}");
+        // No token would help, so none is advised.
+        let is_told = body.contains("api.metrics_public") && !body.contains("send a token");
+        assert!(status != 403 || is_told, "{body}");
     }
 }
 

@@ -1,5 +1,8 @@
 //! PATCH, shared ports, domains, autokill, filters, dialects, waiting, in process.
 
+mod domains;
+mod terminated;
+
 use serde_json::json;
 
 use super::*;
@@ -15,62 +18,6 @@ fn raw(port: u16) -> Value {
 async fn make(server: &Server, name: &str, services: Value) -> Value {
     let body = json!({"name": name, "services": services});
     server.item("POST /v1/services", body).await
-}
-
-#[tokio::test]
-async fn a_terminated_port_is_shared_and_a_raw_one_is_not() {
-    let server = Server::start();
-    make(&server, "a", json!([https()])).await;
-    make(&server, "b", json!([https()])).await;
-    let raw_443 = json!({"name": "c", "services": [raw(443)]});
-    let text = "Port 443/tcp is published with handlers already";
-    server
-        .fails("POST /v1/services", raw_443.clone(), 23, text)
-        .await;
-    make(&server, "d", json!([raw(9000)])).await;
-    let tls = json!({"name": "e", "services": [{"port": 9000, "handlers": ["tls"]}]});
-    let text = "published by service group 'd' already";
-    server.fails("POST /v1/services", tls, 23, text).await;
-    // The port is free when the last of its groups has gone.
-    server
-        .item("DELETE /v1/services", json!({"name": "a"}))
-        .await;
-    let text = "Port 443/tcp is published with handlers already";
-    server
-        .fails("POST /v1/services", raw_443.clone(), 23, text)
-        .await;
-    server
-        .item("DELETE /v1/services", json!({"name": "b"}))
-        .await;
-    server.item("POST /v1/services", raw_443).await;
-}
-
-#[tokio::test]
-async fn a_terminated_port_is_remarked_on() {
-    let server = Server::start();
-    let body = json!({"name": "a", "services": [https()]});
-    let (_, answer) = server.call("POST /v1/services", body.to_string()).await;
-    let warning = answer["warnings"][0]["message"].as_str().unwrap();
-    assert!(
-        warning.contains("'a' publishes with handlers: 443"),
-        "{answer}"
-    );
-    assert!(answer["op_time_us"].is_u64(), "{answer}");
-    let (_, answer) = server.call("GET /v1/x/status", "").await;
-    let conditions = answer["data"]["status"]["conditions"].as_array().unwrap();
-    let found: Vec<_> = conditions
-        .iter()
-        .map(|one| (one["reason"].as_str(), one["severity"].as_str()))
-        .collect();
-    assert_eq!(
-        found,
-        [(Some("no_terminator"), Some("warning"))],
-        "{answer}"
-    );
-    let (_, answer) = server.call("GET /v1/x/table", "").await;
-    let group = &answer["data"]["table"]["groups"][0];
-    assert_eq!(group["terminated"][0]["port"], 443, "{answer}");
-    assert_eq!(group["vips"], json!([]), "{answer}");
 }
 
 /// Sends operations on group `a`; returns its services' ports and limits afterwards.
@@ -283,56 +230,6 @@ async fn patches_that_break_a_rule_are_refused_as_a_whole() {
             "not allowed here",
         )
         .await;
-}
-
-#[tokio::test]
-async fn domains_that_cannot_be_had() {
-    let server = Server::start();
-    for (domains, message) in [
-        (json!([{"name": "www"}]), "reserved"),
-        (json!([{"name": "WWW.lb.internal."}]), "reserved"),
-        (json!([{"name": "lb.internal."}]), "reserved"),
-        (
-            json!([{"name": "*.example.com."}]),
-            "must be fully qualified",
-        ),
-        (
-            json!([{"name": "*", "certificate": {"name": "c"}}]),
-            "must be fully qualified",
-        ),
-        (
-            json!([{"name": "x", "certificate": {"name": "c"}}]),
-            "must be fully qualified",
-        ),
-        (json!([{"name": "x"}, {"name": "X"}]), "is given twice"),
-    ] {
-        let body = json!({"services": [raw(1)], "domains": domains});
-        let (status, answer) = server.call("POST /v1/services", body.to_string()).await;
-        assert_eq!(status, 400, "{answer}");
-        let text = answer["message"].as_str().unwrap();
-        assert!(text.contains(message), "{answer}");
-    }
-    let names = ["*.example.com"];
-    let certificate = super::certificates::body(Some("c"), names[0], &names);
-    let certificate = server.item("POST /v1/certificates", certificate).await;
-    let body = json!({"services": [raw(1)],
-        "domains": [{"name": "*.example.com.", "certificate": {"name": "c"}}]});
-    let group = server.item("POST /v1/services", body).await;
-    let certificate = json!({"uuid": certificate["uuid"], "name": "c", "state": "valid"});
-    let expected = json!([{"fqdn": "*.example.com", "certificate": certificate}]);
-    assert_eq!(group["domains"], expected);
-}
-
-#[tokio::test]
-async fn a_made_up_name_is_the_domain_too() {
-    let server = Server::start();
-    let group = server
-        .item("POST /v1/services", json!({"services": [raw(1)]}))
-        .await;
-    let name = group["name"].as_str().unwrap();
-    let parts: Vec<_> = name.split('-').collect();
-    assert_eq!((parts.len(), parts[2].len()), (3, 8), "{name}");
-    assert_eq!(group["fqdn"], format!("{name}.lb.internal"));
 }
 
 #[tokio::test]

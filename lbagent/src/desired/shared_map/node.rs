@@ -82,7 +82,7 @@ impl<K, V> Leaf<K, V> {
 impl<K, V> Node for Leaf<K, V> {
     type Key = K;
     type Value = V;
-    const WIDTH: usize = 128;
+    const WIDTH: usize = 32;
 
     fn of(key: K, value: V) -> Self {
         Self(vec![(key, value)])

@@ -28,6 +28,7 @@ fn terminator(id: u32, counters: &[(&str, u64)], groups: Vec<GroupReport>) -> Te
             counters: counters.collect(),
             requests_took: took(&[200, 3_000, 40_000_000]),
             groups,
+            gone: Vec::new(),
         }),
     }
 }

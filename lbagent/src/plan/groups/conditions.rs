@@ -4,15 +4,16 @@ use uuid::Uuid;
 
 use super::super::backends::{Member, serving_address};
 use super::super::{Condition, Family, Object, Reason};
-use super::{Builder, MembersOf, count};
+use super::prepare::Prepared;
+use super::{Builder, count};
 use crate::desired::ForwardingMode;
 
 impl Builder<'_> {
     /// What an operator should know about a group and its instances.
-    pub(super) fn add_conditions(&mut self, group: Uuid, members: &MembersOf) {
+    pub(super) fn add_conditions(&mut self, group: Uuid, prepared: &Prepared) {
         let conditions = &mut self.target.conditions;
         let mode = self.members.mode(group);
-        for (&family, members) in members {
+        for (&family, (members, _)) in prepared {
             let eligible = self.members.eligible(group, family);
             conditions.extend(
                 health_reason(family, members, eligible)

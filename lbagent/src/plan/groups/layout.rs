@@ -9,9 +9,9 @@ use uuid::Uuid;
 use super::super::backends::Member;
 use super::super::regions::{Regions, previous_region, table_region};
 use super::super::tables::{Contents, Former, Ownership, Tables, next_tables};
-use super::super::{Family, Reason, maglev};
+use super::super::{Family, Reason};
 use super::clock::{Clock, tables_after_ageing};
-use super::{Builder, count, map_full, of_family, wanted_len};
+use super::{Builder, count, map_full, of_family};
 use crate::dataplane::Region;
 
 /// A group's part of one family, planned but not yet accepted.
@@ -34,9 +34,12 @@ impl<'a> Builder<'a> {
         family: Family,
         ports: &BTreeMap<VipKey, u16>,
         members: Vec<(BackendId, Member)>,
+        table: &[u32],
     ) -> FamilyDraft {
-        let len = wanted_len(self.members.eligible(group, family));
-        let owners = owners(&members, self.input.gateway.hash_seed, len);
+        let active = members.iter().filter(|(_, member)| member.is_active);
+        let active: Vec<BackendId> = active.map(|(id, _)| *id).collect();
+        let owners = table.iter().map(|index| active[*index as usize]);
+        let owners: Vec<BackendId> = owners.collect();
         let is_alive = |(_, member): &&(BackendId, Member)| member.entry.is_alive();
         let alive = members.iter().filter(is_alive).map(|(id, _)| *id).collect();
         let read = self.formers(group, family, ports);
@@ -189,23 +192,6 @@ fn tables_after(formers: &[Former<'_>], next: &Ownership<'_>) -> Tables {
             .next_back()
             .unwrap_or_else(|| next_tables(None, next)),
     }
-}
-
-/// Owner of every slot: the active members' Maglev table; empty when there is none.
-fn owners(members: &[(BackendId, Member)], seed: u64, len: u32) -> Vec<BackendId> {
-    let active: Vec<_> = members
-        .iter()
-        .filter(|(_, member)| member.is_active)
-        .collect();
-    let weights: Vec<(Uuid, u16)> = active
-        .iter()
-        .map(|(_, member)| (member.instance, member.entry.weight))
-        .collect();
-    let table = maglev::build(&weights, seed, len).unwrap_or_default();
-    table
-        .into_iter()
-        .map(|index| active[index as usize].0)
-        .collect()
 }
 
 fn new_len(contents: &Option<Contents>) -> u32 {

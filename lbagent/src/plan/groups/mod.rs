@@ -4,6 +4,7 @@ mod clock;
 mod conditions;
 mod layout;
 mod policies;
+mod prepare;
 mod publish;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,7 @@ use super::diff::Target;
 use super::hosts::{self, Indexes};
 use super::ids::Ids;
 use super::in_use::InUse;
-use super::publish::Published;
+use super::publish::{Published, PublishedGroup};
 use super::regions::{Regions, previous_region, table_region};
 use super::returns::{self, Candidate, Candidates};
 use super::{Condition, Family, IdCursor, Object, PlanInput, Reason, SynShield};
@@ -27,6 +28,7 @@ use crate::dataplane::{ActualState, Region};
 use crate::desired::ForwardingMode;
 use layout::FamilyDraft;
 use policies::Servers;
+use prepare::Prepared;
 use publish::NamedTables;
 
 /// Plans every group.
@@ -44,22 +46,20 @@ pub(super) fn build_target(input: &PlanInput<'_>, in_use: &InUse, published: &Pu
         .groups
         .iter()
         .partition(|(group, _)| had_vips.contains(group));
-    for (group, ports) in known.into_iter().chain(new) {
-        let members = families(ports).into_iter();
-        let members = members.map(|family| (family, builder.members.of(*group, family)));
-        let members: MembersOf = members.collect();
-        if let Err(reason) = builder.plan_group(*group, ports, &members) {
-            let condition = Condition::new(Object::ServiceGroup(*group), reason);
-            builder.target.conditions.push(condition);
-            builder.keep_group(*group, ports);
+    let groups: Vec<&PublishedGroup> = known.into_iter().chain(new).collect();
+    for portion in groups.chunks(prepare::PORTION) {
+        let prepared = prepare::prepare(&builder.members, input.gateway.hash_seed, portion);
+        for ((group, ports), prepared) in portion.iter().zip(prepared) {
+            if let Err(reason) = builder.plan_group(*group, ports, &prepared) {
+                let condition = Condition::new(Object::ServiceGroup(*group), reason);
+                builder.target.conditions.push(condition);
+                builder.keep_group(*group, ports);
+            }
+            builder.add_conditions(*group, &prepared);
         }
-        builder.add_conditions(*group, &members);
     }
     builder.finish(published)
 }
-
-/// The members of one group.
-type MembersOf = BTreeMap<Family, Vec<Member>>;
 
 /// Ids handed out for one group, by instance and address.
 type NewBackends = BTreeMap<(Uuid, IpAddr), BackendId>;
@@ -156,14 +156,14 @@ impl<'a> Builder<'a> {
         &mut self,
         group: Uuid,
         ports: &BTreeMap<VipKey, u16>,
-        members: &MembersOf,
+        prepared: &Prepared,
     ) -> Result<(), Reason> {
         let new_ids = self.check_vips(group, ports)?;
         let mut drafts = BTreeMap::new();
         let mut new_backends = NewBackends::new();
-        let drafted = members.iter().try_for_each(|(family, members)| {
+        let drafted = prepared.iter().try_for_each(|(family, (members, table))| {
             let members = self.identify(members, &mut new_backends)?;
-            drafts.insert(*family, self.draft(group, *family, ports, members));
+            drafts.insert(*family, self.draft(group, *family, ports, members, table));
             Ok(())
         });
         let accepted = drafted

@@ -147,6 +147,38 @@ fn a_warming_instance_has_its_part() {
     }
 }
 
+#[test]
+fn a_part_of_a_weight_is_nothing_only_where_the_weight_is() {
+    let warming = Fitness::Warming { percent: 20 };
+    for (weight, share) in [(0, 0), (1, 1), (4, 1), (100, 20), (1000, 200)] {
+        assert_eq!(warming.share_of(weight), share, "{weight}");
+        assert_eq!(Fitness::Healthy.share_of(weight), weight);
+    }
+}
+
+/// Its connections were cut; that nobody else is healthy gives it none back.
+#[test]
+fn a_failed_instance_that_drains_stays_cut() {
+    let mut world = world(|health| health.on_failure = OnFailure::Cut);
+    world.judge(2, Some(Fitness::Unhealthy));
+    world.converge();
+    let instance = world.desired.instances.get_mut(&instance_uuid(2));
+    instance.expect("an instance").state = draining(60);
+    world.converge();
+    for others in [Fitness::Healthy, Fitness::Unhealthy] {
+        for number in [1, 3, 4] {
+            world.judge(number, Some(others));
+        }
+        world.converge();
+        assert!(!entry(&mut world, 2).is_alive(), "others {others:?}");
+        assert!(entry(&mut world, 1).is_alive(), "others {others:?}");
+    }
+    // It is not checked any more, so its verdict is gone.
+    world.judge(2, None);
+    world.converge();
+    assert!(!entry(&mut world, 2).is_alive(), "without a verdict");
+}
+
 /// Health never changes the size of a table, which would give most slots another owner.
 #[test]
 fn the_size_of_a_table_does_not_depend_on_health() {
