@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -176,11 +177,17 @@ impl Agent {
 
     /// Starts the daemon and waits for nothing.
     pub fn spawn(&mut self) -> Result<()> {
+        let log = self.log.try_clone()?;
+        self.spawn_logging_to(log.into())
+    }
+
+    /// As [`Agent::spawn`], with its output somewhere else than in [`Agent::log`].
+    pub fn spawn_logging_to(&mut self, log: OwnedFd) -> Result<()> {
         let mut command = self.command(&["run", "--config", CONFIG_PATH]);
         command
             .stdin(Stdio::null())
-            .stdout(self.log.try_clone()?)
-            .stderr(self.log.try_clone()?);
+            .stdout(log.try_clone()?)
+            .stderr(log);
         self.child = Some(command.spawn().context("starting lbagent")?);
         Ok(())
     }

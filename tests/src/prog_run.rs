@@ -529,6 +529,12 @@ impl Rig {
 
     /// Runs one packet without looking at counters: for loops over many.
     pub fn run_uncounted(&mut self, side: Side, frame: &[u8]) -> Result<(Action, Vec<u8>)> {
+        let (action, out, _) = self.run_timed(side, frame)?;
+        Ok((action, out))
+    }
+
+    /// As [`Rig::run_uncounted`], and how long it took by the kernel's clock.
+    pub fn run_timed(&mut self, side: Side, frame: &[u8]) -> Result<(Action, Vec<u8>, Duration)> {
         // Room for the longest answer.
         let mut out = vec![0; frame.len() + 1024];
         let (result, actions): (_, &[(u32, Action)]) = match side {
@@ -558,7 +564,7 @@ impl Rig {
             .iter()
             .find(|(code, _)| *code == result.return_value);
         let (_, action) = action.with_context(|| format!("action {}", result.return_value))?;
-        Ok((*action, out))
+        Ok((*action, out, result.duration))
     }
 }
 

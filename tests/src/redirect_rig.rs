@@ -1,9 +1,9 @@
 //! A [`Rig`] whose port 80 redirects, with listening sockets to take what is passed up.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lbagent::dataplane::Dataplane as _;
 use lbagent::desired::{Domain, Transport};
 use lbagent::plan::Terminator;
@@ -11,7 +11,8 @@ use lbagent_api::service_group::Handler;
 use lbagent_common::{TERMINATOR_V4, TERMINATOR_V6};
 
 use crate::netns::set_sysctl;
-use crate::prog_run::Rig;
+use crate::prog_run::{Action, Rig, Side};
+use crate::tcp_segment::{TcpSegment, flags};
 
 /// What a client offers that is used to talk to the whole world: its largest segment, that it can
 /// acknowledge selectively, timestamps, and a window scale.
@@ -72,6 +73,27 @@ impl RedirectRig {
         Ok(rig)
     }
 
+    /// Opens a connection; the SYN with which it was done, and the connection.
+    pub fn connect(&mut self, client: SocketAddr, vip: SocketAddr) -> Result<(Vec<u8>, Opened)> {
+        let syn = TcpSegment {
+            sequence: ISN,
+            flags: flags::SYN,
+            window: 64_240,
+            options: OPTIONS.to_vec(),
+            ..TcpSegment::default()
+        };
+        let syn = syn.frame(client, vip);
+        let (action, answer) = self.rig.run_uncounted(Side::Client, &syn)?;
+        ensure!(action == Action::Transmit, "the SYN was not answered");
+        let answer = TcpSegment::of_answer(&answer, client, vip).map_err(anyhow::Error::msg)?;
+        let opened = Opened {
+            client,
+            vip,
+            cookie: answer.sequence,
+        };
+        Ok((syn, opened))
+    }
+
     /// Registers new listening sockets; those from before are closed.
     pub fn listen(&mut self) -> Result<()> {
         self.listeners.clear();
@@ -96,5 +118,31 @@ impl RedirectRig {
         written.cookies_until = [until; 2];
         settings.put(0, &written)?;
         Ok(())
+    }
+}
+
+/// First sequence number of [`RedirectRig::connect`].
+const ISN: u32 = 1_000;
+
+/// A connection that a client has opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    client: SocketAddr,
+    vip: SocketAddr,
+    cookie: u32,
+}
+
+impl Opened {
+    /// A frame of the client, which has sent and received so many bytes, ends of streams included.
+    pub fn frame(&self, flags: u8, sent: u32, received: u32, payload: &[u8]) -> Vec<u8> {
+        let segment = TcpSegment {
+            sequence: ISN + 1 + sent,
+            acknowledged: self.cookie.wrapping_add(1 + received),
+            flags: flags | flags::ACK,
+            window: 64_240,
+            options: Vec::new(),
+            payload: payload.to_vec(),
+        };
+        segment.frame(self.client, self.vip)
     }
 }

@@ -39,7 +39,11 @@ impl Site {
 
     /// As [`Site::start`], on a network of another shape, and without waiting for cookies.
     pub fn start_on(shape: Shape, configure: impl FnOnce(&mut Config)) -> Result<Self> {
-        let topology = Topology::build(shape, 1)?;
+        Self::start_in(Topology::build(shape, 1)?, configure)
+    }
+
+    /// As [`Site::start_on`], on a network that is there already.
+    pub fn start_in(topology: Topology, configure: impl FnOnce(&mut Config)) -> Result<Self> {
         let program = match topology.switch {
             Some(_) => None,
             None => Some(topology.arm_client()?),

@@ -213,35 +213,75 @@ pub fn zero_entries(map: BorrowedFd<'_>, entries: u32, value_size: usize) -> io:
     Ok(())
 }
 
+const MAP_LOOKUP_ELEM: libc::c_long = 1;
+const MAP_DELETE_ELEM: libc::c_long = 3;
+const MAP_GET_NEXT_KEY: libc::c_long = 4;
+
+/// Of a map, for the three commands above.
+#[repr(C)]
+struct Element {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    /// Or the value.
+    next_key: u64,
+    flags: u64,
+}
+
+impl Element {
+    fn of(map: BorrowedFd<'_>, key: u64, next_key: u64) -> Self {
+        Self {
+            map_fd: map.as_raw_fd() as u32,
+            padding: 0,
+            key,
+            next_key,
+            flags: 0,
+        }
+    }
+}
+
 /// Deletes every entry of a hash map or trie.
 pub fn delete_entries(map: BorrowedFd<'_>, key_size: usize) -> io::Result<()> {
-    const MAP_DELETE_ELEM: libc::c_long = 3;
-    const MAP_GET_NEXT_KEY: libc::c_long = 4;
-    #[repr(C)]
-    struct Element {
-        map_fd: u32,
-        padding: u32,
-        key: u64,
-        next_key: u64,
-        flags: u64,
-    }
     let mut found = vec![0u64; key_size.div_ceil(8)];
-    let element = |key: u64, next_key: u64| Element {
-        map_fd: map.as_raw_fd() as u32,
-        padding: 0,
-        key,
-        next_key,
-        flags: 0,
-    };
     let place = found.as_mut_ptr() as u64;
     loop {
         // Without a key to start from, the first one is found.
-        match bpf_plain(MAP_GET_NEXT_KEY, &element(0, place)) {
-            Ok(()) => bpf_plain(MAP_DELETE_ELEM, &element(place, 0))?,
+        match bpf_plain(MAP_GET_NEXT_KEY, &Element::of(map, 0, place)) {
+            Ok(()) => bpf_plain(MAP_DELETE_ELEM, &Element::of(map, place, 0))?,
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Entries of a hash map or trie.
+pub fn count_entries(map: BorrowedFd<'_>, key_size: usize) -> io::Result<usize> {
+    let mut found = vec![0u64; key_size.div_ceil(8)];
+    let place = found.as_mut_ptr() as u64;
+    for count in 0.. {
+        let from = if count == 0 { 0 } else { place };
+        match bpf_plain(MAP_GET_NEXT_KEY, &Element::of(map, from, place)) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(count),
+            Err(error) => return Err(error),
+        }
+    }
+    unreachable!("a map has an end")
+}
+
+/// Entries of an array that are not zeros.
+pub fn count_used(map: BorrowedFd<'_>, entries: u32, value_size: usize) -> io::Result<usize> {
+    let mut value = vec![0u64; value_size.div_ceil(8)];
+    let mut count = 0;
+    for index in 0..entries {
+        let key = (&raw const index) as u64;
+        bpf_plain(
+            MAP_LOOKUP_ELEM,
+            &Element::of(map, key, value.as_mut_ptr() as u64),
+        )?;
+        count += usize::from(value.iter().any(|word| *word != 0));
+    }
+    Ok(count)
 }
 
 /// `bpf(2)` for the commands that return nothing.

@@ -25,6 +25,12 @@ const HOST_PROGRAMS: [(&str, &str); 10] = [
     ("wrk", "wrk"),
 ];
 
+/// What one test takes that has a browser, and not every distribution has: a test that skips itself without.
+const BROWSER_PROGRAMS: [(&str, &str); 2] = [
+    ("chromium-headless-shell", "chromium-headless-shell"),
+    ("certutil", "libnss3-tools"),
+];
+
 /// Packages that bring a service of their own name.
 const SERVICES: [&str; 3] = ["haproxy", "nftables", "nginx"];
 /// What Debian's packages ask before they start a service.
@@ -134,6 +140,24 @@ fn scrub(command: &mut Command) {
 fn ensure_host_programs() -> Result<()> {
     // Building and unit tests do without them; the rings say so themselves.
     ensure_packages("the tests in namespaces", &missing_packages(&HOST_PROGRAMS))
+}
+
+/// Installs a browser, where packages have one. Sixty megabytes: only where it is tested with.
+pub fn ensure_browser() {
+    let missing = missing_packages(&BROWSER_PROGRAMS);
+    // Ubuntu's Chromium is a snap, and so is not for this. Other distributions are not asked either: to
+    // ask for what is not there costs an update of all package lists, each time.
+    if missing.is_empty() || !is_debian() {
+        return;
+    }
+    if let Err(error) = ensure_packages("the browser's test", &missing) {
+        progress(format_args!("no browser, its test skips itself: {error:#}"));
+    }
+}
+
+fn is_debian() -> bool {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    release.lines().any(|line| line == "ID=debian")
 }
 
 /// Installs what virtual machines take and this host lacks.

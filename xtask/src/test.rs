@@ -182,6 +182,9 @@ pub fn run(options: &Options) -> Result<()> {
         let alternative = "\nWithout privileges: cargo xtask test --ring unit";
         capabilities::require("rings 1 to 3", alternative)?;
         setup::run()?;
+        if rings.contains(&Ring::Traffic) {
+            setup::ensure_browser();
+        }
         build::with_tests(rings.iter().filter_map(|ring| ring.binary()))?;
     }
     let mut total = Tally::default();

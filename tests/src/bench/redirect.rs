@@ -4,6 +4,9 @@
 //! `lb_ingress` ran, by the kernel's own account, for every packet of the connections; for the others, the
 //! CPU time of their processes, so without what the kernel does in interrupts for them.
 
+mod flood;
+mod names;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -108,6 +111,11 @@ pub fn run(options: &Options) -> Result<bool> {
     let ratio = by_way[0] / better;
     let what = "XDP's CPU to that of the better of the two";
     figures.push(Figure::new(what, ratio, "×", Some(GOAL)));
+    drop(stage);
+    eprintln!("names");
+    figures.extend(names::measure(options.quick)?);
+    eprintln!("floods of SYNs");
+    figures.extend(flood::measure(options.quick)?);
     report(&figures, options)
 }
 

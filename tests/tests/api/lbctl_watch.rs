@@ -146,3 +146,31 @@ fn nothing_is_watched_without_an_agent() {
     desk.check("instance ls -w", 3);
     desk.check("show -w", 3);
 }
+
+#[test]
+fn events_tell_what_was_changed() {
+    require_root!();
+    let desk = desk();
+    let told = desk.check("events --since 1h --kind instance --count 2", 0);
+    let ends = [
+        "created instance 'b1' by uid 0",
+        "created instance 'b2' by uid 0",
+    ];
+    assert_eq!(told.lines().count(), 2, "{told}");
+    for (line, end) in told.lines().zip(ends) {
+        assert!(line.ends_with(end), "{told}");
+    }
+
+    // Of an account that is named, its own alone.
+    desk.check("account create shop", 0);
+    desk.check("--account shop service create -n theirs 9000:80/tcp", 0);
+    let told = desk.check(
+        "--account shop events --from 1 --kind service_group --count 1 -o json",
+        0,
+    );
+    assert!(told.contains(r#""name":"theirs""#), "{told}");
+    let (code, _, told) = desk.run("events --from 999");
+    assert!(told.contains("Generation 999 does not exist yet"), "{told}");
+    assert_eq!(code, 1, "{told}");
+    desk.check("events --kind vm", 2);
+}

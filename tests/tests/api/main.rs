@@ -9,6 +9,7 @@ mod desk;
 mod event_streams;
 mod go_forms;
 mod histories;
+mod host_troubles;
 mod js_sdk;
 mod lbctl;
 mod lbctl_certificates;

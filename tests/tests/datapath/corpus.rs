@@ -7,7 +7,7 @@ use lbagent_tests::packet_builder::{
     with_tags,
 };
 
-use crate::random::Random;
+use lbagent_tests::random::Random;
 
 /// The kernel makes no test run on less than an Ethernet header, and none of a TC program on less
 /// than an IPv6 header.
@@ -93,9 +93,9 @@ pub fn corpus(v4: [SocketAddr; 2], v6: [SocketAddr; 2]) -> Vec<Vec<u8>> {
 /// Changes up to six bytes behind the link addresses, and cuts one frame of four off.
 pub fn damage(random: &mut Random, frame: &[u8], shortest: usize) -> Vec<u8> {
     let mut frame = frame.to_vec();
-    let numbers = random.next();
+    let numbers = random.next_u64();
     for _ in 0..numbers % 7 {
-        let number = random.next();
+        let number = random.next_u64();
         // The headers, more often than the rest.
         let end = if number & 1 == 0 { 64 } else { frame.len() };
         let index = ETHERTYPE + (number >> 16) as usize % (end.min(frame.len()) - ETHERTYPE);

@@ -7,7 +7,7 @@ use lbagent_tests::slowness::repetitions;
 
 use crate::at;
 use crate::corpus::{SHORTEST_TC, SHORTEST_XDP, corpus, damage};
-use crate::random::Random;
+use lbagent_tests::random::Random;
 
 /// Foreign packets of a run, through each program.
 fn foreign_packets() -> u32 {
@@ -38,7 +38,7 @@ const SIDES: [(Side, usize); 2] = [(Side::Client, SHORTEST_XDP), (Side::Backend,
 fn foreign_packets_pass_unchanged_whatever_they_look_like() {
     require_root!();
     let mut rig = rig();
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     let corpus = corpus(
         [at(&format!("{CLIENT_V4}:4000")), at("198.18.0.1:80")],
         [at(&format!("[{CLIENT_V6}]:4000")), at("[2001:db8:f::1]:53")],
@@ -72,7 +72,7 @@ fn foreign_packets_pass_unchanged_whatever_they_look_like() {
 fn outcomes_add_up_to_the_packets_seen() {
     require_root!();
     let mut rig = rig();
-    let mut random = Random(2);
+    let mut random = Random::new(2);
     let mut frames = Vec::new();
     for port in [80, 53, 22] {
         frames.extend(corpus(

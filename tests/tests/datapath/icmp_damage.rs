@@ -7,7 +7,7 @@ use lbagent_tests::require_root;
 use lbagent_tests::slowness::repetitions;
 
 use crate::at;
-use crate::random::Random;
+use lbagent_tests::random::Random;
 
 fn rig() -> Rig {
     let mut rig = Rig::new().unwrap();
@@ -53,7 +53,7 @@ fn damaged(random: &mut Random, side: Side, to_vip: bool) -> Vec<u8> {
         &[1, 2, 3, 4, 100, 127, 128, 129, 134, 135, 137]
     };
     let kind = [kinds[random.below(kinds.len())], random.below(6) as u8];
-    let rest = (random.next() as u32).to_be_bytes();
+    let rest = (random.next_u64() as u32).to_be_bytes();
     let destination = if to_vip { vip } else { from };
     let mut frame = icmp((host.ip(), destination.ip()), kind, rest, &quoted[14..]);
     if host.is_ipv4() {
@@ -61,7 +61,7 @@ fn damaged(random: &mut Random, side: Side, to_vip: bool) -> Vec<u8> {
     }
     for _ in 0..random.below(6) {
         let index = 14 + random.below(frame.len() - 14);
-        frame[index] = random.next() as u8;
+        frame[index] = random.next_u64() as u8;
     }
     if random.below(4) == 0 {
         // The kernel makes no test run of a TC program on less than an IPv6 header.
@@ -78,7 +78,7 @@ fn damaged(random: &mut Random, side: Side, to_vip: bool) -> Vec<u8> {
 fn damaged_icmp_is_sent_or_left_alone() {
     require_root!();
     let mut rig = rig();
-    let mut random = Random(4);
+    let mut random = Random::new(4);
     let packets = repetitions(20_000);
     let before: u64 = rig.outcomes().unwrap().values().sum();
     let (mut sent, mut passed) = (0, 0);

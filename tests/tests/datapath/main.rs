@@ -13,7 +13,6 @@ mod overload;
 mod owners;
 mod owners_model;
 mod policies;
-mod random;
 mod reading;
 mod redirect;
 mod replay;

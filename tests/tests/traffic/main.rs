@@ -23,6 +23,8 @@ mod modes;
 mod next_hops;
 mod overload;
 mod redirect;
+mod redirect_browser;
+mod redirect_flood;
 mod redirect_limits;
 mod restart;
 mod sharing;

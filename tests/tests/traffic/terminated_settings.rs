@@ -141,11 +141,19 @@ fn each_port_is_served_as_the_policy_says() {
     let told = format!("proxy {client}");
     web.wait_for("the PROXY protocol to the instance", STREAM, &[], &told);
     assert_eq!(web.get(HTTP, &[]), http1, "another port of the group");
+    web.lbctl("service policy web --port 8443 --idle-timeout 1s --connect-timeout 900ms");
+    let silent = format!("{STREAM}hold");
+    let is_ended = || {
+        let _ = web.browser.get(VIP4, &silent, &[]).unwrap();
+        web.counters()["idle_timeout"].as_u64() > Some(0)
+    };
+    poll_until("an end for silence", PATIENCE, is_ended).unwrap();
     web.lbctl("service policy web --port 80 --response-timeout 300ms");
     let hold = format!("{HTTP}hold");
     web.wait_for("a late answer", &hold, &STATUS, "504");
     let shown = web.lbctl("service get web");
-    let row = "443: upstream h2c; 8443: send proxy true";
+    let stream = "8443: send proxy true, connect timeout 900ms, idle timeout 1s";
+    let row = format!("443: upstream h2c; {stream}");
     let row = format!("80: response timeout 300ms; {row}");
     assert!(shown.contains(&row), "{shown}");
 

@@ -55,7 +55,10 @@ impl Ring {
 const SMOKE: &[((u32, u32), &str)] = &[
     ((6, 1), "balance::generic_xdp_carries_everything_too"),
     ((6, 1), "balance::slots_are_even_and_counters_add_up"),
-    ((6, 1), "decap::clients_are_told_a_segment_size_that_fits"),
+    (
+        (6, 1),
+        "decap::segments::clients_are_told_a_segment_size_that_fits",
+    ),
     ((6, 1), "decap::every_encapsulation_reaches_the_vip"),
     (
         (6, 1),

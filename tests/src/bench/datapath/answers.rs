@@ -10,11 +10,10 @@ use anyhow::{Context, Result, ensure};
 
 use super::super::floors::{Floors, Flows, Restore, Target};
 use super::Options;
-use crate::prog_run::{Action, CLIENT_V4, CLIENT_V6, Side, VIP_V4, VIP_V6};
-use crate::redirect_rig::{OPTIONS, RedirectRig};
-use crate::tcp_segment::{TcpSegment, flags};
+use crate::prog_run::{CLIENT_V4, CLIENT_V6, Side, VIP_V4, VIP_V6};
+use crate::redirect_rig::RedirectRig;
+use crate::tcp_segment::flags;
 
-const ISN: u32 = 1_000;
 /// What curl sends.
 const SHORT: &str = "GET /path/to/a/page?query=1 HTTP/1.1\r\nHost: www.shop.example\r\n\
     User-Agent: curl/7.88.1\r\nAccept: */*\r\n\r\n";
@@ -159,32 +158,8 @@ fn cases(web: &mut RedirectRig) -> Result<Vec<Case>> {
         // Ports that differ, so that each case has a connection of its own.
         let mut ports = 2000..;
         let mut connect = |web: &mut RedirectRig| -> Result<_> {
-            let port = ports.next().context("a port")?;
-            let client = SocketAddr::new(client.parse()?, port);
-            let vip = SocketAddr::new(vip.parse()?, 80);
-            let syn = TcpSegment {
-                sequence: ISN,
-                flags: flags::SYN,
-                window: 64_240,
-                options: OPTIONS.to_vec(),
-                ..TcpSegment::default()
-            };
-            let syn = syn.frame(client, vip);
-            let (action, answer) = web.rig.run_uncounted(Side::Client, &syn)?;
-            ensure!(action == Action::Transmit, "the SYN was not answered");
-            let answer = TcpSegment::of_answer(&answer, client, vip).map_err(anyhow::Error::msg)?;
-            let frame = move |flags, sent: u32, received: u32, payload: &str| {
-                TcpSegment {
-                    sequence: ISN + 1 + sent,
-                    acknowledged: answer.sequence.wrapping_add(1 + received),
-                    flags: flags | flags::ACK,
-                    window: 64_240,
-                    options: Vec::new(),
-                    payload: payload.as_bytes().to_vec(),
-                }
-                .frame(client, vip)
-            };
-            Ok((syn, frame))
+            let client = SocketAddr::new(client.parse()?, ports.next().context("a port")?);
+            web.connect(client, SocketAddr::new(vip.parse()?, 80))
         };
         let mut add = |name, frame, flows, action| {
             cases.push(Case {
@@ -198,17 +173,27 @@ fn cases(web: &mut RedirectRig) -> Result<Vec<Case>> {
         let one = || Flows::Among(1);
         let (syn, handshake) = connect(web)?;
         add("syn", syn, Flows::DISTINCT, 3);
-        add("handshake", handshake(0, 0, 0, ""), one(), 1);
+        add("handshake", handshake.frame(0, 0, 0, b""), one(), 1);
         let (_, short) = connect(web)?;
-        add("request/short", short(flags::PSH, 0, 0, SHORT), one(), 3);
+        add(
+            "request/short",
+            short.frame(flags::PSH, 0, 0, SHORT.as_bytes()),
+            one(),
+            3,
+        );
         let (_, long) = connect(web)?;
-        add("request/long", long(flags::PSH, 0, 0, LONG), one(), 3);
+        add(
+            "request/long",
+            long.frame(flags::PSH, 0, 0, LONG.as_bytes()),
+            one(),
+            3,
+        );
         let (_, closed) = connect(web)?;
-        let request = closed(flags::PSH, 0, 0, SHORT);
+        let request = closed.frame(flags::PSH, 0, 0, SHORT.as_bytes());
         let (_, answer) = web.rig.run_uncounted(Side::Client, &request)?;
         let headers = request.len() - SHORT.len();
         let received = (answer.len() - headers + 1) as u32;
-        let fin = closed(flags::FIN, SHORT.len() as u32, received, "");
+        let fin = closed.frame(flags::FIN, SHORT.len() as u32, received, b"");
         add("close", fin, one(), 3);
     }
     Ok(cases)

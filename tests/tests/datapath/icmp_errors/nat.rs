@@ -12,7 +12,7 @@ use lbagent_tests::require_root;
 use lbagent_tests::slowness::repetitions;
 
 use super::{Quote, REST, assert_at_client, families, quotes, rig, start};
-use crate::random::Random;
+use lbagent_tests::random::Random;
 
 #[test]
 fn errors_about_a_vip_reach_the_backend() {
@@ -118,7 +118,7 @@ fn a_quote_without_a_udp_checksum_stays_without() {
 fn random_errors_come_to_the_same_as_a_full_recompute() {
     require_root!();
     let mut rig = rig();
-    let mut random = Random(3);
+    let mut random = Random::new(3);
     for number in 0..repetitions(20_000) {
         let [v4, v6] = families();
         let family = if random.below(2) == 0 { v4 } else { v6 };
@@ -134,7 +134,7 @@ fn random_errors_come_to_the_same_as_a_full_recompute() {
             Transport::Udp => udp(from, to, &payload)[14..].to_vec(),
         };
         let error = family.errors[random.below(family.errors.len())];
-        let rest = (random.next() as u32).to_be_bytes();
+        let rest = (random.next_u64() as u32).to_be_bytes();
         let (side, [quoted, known], [from, to]) = if random.below(2) == 0 {
             let way = [service, backend].map(|known| (family.router, known.ip()));
             let packets = [service, backend].map(|known| packet(known, client));

@@ -3,24 +3,19 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use lbagent_tests::agent::{CONFIG_PATH, Config};
-use lbagent_tests::bench::traffic::live::{FRAME, Live};
-use lbagent_tests::gateway::{PORT, web_services};
-use lbagent_tests::kernel::{self, retransmitted};
+use lbagent_tests::kernel::retransmitted;
 use lbagent_tests::lossy_wire::{Faults, LossyWire};
-use lbagent_tests::packet_builder::{self, Segment};
 use lbagent_tests::poll::poll_until;
 use lbagent_tests::redirect_site::{Site, succeed};
 use lbagent_tests::require_root;
-use lbagent_tests::slowness::{is_long, patience, repetitions, scale};
-use lbagent_tests::syscalls::link_address;
+use lbagent_tests::slowness::{patience, repetitions, scale};
 use lbagent_tests::topology::{Shape, VIP4, VIP6, VIPS};
-use lbagent_tests::transfer::{Direction, Transfer};
 use lbagent_tests::web::{PATIENCE, terminator};
 
 const LOCATION: &str = "location: https://web.lb.internal";
@@ -33,7 +28,12 @@ const AGENT: &str =
 pub(crate) fn any(_: &mut Config) {}
 
 /// What the redirects of a number of paths end at, by one curl.
-fn follow(site: &Site, vip: IpAddr, paths: u32, options: &[&str]) -> BTreeSet<(String, String)> {
+pub(crate) fn follow(
+    site: &Site,
+    vip: IpAddr,
+    paths: u32,
+    options: &[&str],
+) -> BTreeSet<(String, String)> {
     let url = format!("http://web.lb.internal/echo/[1-{paths}]?a=b%20c&d=[1-1]");
     let told = "\n%{num_redirects} %{url_effective}\n";
     let ours = [
@@ -54,7 +54,7 @@ fn follow(site: &Site, vip: IpAddr, paths: u32, options: &[&str]) -> BTreeSet<(S
         .collect()
 }
 
-fn pages(paths: u32) -> BTreeSet<(String, String)> {
+pub(crate) fn pages(paths: u32) -> BTreeSet<(String, String)> {
     let page = |number| format!("/echo/{number}?a=b%20c&d=1");
     (1..=paths)
         .map(|number| {
@@ -314,117 +314,6 @@ fn what_is_switched_off_is_left_to_the_terminator() {
     assert_eq!(site.redirects().unwrap(), 0);
     assert_eq!(site.gateway.agent.outcome("answer_cookie").unwrap(), 0);
     assert_eq!(site.sysctl("net/ipv4/tcp_syncookies").unwrap(), "1");
-}
-
-/// Spoofed SYNs: the generator varies the lower half of the address and the port.
-fn spoofed(site: &Site, port: u16) -> Result<Vec<u8>> {
-    let from = SocketAddr::new(Ipv4Addr::new(198, 18, 0, 0).into(), 0);
-    let to = SocketAddr::new(VIP4, port);
-    let headers = packet_builder::tcp(from, to, Segment::Syn, &[]).len();
-    let mut frame = packet_builder::tcp(from, to, Segment::Syn, &vec![0; FRAME - headers]);
-    let topology = &site.gateway.topology;
-    frame[..6].copy_from_slice(&topology.gateway.run(|| link_address("cl0"))?);
-    frame[6..12].copy_from_slice(&topology.client.run(|| link_address("eth0"))?);
-    Ok(frame)
-}
-
-/// Sockets that the gateway has, in whatever state, and half-open connections.
-fn sockets(site: &Site) -> usize {
-    kernel::sockets(&site.gateway.topology.gateway.net).len()
-}
-
-/// Sends SYNs as fast as a CPU does; returns how many. No socket comes of them meanwhile, nor is one left.
-#[track_caller]
-fn flood(site: &Site, live: &mut Live, frame: &[u8], [times, count]: [u32; 2]) -> u64 {
-    let before = sockets(site);
-    let sending = AtomicBool::new(true);
-    let most = std::thread::scope(|scope| {
-        let flood = scope.spawn(|| -> Result<()> {
-            let _guard = site.gateway.topology.client.enter()?;
-            let ifindex = nix::net::if_::if_nametoindex("eth0").context("eth0")?;
-            for _ in 0..times {
-                live.send(frame, ifindex, count)?;
-            }
-            sending.store(false, Ordering::Release);
-            Ok(())
-        });
-        let mut most = 0;
-        while sending.load(Ordering::Acquire) && !flood.is_finished() {
-            most = most.max(sockets(site));
-        }
-        flood.join().unwrap().unwrap();
-        most.max(sockets(site))
-    });
-    assert!(most <= before + 4, "{most} sockets, {before} before");
-    u64::from(times * count)
-}
-
-#[test]
-fn spoofed_syns_leave_nothing_behind() {
-    /// Ten times as many in the long form.
-    const SYNS: u32 = 1_000_000;
-    require_root!();
-    let floods = if is_long() { 10 } else { 1 };
-    let mut live = Live::load().unwrap();
-    let site = Site::start(any).unwrap();
-    site.gateway.create_service("raw", &web_services()).unwrap();
-    let backend = &site.gateway.topology.backends[0];
-    site.gateway
-        .attach("raw-1", "raw", &backend.addresses)
-        .unwrap();
-    let tracked = Transfer::start(
-        &site.gateway.topology.client,
-        SocketAddr::new(VIP4, PORT),
-        Direction::Download,
-        20_000_000,
-        Duration::from_millis(2),
-    )
-    .unwrap();
-    tracked.wait_for(0.05).unwrap();
-    let answered = || site.gateway.agent.outcome("answer_cookie").unwrap();
-    let before = answered();
-    let memory = slab(&site);
-    let frame = spoofed(&site, 80).unwrap();
-    let count = repetitions(SYNS);
-    let mut sent = 0;
-    // The devices' rings drop what the gateway has no time for: on a busy machine it takes more floods
-    // until a quarter of one was answered.
-    for _ in 0..20 {
-        sent += flood(&site, &mut live, &frame, [floods, count]);
-        if answered() - before > u64::from(floods * count / 4) {
-            break;
-        }
-    }
-    let answered = answered() - before;
-    assert!(
-        answered > u64::from(floods * count / 4),
-        "{answered} of {sent} SYNs were answered"
-    );
-    tracked.finish().unwrap();
-    // The whole machine's: what runs beside this test takes memory, and gives it back.
-    let mut grown = 0;
-    let is_flat = || {
-        grown = slab(&site).saturating_sub(memory);
-        grown < 16 << 10
-    };
-    let flat = poll_until("the kernel's memory to be as it was", PATIENCE, is_flat);
-    flat.unwrap_or_else(|error| panic!("{error:#}: {grown} KiB are gone"));
-    for vip in VIPS {
-        assert_eq!(
-            follow(&site, vip, 20, &[]),
-            pages(20),
-            "{vip} after the flood"
-        );
-    }
-    println!("{answered} of {sent} SYNs answered, {grown} KiB more in use");
-}
-
-/// Kernel memory for objects that cannot be given back at once, in KiB.
-fn slab(_: &Site) -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap();
-    let line = text.lines().find(|line| line.starts_with("SUnreclaim:"));
-    let number = line.and_then(|line| line.split_whitespace().nth(1));
-    number.and_then(|number| number.parse().ok()).unwrap()
 }
 
 #[test]
