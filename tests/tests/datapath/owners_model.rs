@@ -101,6 +101,7 @@ impl Pair {
         let client = at(&format!("{CLIENT_V4}:{}", 10_000 + flow));
         let vip = at(&format!("{VIP_V4}:5432"));
         let frame = tcp(client, vip, segment, b"");
+        self.rig.await_calm_clock().unwrap();
         self.model.tick = self.rig.tick().unwrap();
         let (_, out) = self.rig.run_uncounted(Side::Client, &frame).unwrap();
         let real: Option<SocketAddr> =

@@ -181,11 +181,11 @@ impl Scene {
         }
     }
 
-    fn trace(&self, query: &TraceQuery) -> Trace {
+    fn trace(rig: &Rig, arrival: &Arrival, query: &TraceQuery) -> Trace {
         let mut trace = None;
         let now = OffsetDateTime::UNIX_EPOCH;
-        self.rig.dataplane.look_up(&mut |maps| {
-            let explained = explain(maps, &self.rig.desired, query, Some(&self.arrival), now);
+        rig.dataplane.look_up(&mut |maps| {
+            let explained = explain(maps, &rig.desired, query, Some(arrival), now);
             trace = Some(explained.unwrap());
         });
         trace.unwrap()
@@ -194,14 +194,17 @@ impl Scene {
     /// Traces a flow, runs its packet, and compares.
     fn check(&mut self) {
         let query = self.query();
-        let trace = self.trace(&query);
         let (from, to) = (query.source, query.destination);
         let frame = match (query.protocol, query.is_new) {
             (Protocol::Udp, _) => udp(from, to, b"x"),
             (Protocol::Tcp, true) => tcp(from, to, Segment::Syn, b""),
             (Protocol::Tcp, false) => tcp(from, to, Segment::Ack, b"x"),
         };
-        let ran = self.rig.run(Side::Client, &frame).unwrap();
+        let told = |rig: &Rig| {
+            rig.await_calm_clock().unwrap();
+            Self::trace(rig, &self.arrival, &query)
+        };
+        let (trace, ran) = self.rig.run_after(Side::Client, &frame, told).unwrap();
         assert_eq!(trace.outcome, ran.outcome.label(), "{trace:#?}");
         self.seen.push(trace.outcome.clone());
         let chosen = trace.choice.as_ref();
