@@ -1,11 +1,13 @@
 //! Observation, lbagent's own extensions: `GET /v1/x/status`, `/v1/x/table`, `/v1/x/counters`.
 
 mod counters;
+mod shield;
 
 use std::net::IpAddr;
 
 pub use counters::{Counters, CountersData, HeldFragments, OutcomeCounter, Verdict};
 use serde::{Deserialize, Serialize};
+pub use shield::{SynShield, SynShieldMode};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -46,6 +48,9 @@ pub struct AgentStatus {
     /// Who takes connections to ports with handlers.
     #[serde(default)]
     pub terminators: Vec<Terminator>,
+    /// Whether SYNs to ports with handlers are answered with cookies.
+    #[serde(default)]
+    pub syn_shield: SynShield,
     /// What is not as it should be, or may soon not be; empty when all is well.
     pub conditions: Vec<Condition>,
 }

@@ -12,7 +12,8 @@ pub fn layout_since(map: &str) -> u32 {
         | limits::TERMINATORS
         | limits::STEER_COUNTERS
         | limits::HOSTS
-        | limits::REDIRECT_COUNTERS => 3,
+        | limits::REDIRECT_COUNTERS
+        | limits::SHIELD => 3,
         _ => 2,
     }
 }

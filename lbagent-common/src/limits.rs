@@ -49,11 +49,14 @@ pub const STEER_COUNTERS: &str = "STEER_COUNTERS";
 pub const HOSTS: &str = "HOSTS";
 /// Packets left to the terminator by [`crate::redirect::Passed`] (`u64`, PERCPU_ARRAY).
 pub const REDIRECT_COUNTERS: &str = "REDIRECT_COUNTERS";
+/// SYNs to shielded ports in the current tick ([`crate::AnswerBudget`], PERCPU_ARRAY by
+/// [`crate::VipEntry::vip_index`]).
+pub const SHIELD: &str = "SHIELD";
 /// One [`crate::Settings`] (ARRAY).
 pub const SETTINGS: &str = "SETTINGS";
 
 /// Every map, in the order in which an operator would read them.
-pub const ALL_MAPS: [&str; 23] = [
+pub const ALL_MAPS: [&str; 24] = [
     SETTINGS,
     VIPS,
     SLOTS,
@@ -77,6 +80,7 @@ pub const ALL_MAPS: [&str; 23] = [
     TERMINATORS,
     STEER_COUNTERS,
     REDIRECT_COUNTERS,
+    SHIELD,
 ];
 
 /// XDP program on the client-facing interface.

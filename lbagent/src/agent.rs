@@ -42,7 +42,7 @@ use crate::desired::{Desired, DesiredError, Digest, TokenError};
 use crate::fragments;
 use crate::health::{self, HealthHandle};
 use crate::monitor::{Monitor, MonitorHandle};
-use crate::plan::{GatewaySettings, Health, TerminatorView};
+use crate::plan::{GatewaySettings, Health, SynShield, TerminatorView};
 use crate::reconcile::{FillError, Reconciler, ReconcilerHandle, Timing, fill};
 use crate::store::StoreError;
 use crate::terminator::{self, TerminatorHandle};
@@ -120,7 +120,8 @@ pub enum AgentError {
     Fill(#[from] FillError),
     /// The configuration wants what the kernel cannot do.
     #[error(
-        "redirect.at_nic is \"on\", which this kernel cannot do; set it to \"auto\" to leave redirects to the terminator"
+        "redirect.at_nic or syn_shield.mode is \"on\", which this kernel cannot do; set both to \"auto\" to leave \
+         SYNs to the kernel and redirects to the terminator"
     )]
     NoCookies(#[source] DataplaneError),
     /// The API, or the socket of terminators, cannot listen.
@@ -187,7 +188,7 @@ fn take_over(
         let steps = fill(&mut dataplane, desired.current(), gateway)?;
         info!(steps, "filled the maps of the new data plane");
     }
-    if config.redirect_at_nic == AtNic::On {
+    if config.redirect_at_nic == AtNic::On || config.syn_shield == SynShield::Always {
         dataplane.check_cookies().map_err(AgentError::NoCookies)?;
     }
     dataplane.attach()?;

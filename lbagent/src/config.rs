@@ -206,6 +206,7 @@ impl Config {
             redirect_at_nic: self.redirect_at_nic != AtNic::Off,
             not_at_nic: None,
             syn_shield: self.syn_shield,
+            without_shield: None,
         }
     }
 
@@ -220,10 +221,11 @@ impl Config {
         if doubts.is_some() {
             if self.redirect_at_nic == AtNic::Auto {
                 settings.redirect_at_nic = false;
-                settings.not_at_nic = doubts;
+                settings.not_at_nic.clone_from(&doubts);
             }
             if matches!(self.syn_shield, SynShield::Above { .. }) {
                 settings.syn_shield = SynShield::Off;
+                settings.without_shield = doubts;
             }
         }
         settings

@@ -71,6 +71,7 @@ pub fn agent_status(inputs: &Inputs<'_>) -> AgentStatus {
             .map(|observed| observe::maps(&observed.actual))
             .unwrap_or_default(),
         terminators: terminators.clone(),
+        syn_shield: observe::shield(gateway, &result.conditions, observation.ok()),
         conditions,
     }
 }

@@ -70,7 +70,7 @@ pub struct Config {
     pub redirect: BTreeMap<&'static str, &'static str>,
     /// Members of `[syn_shield]`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub syn_shield: BTreeMap<&'static str, &'static str>,
+    pub syn_shield: BTreeMap<&'static str, toml::Value>,
     /// Members of `[limits]`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<&'static str, u32>,

@@ -75,14 +75,7 @@ impl RedirectRig {
 
     /// Opens a connection; the SYN with which it was done, and the connection.
     pub fn connect(&mut self, client: SocketAddr, vip: SocketAddr) -> Result<(Vec<u8>, Opened)> {
-        let syn = TcpSegment {
-            sequence: ISN,
-            flags: flags::SYN,
-            window: 64_240,
-            options: OPTIONS.to_vec(),
-            ..TcpSegment::default()
-        };
-        let syn = syn.frame(client, vip);
+        let syn = syn().frame(client, vip);
         let (action, answer) = self.rig.run_uncounted(Side::Client, &syn)?;
         ensure!(action == Action::Transmit, "the SYN was not answered");
         let answer = TcpSegment::of_answer(&answer, client, vip).map_err(anyhow::Error::msg)?;
@@ -121,8 +114,19 @@ impl RedirectRig {
     }
 }
 
-/// First sequence number of [`RedirectRig::connect`].
-const ISN: u32 = 1_000;
+/// A client's first sequence number; soon it starts again at zero.
+pub const ISN: u32 = 0xffff_ff00;
+
+/// The SYN of a client that offers all of [`OPTIONS`].
+pub fn syn() -> TcpSegment {
+    TcpSegment {
+        sequence: ISN,
+        flags: flags::SYN,
+        window: 64_240,
+        options: OPTIONS.to_vec(),
+        ..TcpSegment::default()
+    }
+}
 
 /// A connection that a client has opened.
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +140,7 @@ impl Opened {
     /// A frame of the client, which has sent and received so many bytes, ends of streams included.
     pub fn frame(&self, flags: u8, sent: u32, received: u32, payload: &[u8]) -> Vec<u8> {
         let segment = TcpSegment {
-            sequence: ISN + 1 + sent,
+            sequence: ISN.wrapping_add(1 + sent),
             acknowledged: self.cookie.wrapping_add(1 + received),
             flags: flags | flags::ACK,
             window: 64_240,

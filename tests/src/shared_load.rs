@@ -26,6 +26,8 @@ pub struct SharedLoad {
     /// There until the end.
     dataplane: Option<KernelDataplane>,
     link: Option<XdpLinkId>,
+    /// Whether other rigs may have it afterwards.
+    is_usual: bool,
 }
 
 impl SharedLoad {
@@ -48,7 +50,24 @@ impl SharedLoad {
             capacity,
             dataplane: Some(dataplane),
             link: None,
+            is_usual: true,
         })
+    }
+
+    /// Takes another data plane instead, empty and attached, as on a kernel without the helpers for
+    /// SYN cookies.
+    pub fn lose_cookies(&mut self, interface: &str) -> Result<()> {
+        let capacity = self.capacity;
+        let object = super::prog_run::object();
+        let dataplane = KernelDataplane::open_unattached_as(object.as_deref(), capacity, false)?;
+        let other = Self {
+            capacity,
+            dataplane: Some(dataplane),
+            link: None,
+            is_usual: false,
+        };
+        drop(std::mem::replace(self, other));
+        self.attach(interface)
     }
 
     /// Makes the programs forget every flow that they have seen.
@@ -104,7 +123,7 @@ impl Drop for SharedLoad {
             (Some(program), Some(link)) => program.detach(link).is_ok(),
             (_, link) => link.is_none(),
         };
-        if detached {
+        if detached && self.is_usual {
             let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
             idle.push((self.capacity, dataplane));
         }

@@ -30,6 +30,9 @@ pub struct Counters {
     /// those with outcome `pass_redirect`.
     #[serde(default)]
     pub passed_redirects: BTreeMap<String, u64>,
+    /// VIPs with more SYNs than the SYN shield leaves to the kernel, now or in the second before.
+    #[serde(default)]
+    pub flooded_vips: u64,
     /// What became of the packets with outcome `hold_fragment`.
     #[serde(default)]
     pub fragments: HeldFragments,

@@ -1,6 +1,6 @@
 //! Memory of the stages that answer for the terminator. One of the places that may hold `unsafe`.
 //!
-//! But for the counters none of it is pinned: what it holds are drafts and hints.
+//! But for the counters none of it outlives the programs: what it holds are drafts and hints.
 
 use core::ptr;
 

@@ -107,6 +107,7 @@ impl Server {
             answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
             redirect_at_nic: true,
             not_at_nic: None,
+            without_shield: None,
             syn_shield: SynShield::default(),
         };
         let (reconciler, handle) = Reconciler::new(

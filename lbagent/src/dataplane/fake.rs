@@ -327,6 +327,7 @@ impl Dataplane for FakeDataplane {
             backends: read(backends, &self.backend_counters),
             steered: vec![0; Steered::COUNT as usize],
             passed: vec![0; Passed::COUNT as usize],
+            flooded: Vec::new(),
         })
     }
 }

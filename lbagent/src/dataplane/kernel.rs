@@ -78,7 +78,16 @@ impl KernelDataplane {
         object: Option<&std::path::Path>,
         capacity: Capacity,
     ) -> Result<Self, LoadError> {
-        let mut ebpf = load::load_maps(&Object::read(object)?, &capacity, |_| None)?;
+        Self::open_unattached_as(object, capacity, cookies::are_supported())
+    }
+
+    /// The same as on a kernel that has, or has not, the helpers for SYN cookies: for tests.
+    pub fn open_unattached_as(
+        object: Option<&std::path::Path>,
+        capacity: Capacity,
+        has_cookies: bool,
+    ) -> Result<Self, LoadError> {
+        let mut ebpf = load::load_maps(&Object::read(object)?, &capacity, has_cookies, |_| None)?;
         load::load_programs(&mut ebpf)?;
         let loaded = Loaded::new(ebpf, &capacity)?;
         let surroundings = Surroundings::Memory {
@@ -350,6 +359,7 @@ impl Dataplane for KernelDataplane {
             backends: of(&maps.backend_counters, backends)?,
             steered: maps.steered.first(Steered::COUNT)?,
             passed: maps.passed.first(Passed::COUNT)?,
+            flooded: super::read::flooded(maps)?,
         })
     }
 }

@@ -54,10 +54,12 @@ pub(super) fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     load_program::<SkLookup>(ebpf, limits::PROGRAM_STEER, SkLookup::load)
 }
 
-/// Makes the object's maps; one for which `pinned` names a pin is opened there instead.
+/// Makes the object's maps; one for which `pinned` names a pin is opened there instead. Without
+/// `has_cookies` the programs answer no SYN and call no helper that this takes.
 pub(super) fn load_maps(
     object: &Object,
     capacity: &Capacity,
+    has_cookies: bool,
     pinned: impl Fn(&str) -> Option<PathBuf>,
 ) -> Result<Ebpf, LoadError> {
     let shapes = MapShape::all(capacity);
@@ -69,7 +71,7 @@ pub(super) fn load_maps(
             loader.map_pin_path(shape.name, path);
         }
     }
-    if !cookies::are_supported() {
+    if !has_cookies {
         loader.override_global(cookies::GLOBAL, &0_u32, true);
     }
     let ebpf = loader.load(&object.bytes).map_err(refused)?;

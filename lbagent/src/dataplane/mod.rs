@@ -302,6 +302,9 @@ pub struct CounterSnapshot {
     /// Packets for ports that redirect that were left to the terminator, by
     /// [`lbagent_common::redirect::Passed`].
     pub passed: Vec<u64>,
+    /// VIPs with more SYNs than the shield leaves to the kernel, in this tick or in the last one, by
+    /// [`lbagent_common::VipEntry::vip_index`].
+    pub flooded: Vec<u8>,
 }
 
 /// The data plane. Implemented by the kernel's maps and, for tests of the reconciler, by a twin in

@@ -168,6 +168,7 @@ impl MapShape {
         } = *capacity;
         let conn_buckets = capacity.conn_buckets();
         let (udp_seen, outcomes) = (limits::UDP_SEEN_LEN, Outcome::COUNT);
+        let shielded = u32::from(VipEntry::MAX_VIP_INDEX) + 1;
         let [for_vips, for_backends] = ["limits.vips", "limits.backends"];
         [
             Self::of::<u32, Settings>(limits::SETTINGS, Array, 1, ""),
@@ -213,6 +214,7 @@ impl MapShape {
             Self::of::<u32, u32>(limits::TERMINATORS, SockMap, limits::MAX_TERMINATORS, ""),
             Self::of::<u32, u64>(limits::STEER_COUNTERS, PerCpuArray, Steered::COUNT, ""),
             Self::of::<u32, u64>(limits::REDIRECT_COUNTERS, PerCpuArray, Passed::COUNT, ""),
+            Self::of::<u32, AnswerBudget>(limits::SHIELD, PerCpuArray, shielded, ""),
         ]
     }
 

@@ -4,7 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use lbagent_common::{ConnEntry, Settings, Slot};
+use lbagent_common::{AnswerBudget, ConnEntry, Settings, Slot, VipEntry};
 
 use super::running::Running;
 use super::typed_maps::Maps;
@@ -87,6 +87,26 @@ pub(super) fn rules(maps: &Maps) -> Result<BTreeMap<RuleKey, u32>, DataplaneErro
         .map(|(key, entry)| (RuleKey::Source(key), entry.verdict))
         .chain(servers.map(|(key, id)| (RuleKey::QuicServer(key), id)))
         .collect())
+}
+
+/// VIPs, by index, whose SYNs some CPU answers now or did in the last tick because they are many.
+pub(super) fn flooded(maps: &Maps) -> Result<Vec<u8>, DataplaneError> {
+    let settings = maps.settings.get(0)?;
+    if settings.shield_mode != Settings::SHIELD_AUTO {
+        return Ok(Vec::new());
+    }
+    let now = tick();
+    let mut flooded = Vec::new();
+    for index in 1..=VipEntry::MAX_VIP_INDEX {
+        let syns = maps.shield.by_cpu(index.into())?;
+        let is_above = |syns: &AnswerBudget| {
+            syns.used > settings.shield_per_tick && now.wrapping_sub(syns.tick) <= 1
+        };
+        if syns.iter().any(is_above) {
+            flooded.push(index);
+        }
+    }
+    Ok(flooded)
 }
 
 /// The clock that the programs read, in ticks of 2^30 ns.

@@ -18,7 +18,7 @@ use super::load::{self, Loaded};
 use super::object::Object;
 use super::pins::{MapShape, Pins, unusable};
 use super::typed_maps::Maps;
-use super::{Capacity, LoadError};
+use super::{Capacity, LoadError, cookies};
 
 /// A loaded data plane that is not attached yet. Dropped, it leaves no pin behind.
 #[derive(Debug)]
@@ -73,7 +73,10 @@ impl Staged {
         } else {
             let maps = pins.version().join("maps");
             let pinned = |name: &str| Some(maps.join(name));
-            (load::load_maps(object, capacity, pinned)?, None)
+            (
+                load::load_maps(object, capacity, cookies::are_supported(), pinned)?,
+                None,
+            )
         };
         load::load_programs(&mut ebpf)?;
         staged.name = pin_programs(&mut ebpf, object, &staging)?;
@@ -142,7 +145,9 @@ fn new_maps(
         carried.log();
         carried
     });
-    let ebpf = load::load_maps(object, capacity, |name| carried.shared.get(name).cloned())?;
+    let has_cookies = cookies::are_supported();
+    let shared = |name: &str| carried.shared.get(name).cloned();
+    let ebpf = load::load_maps(object, capacity, has_cookies, shared)?;
     let directory = staging.join("maps");
     fs::create_dir_all(&directory)
         .and_then(|()| generations::write_layouts(staging, &shapes))
@@ -155,7 +160,8 @@ fn new_maps(
         }
     }
     let copied = carried.copied.map(|pins| -> Result<Maps, LoadError> {
-        let mut old = load::load_maps(object, capacity, |name| pins.get(name).cloned())?;
+        let pin = |name: &str| pins.get(name).cloned();
+        let mut old = load::load_maps(object, capacity, has_cookies, pin)?;
         Ok(Maps::take(&mut old, capacity)?)
     });
     Ok((ebpf, copied.transpose()?))

@@ -8,9 +8,9 @@ use aya::maps::{
 };
 use aya::{Ebpf, Pod};
 use lbagent_common::{
-    BackendId, HostEntry, HostKey, NatFlowEntry, NatFlowKey, PacketCounter, QuicServerKey,
-    ReturnEntry, ReturnKey, Settings, SourceEntry, SourceKey, TrafficCounter, VipEntry, VipKey,
-    limits,
+    AnswerBudget, BackendId, HostEntry, HostKey, NatFlowEntry, NatFlowKey, PacketCounter,
+    QuicServerKey, ReturnEntry, ReturnKey, Settings, SourceEntry, SourceKey, TrafficCounter,
+    VipEntry, VipKey, limits,
 };
 
 use super::events::EventReader;
@@ -57,6 +57,8 @@ pub struct Maps {
     pub steered: Counters<u64>,
     /// Packets left to the terminator, by reason.
     pub passed: Counters<u64>,
+    /// SYNs to shielded ports by VIP index, each CPU for itself.
+    pub shield: Counters<AnswerBudget>,
     /// Sampled packets, until somebody takes the reader.
     pub events: Option<EventReader>,
     /// Fragments that wait, until somebody takes them.
@@ -85,6 +87,7 @@ impl Maps {
             terminators: Sockets::take(ebpf, limits::TERMINATORS)?,
             steered: Counters::take(ebpf, limits::STEER_COUNTERS)?,
             passed: Counters::take(ebpf, limits::REDIRECT_COUNTERS)?,
+            shield: Counters::take(ebpf, limits::SHIELD)?,
             events: Some(EventReader::take(ebpf)?),
             held: Some(HeldMaps::take(ebpf)?),
         })
@@ -278,20 +281,27 @@ impl Sockets {
 }
 
 /// A per-CPU array of counters.
-pub struct Counters<V: Sum> {
+pub struct Counters<V: Pod> {
     name: &'static str,
     map: PerCpuArray<MapData, V>,
 }
 
-impl<V: Sum> Counters<V> {
+impl<V: Pod> Counters<V> {
     fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, DataplaneError> {
         let map = PerCpuArray::try_from(take_map(ebpf, name)?).map_err(failed(name, "open"))?;
         Ok(Self { name, map })
     }
 
+    /// What each CPU has.
+    pub(super) fn by_cpu(&self, index: u32) -> Result<PerCpuValues<V>, DataplaneError> {
+        self.map.get(&index, 0).map_err(failed(self.name, "read"))
+    }
+}
+
+impl<V: Sum> Counters<V> {
     /// Sum over all CPUs.
     pub fn get(&self, index: u32) -> Result<V, DataplaneError> {
-        let values = self.map.get(&index, 0).map_err(failed(self.name, "read"))?;
+        let values = self.by_cpu(index)?;
         Ok(values
             .iter()
             .fold(V::default(), |sum, value| sum.plus(value)))
@@ -304,11 +314,7 @@ impl<V: Sum> Counters<V> {
 
     /// Starts again at zero, so that the next owner of an id does not inherit its traffic.
     pub fn clear(&mut self, index: u32) -> Result<(), DataplaneError> {
-        let cpus = self
-            .map
-            .get(&index, 0)
-            .map_err(failed(self.name, "read"))?
-            .len();
+        let cpus = self.by_cpu(index)?.len();
         let zeros = PerCpuValues::try_from(vec![V::default(); cpus])
             .map_err(|error| failed(self.name, "clear")(error.into()))?;
         self.map

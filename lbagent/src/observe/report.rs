@@ -99,6 +99,7 @@ pub fn counters(
         outcomes: outcomes.collect(),
         steering: steering(snapshot),
         passed_redirects: passed_redirects(snapshot),
+        flooded_vips: snapshot.flooded.len() as u64,
         fragments: held(fragments),
     }
 }

@@ -78,6 +78,8 @@ pub struct GatewaySettings {
     pub not_at_nic: Option<String>,
     /// When SYNs to ports with handlers are answered with cookies.
     pub syn_shield: SynShield,
+    /// Why they are not, though the configuration has nothing against it.
+    pub without_shield: Option<String>,
 }
 
 impl GatewaySettings {

@@ -256,6 +256,7 @@ pub(crate) fn gateway(vips: &[IpAddr]) -> GatewaySettings {
         answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
         redirect_at_nic: true,
         not_at_nic: None,
+        without_shield: None,
         syn_shield: SynShield::default(),
     }
 }

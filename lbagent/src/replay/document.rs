@@ -38,6 +38,7 @@ fn convert(document: &StateDocument, client_side: BTreeSet<u32>) -> Result<Repla
         answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
         redirect_at_nic: true,
         not_at_nic: None,
+        without_shield: None,
         syn_shield: SynShield::Off,
     };
     let mut desired = document::import(document, &gateway.vips)?.state;

@@ -116,6 +116,7 @@ mod tests {
         let mut counters = Counters {
             steering: std::collections::BTreeMap::new(),
             passed_redirects: std::collections::BTreeMap::new(),
+            flooded_vips: 0,
             taken_at: OffsetDateTime::UNIX_EPOCH,
             outcomes: vec![
                 counter("forward_tx", Verdict::Forwarded, 1200),

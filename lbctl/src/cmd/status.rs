@@ -4,7 +4,7 @@ use clap::Args;
 use lbagent_api::paths;
 use lbagent_api::status::{
     AgentStatus, AttachMode, Condition, DataplaneInfo, InterfaceRole, ObjectKind, ProgramsInfo,
-    Severity, StatusData,
+    Severity, StatusData, SynShield, SynShieldMode,
 };
 use lbagent_api::terminators::{Terminator, TerminatorState};
 use time::OffsetDateTime;
@@ -63,7 +63,7 @@ fn unhealthy(status: &AgentStatus) -> Option<String> {
 fn render(status: &AgentStatus, now: OffsetDateTime) -> String {
     let agent = &status.agent;
     let mut text = format!(
-        "lbagent {}, pid {}, up {}\n{}Generation {} desired, {} applied\nVIPs {}\n{}\n",
+        "lbagent {}, pid {}, up {}\n{}Generation {} desired, {} applied\nVIPs {}\n{}\n{}\n",
         agent.version,
         agent.pid,
         uptime((now - agent.started_at).whole_seconds()),
@@ -71,7 +71,8 @@ fn render(status: &AgentStatus, now: OffsetDateTime) -> String {
         status.generation_desired,
         status.generation_applied,
         list(&status.vips),
-        terminators(&status.terminators)
+        terminators(&status.terminators),
+        shield(&status.syn_shield)
     );
     text.push('\n');
     text.push_str(&interfaces(status));
@@ -147,6 +148,36 @@ fn terminators(all: &[Terminator]) -> String {
         None => "lb_steer hands to nobody".to_owned(),
     };
     format!("Terminators {}, {open}; {target}", present.join(", "))
+}
+
+/// Whether SYNs to ports with handlers are answered with cookies.
+fn shield(shield: &SynShield) -> String {
+    let SynShield {
+        mode,
+        per_second,
+        flooded,
+        answered,
+        reason,
+    } = shield;
+    let mut text = format!("SYN shield {}", mode.as_str());
+    if let Some(per_second) = per_second {
+        text.push_str(&format!(" above {per_second}/s for a VIP on a CPU"));
+    }
+    if let Some(reason) = reason {
+        text.push_str(&format!(", answers nothing: {reason}"));
+        return text;
+    }
+    let answered = format!("{answered} answered so far");
+    match (mode, flooded.is_empty()) {
+        (SynShieldMode::Off, _) => {}
+        (SynShieldMode::On, _) | (SynShieldMode::Auto, true) => {
+            text.push_str(&format!(", {answered}"));
+        }
+        (SynShieldMode::Auto, false) => {
+            text.push_str(&format!(", AT WORK for {}, {answered}", list(flooded)));
+        }
+    }
+    text
 }
 
 fn uptime(seconds: i64) -> String {

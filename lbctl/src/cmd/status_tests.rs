@@ -62,6 +62,11 @@ fn sample() -> AgentStatus {
             used: 509,
             capacity: 4096,
         }],
+        syn_shield: SynShield {
+            mode: SynShieldMode::Auto,
+            per_second: Some(10_000),
+            ..SynShield::default()
+        },
         conditions: vec![],
     }
 }
@@ -76,6 +81,7 @@ Rollback to 00000000000000cd and 00000000000000CD of lbagent 0.1.0, ABI 1 by `lb
 Generation 7 desired, 7 applied
 VIPs 192.0.2.1 2001:db8::1
 Terminators none: lb_steer hands connections to ports with handlers to nobody
+SYN shield auto above 10000/s for a VIP on a CPU, 0 answered so far
 
 INTERFACE  ROLE     ATTACHED    REMARK
 eth0       client   XDP native
@@ -86,6 +92,37 @@ SLOTS   509      4096   12%
 
 No conditions: everything is as asked for";
     assert_eq!(render(&sample(), now), expected);
+}
+
+#[test]
+fn the_shield_on_one_line() {
+    let flooded = SynShield {
+        mode: SynShieldMode::Auto,
+        per_second: Some(500),
+        flooded: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+        answered: 71_234,
+        reason: None,
+    };
+    assert_eq!(
+        shield(&flooded),
+        "SYN shield auto above 500/s for a VIP on a CPU, AT WORK for 192.0.2.1 2001:db8::1, \
+         71234 answered so far"
+    );
+    let always = SynShield {
+        mode: SynShieldMode::On,
+        answered: 7,
+        ..SynShield::default()
+    };
+    assert_eq!(shield(&always), "SYN shield on, 7 answered so far");
+    assert_eq!(shield(&SynShield::default()), "SYN shield off");
+    let in_doubt = SynShield {
+        reason: Some("eth0 is a veth".to_owned()),
+        ..SynShield::default()
+    };
+    assert_eq!(
+        shield(&in_doubt),
+        "SYN shield off, answers nothing: eth0 is a veth"
+    );
 }
 
 #[test]

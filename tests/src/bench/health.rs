@@ -115,6 +115,7 @@ fn gateway() -> GatewaySettings {
         answers_per_second: GatewaySettings::ANSWERS_PER_SECOND,
         redirect_at_nic: true,
         not_at_nic: None,
+        without_shield: None,
         syn_shield: SynShield::default(),
     }
 }

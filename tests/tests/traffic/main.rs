@@ -26,6 +26,7 @@ mod redirect;
 mod redirect_browser;
 mod redirect_flood;
 mod redirect_limits;
+mod redirect_shield;
 mod restart;
 mod sharing;
 mod startup;

@@ -141,7 +141,7 @@ fn of_conditions(conditions: &[Condition]) -> [Family; 1] {
     [family]
 }
 
-fn of_packets(counters: &Counters) -> [Family; 4] {
+fn of_packets(counters: &Counters) -> [Family; 5] {
     let mut packets = Family::counter("packets", "Packets by what became of them");
     let mut bytes = Family::counter("packet_bytes", "Their bytes");
     for outcome in &counters.outcomes {
@@ -162,7 +162,12 @@ fn of_packets(counters: &Counters) -> [Family; 4] {
     for (reason, count) in &counters.passed_redirects {
         passed.add([("reason", reason)], *count);
     }
-    [packets, bytes, steered, passed]
+    let flooded = Family::gauge(
+        "flooded_vips",
+        "VIPs with more SYNs than the shield leaves to the kernel",
+    )
+    .of(counters.flooded_vips);
+    [packets, bytes, steered, passed, flooded]
 }
 
 fn of_terminators(gateway: &Gateway<'_>, terminators: &[Terminator]) -> [Family; 3] {

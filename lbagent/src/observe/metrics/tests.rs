@@ -88,6 +88,7 @@ fn whole(world: &World, terminators: &[Terminator]) -> Vec<Family> {
         outcomes: Vec::new(),
         steering: [("to_terminator".to_owned(), 8)].into(),
         passed_redirects: [("unknown_host".to_owned(), 9)].into(),
+        flooded_vips: 3,
         fragments: Default::default(),
     };
     families(&Inputs {
@@ -145,6 +146,7 @@ fn operators_read_all_of_it() {
             "# TYPE lbagent_group_requests counter",
             "lbagent_steered_connections_total{end=\"to_terminator\"} 8",
             "lbagent_passed_redirects_total{reason=\"unknown_host\"} 9",
+            "lbagent_flooded_vips 3",
             "lbagent_terminators{state=\"active\"} 1",
             "lbagent_terminators{state=\"draining\"} 0",
             "lbagent_snapshot_generation 5",

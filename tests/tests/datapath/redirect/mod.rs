@@ -15,13 +15,10 @@ use lbagent::dataplane::Dataplane as _;
 use lbagent_common::Outcome;
 use lbagent_common::redirect::Passed;
 use lbagent_tests::prog_run::{Action, CLIENT_V4, CLIENT_V6, Ran, Side, VIP_V4, VIP_V6};
-use lbagent_tests::redirect_rig::{OPTIONS, RedirectRig};
+use lbagent_tests::redirect_rig::{ISN, RedirectRig, syn};
 use lbagent_tests::tcp_segment::{TcpSegment, flags};
 
 use crate::assert_untouched;
-
-/// A client's first sequence number.
-const ISN: u32 = 0xffff_ff00;
 
 /// A gateway whose port 80 redirects.
 struct Web(RedirectRig);
@@ -76,14 +73,7 @@ impl Web {
     /// Opens a connection from one client port.
     #[track_caller]
     fn open(&mut self, (client, vip): (SocketAddr, SocketAddr)) -> Opened {
-        let syn = TcpSegment {
-            sequence: ISN,
-            flags: flags::SYN,
-            window: 64_240,
-            options: OPTIONS.to_vec(),
-            ..TcpSegment::default()
-        };
-        let ran = self.run(&syn.frame(client, vip));
+        let ran = self.run(&syn().frame(client, vip));
         assert_eq!(
             (ran.action, ran.outcome),
             (Action::Transmit, Outcome::AnswerCookie)

@@ -1,30 +1,22 @@
 //! SYNs for other ports with handlers, answered by cookies when there are too many.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use lbagent::dataplane::Dataplane as _;
 use lbagent::plan::SynShield;
-use lbagent_common::Outcome;
+use lbagent_common::{Outcome, VipEntry};
+use lbagent_tests::poll::{SOON, poll_until};
 use lbagent_tests::prog_run::Action;
-use lbagent_tests::redirect_rig::OPTIONS;
+use lbagent_tests::redirect_rig::{ISN, syn};
 use lbagent_tests::require_root;
 use lbagent_tests::tcp_segment::{TcpSegment, flags};
 
-use super::{ISN, Web, families};
+use super::{Web, families};
 use crate::assert_untouched;
 
 /// Both families' clients and port 443 of the VIPs.
 fn https(port: u16) -> [(SocketAddr, SocketAddr); 2] {
     families(port).map(|(client, vip)| (client, SocketAddr::new(vip.ip(), 443)))
-}
-
-fn syn() -> TcpSegment {
-    TcpSegment {
-        sequence: ISN,
-        flags: flags::SYN,
-        window: 64_240,
-        options: OPTIONS.to_vec(),
-        ..TcpSegment::default()
-    }
 }
 
 fn web(shield: SynShield) -> Web {
@@ -114,5 +106,47 @@ fn automatic_it_answers_those_above_the_threshold() {
             "{passed:?}"
         );
         assert_eq!(passed[..4], [3000, 3001, 3002, 3003], "the first ones");
+        assert!(web.flooded().contains(&family.1.ip()), "it is told");
+    }
+    // So is that it is over.
+    let calm = || web.flooded().is_empty();
+    poll_until("the flood to be over", SOON, calm).unwrap();
+}
+
+impl Web {
+    /// VIPs with more SYNs than the kernel gets, as the agent tells.
+    fn flooded(&mut self) -> Vec<IpAddr> {
+        let vips = self.rig.actual().unwrap().vips;
+        let counters = self.rig.dataplane.counters(&[], &[]).unwrap();
+        let is_flooded = |(_, entry): &(_, VipEntry)| counters.flooded.contains(&entry.vip_index);
+        let flooded = vips.into_iter().filter(is_flooded);
+        flooded.map(|(key, _)| key.addr.into()).collect()
+    }
+}
+
+/// What a kernel without the helpers for cookies is left with.
+#[test]
+fn without_the_helpers_everything_is_the_kernels() {
+    require_root!();
+    let mut web = web(SynShield::Always);
+    let verified = |web: &mut Web| {
+        let program = web.rig.dataplane.ingress_program().unwrap();
+        program.info().unwrap().verified_instruction_count()
+    };
+    let with_helpers = verified(&mut web);
+    web.rig.dataplane.lose_cookies("cl0").unwrap();
+    assert!(
+        verified(&mut web) < with_helpers,
+        "their callers are not looked at"
+    );
+    web.rig.reconcile().unwrap();
+    web.lend(u32::MAX).unwrap();
+    web.listen().unwrap();
+    for port in [80, 443] {
+        for (client, vip) in families(2000) {
+            let frame = syn().frame(client, SocketAddr::new(vip.ip(), port));
+            let ran = web.run(&frame);
+            assert_untouched(&ran, Action::Pass, Outcome::PassTerminate, &frame);
+        }
     }
 }
