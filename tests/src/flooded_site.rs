@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
 use crate::agent::Config;
 use crate::bench::report::median;
@@ -151,7 +151,9 @@ impl FloodedSite {
         let took = begun.elapsed().as_secs_f64();
         let now = self.moved();
         let rates = [0, 1].map(|index| (now[index] - moved[index]) as f64 / took);
-        self.streams.iter().try_for_each(Stream::ensure_running)?;
+        self.streams
+            .iter_mut()
+            .try_for_each(Stream::ensure_running)?;
         Ok(Turn {
             rates,
             syns: self.site.gateway.agent.outcome(flood.outcome())? - before,
@@ -221,7 +223,8 @@ pub fn spoofed_syn(to: SocketAddr, [receiver, sender]: [[u8; 6]; 2]) -> Vec<u8> 
 struct Stream {
     moved: Arc<AtomicU64>,
     stopped: Arc<AtomicBool>,
-    thread: JoinHandle<Result<()>>,
+    /// Until it was found to be over.
+    thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl Stream {
@@ -235,23 +238,31 @@ impl Stream {
         Ok(Self {
             moved,
             stopped,
-            thread: thread.spawn(move || read(&theirs.0, &theirs.1))?,
+            thread: Some(thread.spawn(move || read(&theirs.0, &theirs.1))?),
         })
     }
 
-    fn ensure_running(&self) -> Result<()> {
-        ensure!(
-            !self.thread.is_finished(),
-            "a connection ended under the flood"
-        );
-        Ok(())
+    fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    fn finish(self) -> Result<()> {
+    /// Fails if it has ended, and tells why.
+    fn ensure_running(&mut self) -> Result<()> {
+        if !self.is_over() {
+            return Ok(());
+        }
+        self.join()?;
+        Err(anyhow!("a connection ended before it should"))
+    }
+
+    fn finish(mut self) -> Result<()> {
         self.stopped.store(true, Ordering::Relaxed);
-        self.thread
-            .join()
-            .map_err(|_| anyhow!("the reader panicked"))?
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<()> {
+        let thread = self.thread.take().context("it has ended before")?;
+        thread.join().map_err(|_| anyhow!("the reader panicked"))?
     }
 }
 
@@ -290,29 +301,35 @@ fn streams(site: &Site) -> Result<[Stream; 2]> {
         gateway.topology.client.clone(),
         Trust::new(&site.browser.authority()?)?,
     );
-    // lbterm hears of the group a little later than the agent's client.
-    let to = SocketAddr::new(VIP4, TLS_PORT);
+    // lbterm hears of the group, and of its instance, a little later than the agent's client.
     retry("TLS", PATIENCE, || {
-        block_on(&client, || trust.connect(to, NAME)).map(drop)
+        block_on(&client, || greeted(&trust)).map(drop)
     })?;
     let terminated = Stream::start("terminated", move |moved, stopped| {
         block_on(&client, || download(&trust, moved, stopped))
     })?;
-    let streams = [forwarded, terminated];
-    for stream in &streams {
+    let mut streams = [forwarded, terminated];
+    for stream in &mut streams {
         poll_until("bytes", PATIENCE, || {
-            stream.moved.load(Ordering::Relaxed) > 1 << 20 || stream.thread.is_finished()
+            stream.moved.load(Ordering::Relaxed) > 1 << 20 || stream.is_over()
         })?;
         stream.ensure_running()?;
     }
     Ok(streams)
 }
 
-/// Reads what the harness's server sends through lbterm.
-async fn download(trust: &Trust, moved: &AtomicU64, stopped: &AtomicBool) -> Result<()> {
+/// A connection to the harness's server through lbterm, whose greeting has come.
+async fn greeted(trust: &Trust) -> Result<BufReader<impl AsyncRead + AsyncWrite + Unpin>> {
     let to = SocketAddr::new(VIP4, TLS_PORT);
     let mut stream = BufReader::new(trust.connect(to, NAME).await?);
-    stream.read_line(&mut String::new()).await?;
+    let read = stream.read_line(&mut String::new()).await?;
+    ensure!(read > 0, "the connection ended before the greeting");
+    Ok(stream)
+}
+
+/// Reads what the harness's server sends through lbterm.
+async fn download(trust: &Trust, moved: &AtomicU64, stopped: &AtomicBool) -> Result<()> {
+    let mut stream = greeted(trust).await?;
     stream.write_all(format!("{ENDLESS}\n").as_bytes()).await?;
     let mut chunk = vec![0; CHUNK];
     while !stopped.load(Ordering::Relaxed) {
