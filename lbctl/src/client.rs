@@ -19,6 +19,7 @@ use ureq::{Agent, SendBody, config::Config, http::Uri};
 use crate::endpoint::Endpoint;
 use crate::error::CtlError;
 use crate::output;
+use crate::tls;
 use crate::unix_socket::UnixConnector;
 
 /// How long a connection may take.
@@ -242,17 +243,24 @@ impl Client {
     }
 
     fn unreachable(&self, error: &ureq::Error) -> CtlError {
+        if let Some(reason) = tls::refusal(error) {
+            let endpoint = self.endpoint.to_string();
+            return CtlError::Foreign { endpoint, reason };
+        }
         let reason = match error {
             ureq::Error::Io(error) if error.kind() == ErrorKind::PermissionDenied => {
                 return CtlError::NotPermitted {
                     endpoint: self.endpoint.to_string(),
                 };
             }
+            ureq::Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                format!("{error}{}", self.scheme_hint())
+            }
             ureq::Error::Io(error) => strip_os_code(&error.to_string()),
             ureq::Error::HostNotFound => "the host name is unknown".to_owned(),
             ureq::Error::Timeout(_) => "timed out".to_owned(),
             ureq::Error::Protocol(_) | ureq::Error::Http(_) => {
-                let reason = format!("{error}");
+                let reason = format!("{error}{}", self.scheme_hint());
                 return CtlError::Foreign {
                     endpoint: self.endpoint.to_string(),
                     reason,
@@ -263,6 +271,14 @@ impl Client {
         CtlError::Unreachable {
             endpoint: self.endpoint.to_string(),
             reason,
+        }
+    }
+
+    /// For answers that a server of TLS gives to what is no TLS: an alert, or none.
+    fn scheme_hint(&self) -> &'static str {
+        match &self.endpoint {
+            Endpoint::Http(_) if !self.endpoint.is_tls() => "; if it speaks TLS, say https://",
+            Endpoint::Http(_) | Endpoint::Unix(_) => "",
         }
     }
 

@@ -21,6 +21,24 @@ pub fn config(ca_file: Option<&Path>) -> Result<TlsConfig, CtlError> {
         .build())
 }
 
+/// What went wrong between two ends that were to speak TLS, and what to do; `None` for anything else.
+pub fn refusal(error: &ureq::Error) -> Option<String> {
+    let error = match error {
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref::<rustls::Error>()?,
+        ureq::Error::Rustls(error) => error,
+        _ => return None,
+    };
+    Some(match error {
+        rustls::Error::InvalidMessage(_) => {
+            "it speaks no TLS there; say http:// instead".to_owned()
+        }
+        rustls::Error::InvalidCertificate(why) => format!(
+            "its certificate is not to be trusted ({why}); name the authority that issued it with --ca-file FILE"
+        ),
+        other => other.to_string(),
+    })
+}
+
 fn roots_of(path: &Path) -> Result<Vec<Certificate<'static>>, CtlError> {
     let name = path.display();
     let failed = |why: String| CtlError::Usage(format!("--ca-file '{name}' {why}"));

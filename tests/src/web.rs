@@ -1,6 +1,7 @@
 //! What stands at both ends of a terminator: instances that speak HTTP, a client that speaks HTTPS, and
 //! lbterm between them.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
@@ -147,12 +148,19 @@ Server(("::", int(sys.argv[1])), Handler).serve_forever()
 /// be `nobody`.
 pub fn terminator(gateway: &HostNs) -> Result<Running> {
     let mut command = gateway.command("setpriv");
-    command
-        .args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"])
-        .args(["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"])
-        .arg(binary("LBTERM_BIN", "lbterm"))
-        .arg("run");
-    Running::spawn(&mut command)
+    Running::spawn(command.args(terminator_as("nobody")))
+}
+
+/// What `setpriv` needs to run lbterm as a user who may do nothing.
+pub fn terminator_as(user: &str) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = ["--reuid", user, "--regid", "nogroup", "--clear-groups"]
+        .iter()
+        .chain(&["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"])
+        .map(Into::into)
+        .collect();
+    arguments.push(binary("LBTERM_BIN", "lbterm").into());
+    arguments.push("run".into());
+    arguments
 }
 
 /// curl on the client, which trusts the gateway's development authority.

@@ -169,7 +169,8 @@ fn caller(context: &Context, request: &Request, peer: Peer) -> Result<(Author, C
     };
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     if caller.role == Role::Reader && !is_read {
-        return Err(AuthError::Forbidden { role: caller.role }.into());
+        let (role, needed) = (caller.role, Role::Member);
+        return Err(AuthError::Forbidden { role, needed }.into());
     }
     Ok((author, acting(context, request, caller)?))
 }
@@ -226,7 +227,8 @@ fn acting(context: &Context, request: &Request, caller: Caller) -> Result<Caller
         return Ok(caller);
     };
     if caller.role != Role::Operator {
-        return Err(AuthError::Forbidden { role: caller.role }.into());
+        let (role, needed) = (caller.role, Role::Operator);
+        return Err(AuthError::Forbidden { role, needed }.into());
     }
     let word = String::from_utf8_lossy(named.as_bytes());
     let selector = Selector::from_word(word.trim());
@@ -259,7 +261,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Operator {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match As::from_request_parts(parts, state).await?.0.role {
             Role::Operator => Ok(Self),
-            role @ (Role::Member | Role::Reader) => Err(AuthError::Forbidden { role }.into()),
+            role @ (Role::Member | Role::Reader) => {
+                let needed = Role::Operator;
+                Err(AuthError::Forbidden { role, needed }.into())
+            }
         }
     }
 }

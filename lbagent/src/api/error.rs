@@ -73,6 +73,8 @@ pub(super) enum AuthError {
     Forbidden {
         /// What the caller is.
         role: Role,
+        /// The least that it takes.
+        needed: Role,
     },
 }
 
@@ -113,12 +115,13 @@ impl AuthError {
                  api.metrics_public = true everybody may read them here"
                     .to_owned(),
             ),
-            Self::Forbidden { role } => (
+            Self::Forbidden { role, needed } => (
                 StatusCode::FORBIDDEN,
                 format!(
-                    "Not permitted for a token with role '{}': use one with another role, or the \
-                     agent's Unix socket as root",
-                    role.name()
+                    "Not permitted for a token with role '{}': use one with role '{}', or the agent's \
+                     Unix socket as root",
+                    role.name(),
+                    needed.name()
                 ),
             ),
         }

@@ -193,7 +193,8 @@ pub(super) async fn events(
     let is_named = headers.contains_key(ACCOUNT_HEADER);
     let account = match query.account {
         Some(account) if !is_operator && account != caller.account => {
-            return Err(AuthError::Forbidden { role: caller.role }.into());
+            let (role, needed) = (caller.role, Role::Operator);
+            return Err(AuthError::Forbidden { role, needed }.into());
         }
         None if !is_operator || is_named => Some(caller.account),
         account => account,

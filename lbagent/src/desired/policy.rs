@@ -1,6 +1,7 @@
 //! Setting the policies of service groups and instances, and the rules between the two. What one
 //! policy may hold by itself is checked where it is read, [`lbagent_api::policy`].
 
+mod checks;
 mod terminated;
 
 use std::collections::BTreeSet;
@@ -276,7 +277,9 @@ pub fn group_remarks(state: &DesiredState, group: &ServiceGroup) -> Vec<String> 
     let (with_id, without_id): (Vec<&Instance>, Vec<&Instance>) = state
         .members(group.uuid)
         .partition(|member| member.policy.quic_server_id.is_some());
-    let mut remarks: Vec<String> = terminated::remarks(group).collect();
+    let mut remarks: Vec<String> = terminated::remarks(group)
+        .chain(checks::remarks(group))
+        .collect();
     if group.policy.quic.is_none() {
         if let Some(member) = with_id.first() {
             remarks.push(format!(

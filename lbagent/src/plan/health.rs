@@ -15,7 +15,7 @@ use super::backends::serving_address;
 use super::publish::vips_of;
 use super::{Family, GatewaySettings};
 use crate::desired::{
-    Check, HealthPolicy, Instance, InstanceState, Service, ServiceGroup, SharedMap, Transport,
+    Check, HealthPolicy, Instance, InstanceState, Service, ServiceGroup, SharedMap,
 };
 
 /// Verdicts on everything that is checked.
@@ -119,10 +119,7 @@ pub fn targets<'a>(
 
 /// The check of a service: its own, or the group's, where that can be made of it.
 pub fn check_of<'a>(health: &'a HealthPolicy, service: &Service) -> Option<&'a Check> {
-    let protocol = match service.protocol {
-        Transport::Tcp => lbagent_api::service_group::Protocol::Tcp,
-        Transport::Udp => lbagent_api::service_group::Protocol::Udp,
-    };
+    let protocol = service.protocol.into();
     match health.of_service(service.port, protocol) {
         Some(own) => own.check.as_ref(),
         None => health

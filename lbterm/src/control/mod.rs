@@ -45,6 +45,15 @@ pub enum SessionError {
         #[source]
         source: io::Error,
     },
+    /// The agent's socket is not for this user.
+    #[error(
+        "this user may not use the agent's socket {}: name it in the agent's configuration, as terminator.user",
+        path.display()
+    )]
+    NotPermitted {
+        /// The socket.
+        path: PathBuf,
+    },
     /// The connection is over.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -103,9 +112,12 @@ impl Control {
     /// One connection, from greeting to end.
     async fn session(&self) -> Result<std::convert::Infallible, SessionError> {
         let connected = Link::open(&self.socket).await;
-        let mut link = connected.map_err(|source| SessionError::Connect {
-            path: self.socket.clone(),
-            source,
+        let mut link = connected.map_err(|source| {
+            let path = self.socket.clone();
+            match source.kind() {
+                io::ErrorKind::PermissionDenied => SessionError::NotPermitted { path },
+                _ => SessionError::Connect { path, source },
+            }
         })?;
         self.greet(&mut link).await?;
         let mut draining = self.crew.draining();

@@ -1,6 +1,7 @@
 //! What the policy says of ports with handlers, and the configuration of clients and proxies, through the
 //! real agent and the real lbterm.
 
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use lbagent_tests::ctl;
@@ -8,7 +9,7 @@ use lbagent_tests::gateway::Gateway;
 use lbagent_tests::poll::poll_until;
 use lbagent_tests::require_root;
 use lbagent_tests::topology::{Shape, VIP4};
-use lbagent_tests::web::{Browser, PATIENCE, Running, serve_any, terminator};
+use lbagent_tests::web::{Browser, PATIENCE, Running, serve_any, terminator, terminator_as};
 use serde_json::{Value, json};
 
 /// Where the instance listens.
@@ -229,4 +230,34 @@ fn trusted_proxies_tell_clients() {
     let told = ["--header", "X-Forwarded-For: 203.0.113.9"];
     let text = web.get(HTTP, &told);
     assert_eq!(text, format!("http1 for 203.0.113.9, {client}"));
+}
+
+#[test]
+fn another_user_is_told_which_setting_names_it() {
+    require_root!();
+    let gateway = Gateway::start_with(Shape::Routed, 1, |config| {
+        config.terminator.insert("user", "nobody".into());
+    })
+    .unwrap();
+    // Should it find nothing to complain about, it ends.
+    let mut command = gateway.topology.gateway.command("timeout");
+    command
+        .args(["60", "setpriv"])
+        .args(terminator_as("daemon"));
+    let mut lbterm = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(lbterm.stderr.take().unwrap());
+    let mut lines = log.lines().map_while(Result::ok);
+    let told = lines.find(|line| line.contains("no agent"));
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(lbterm.id() as i32),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .unwrap();
+    lbterm.wait().unwrap();
+    let told = told.expect("a line about the agent");
+    assert!(told.contains("as terminator.user"), "{told}");
 }

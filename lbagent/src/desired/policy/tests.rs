@@ -275,7 +275,34 @@ fn what_has_no_effect_yet_is_remarked() {
     assert_eq!(of_instance(&alone), [no_group]);
 }
 
-/// A document with policies, as exported and read again.
+#[test]
+fn checks_of_what_is_not_published_are_remarked() {
+    let fixture = fixture();
+    let set = |health: Value| {
+        let group = fixture.set_group(json!({ "health": health })).unwrap();
+        group_remarks(&fixture.desired.current(), &group)
+    };
+    let other_port = set(json!({"services": [
+        {"port": 80}, {"port": 9090, "check": {"kind": "tcp"}}
+    ]}));
+    assert_eq!(
+        other_port,
+        [
+            "The health check of port 9090/tcp has no effect: service group 'web' does not publish it"
+        ]
+    );
+    fixture.edit_group(|group| group.services.retain(|it| it.protocol == Transport::Udp));
+    let other_protocol = set(json!({"check": {"kind": "tcp"}}));
+    assert_eq!(
+        other_protocol,
+        [
+            "The health check has no effect: it uses tcp, and service group 'web' publishes no \
+             port of that; give the check a port of the instances"
+        ]
+    );
+    assert_eq!(set(json!({"check": {"kind": "tcp", "port": 9}})), [""; 0]);
+}
+
 #[test]
 fn settings_of_ports_go_with_their_handlers() {
     use lbagent_api::service_group::Handler::{Http, Redirect, Tls};

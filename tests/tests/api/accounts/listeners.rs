@@ -45,6 +45,22 @@ fn the_unix_socket_is_for_root_and_its_group() {
 }
 
 #[test]
+fn an_agent_without_tls_says_so() {
+    require_root!();
+    let gateway = Strict::start(|_, _| {});
+    let host = &gateway.topology.gateway;
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    host.run(|| std::fs::write("/run/any.crt", made.cert.pem()))
+        .unwrap();
+    let endpoint = ["--endpoint", "https://127.0.0.1:7480", "--ca-file"];
+    let ended = ctl::run(host, &[&endpoint[..], &["/run/any.crt", "status"]].concat()).unwrap();
+    assert!(
+        ended.code == 3 && ended.stderr.contains("say http:// instead"),
+        "{ended:?}"
+    );
+}
+
+#[test]
 fn tls_proves_the_agent_and_its_certificate_can_be_replaced() {
     require_root!();
     let write = || {
@@ -95,8 +111,14 @@ fn tls_proves_the_agent_and_its_certificate_can_be_replaced() {
     .unwrap();
     let former = ask("/run/former.crt");
     assert!(
-        former.code == 3 && former.stderr.contains("certificate"),
+        former.code == 3 && former.stderr.contains("--ca-file FILE"),
         "{former:?}"
+    );
+    let endpoint = ["--endpoint", "http://127.0.0.1:7480", "service", "ls"];
+    let plain = ctl::run(host, &endpoint).unwrap();
+    assert!(
+        plain.code == 3 && plain.stderr.contains("https://"),
+        "{plain:?}"
     );
     // Files that cannot be used change nothing.
     host.run(|| std::fs::write("/run/api.key", "nonsense"))

@@ -93,6 +93,8 @@ fn roles_expiry_and_revocation_hold_at_once() {
         let refused = gateway.call(&reader, method, path, Some(json!({})));
         assert_eq!(refused.status, 403, "{method} {path}: {}", refused.body);
         assert_eq!(refused.json().unwrap()["errors"][0]["status"], 403);
+        let told = refused.body.contains("use one with role 'member'");
+        assert!(told, "{}", refused.body);
     }
     assert_eq!(
         gateway.call(&reader, "GET", "/v1/services", None).status,
