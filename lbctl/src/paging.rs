@@ -46,6 +46,11 @@ impl Client {
                 .map(|last| format!("&from={}", last.uuid()))
                 .unwrap_or_default();
             let page = all(items(self.get(&format!("{path}?count={PAGE}{from}"))?))?;
+            // The page of an object that is gone meanwhile is empty, not the end: the one before it
+            // tells where to go on.
+            if page.is_empty() && objects.pop().is_some() {
+                continue;
+            }
             let is_last = page.len() < PAGE;
             let known = objects.last().map(Listed::uuid);
             objects.extend(
@@ -56,5 +61,73 @@ impl Client {
                 return Ok(objects);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lbagent_api::envelope::ServiceGroups;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::stub;
+
+    const LAST: usize = PAGE - 1;
+
+    fn uuid(number: usize) -> String {
+        Uuid::from_u128(number as u128).to_string()
+    }
+
+    /// Lists objects that come in these pages, by their numbers; each but the first is asked for from
+    /// an object.
+    #[track_caller]
+    fn check(pages: &[&[usize]], froms: &[usize], expected: &[usize]) {
+        let object =
+            |number: &usize| json!({"status": "success", "uuid": uuid(*number), "name": "x"});
+        let answer = |page: &&[usize]| {
+            let groups: Vec<_> = page.iter().map(object).collect();
+            let body = json!({"status": "success", "data": {"service_groups": groups}});
+            ("200 OK", body.to_string())
+        };
+        let (endpoint, server) = stub::start(pages.iter().map(answer).collect());
+        let client = Client::new(endpoint, None);
+        let found = client.list("/v1/services", |data: ServiceGroups<Reference>| {
+            data.service_groups
+        });
+        let found: Vec<String> = found.unwrap().iter().map(Listed::uuid).collect();
+        let expected: Vec<String> = expected.iter().copied().map(uuid).collect();
+        assert_eq!(found, expected);
+        let asked: Vec<String> = server.join().unwrap().into_iter().map(|it| it.0).collect();
+        let first = "GET /v1/services?count=1000".to_owned();
+        let next = froms
+            .iter()
+            .map(|from| format!("{first}&from={}", uuid(*from)));
+        let lines: Vec<String> = [first.clone()].into_iter().chain(next).collect();
+        assert_eq!(asked.len(), lines.len());
+        for (head, line) in asked.iter().zip(lines) {
+            assert!(head.starts_with(&format!("{line} HTTP/")), "{head}");
+        }
+    }
+
+    #[test]
+    fn pages_follow_each_other() {
+        let full: Vec<usize> = (0..PAGE).collect();
+        let more: Vec<usize> = (0..=PAGE).collect();
+        check(&[&[]], &[], &[]);
+        check(&[&[0, 1]], &[], &[0, 1]);
+        check(&[&full, &[LAST, PAGE]], &[LAST], &more);
+        check(&[&full, &[LAST]], &[LAST], &full);
+    }
+
+    #[test]
+    fn an_object_that_goes_between_two_pages_does_not_end_them() {
+        let full: Vec<usize> = (0..PAGE).collect();
+        let left = [&full[..LAST - 1], &[PAGE]].concat();
+        check(
+            &[&full, &[], &[], &[LAST - 2, PAGE]],
+            &[LAST, LAST - 1, LAST - 2],
+            &left,
+        );
     }
 }
