@@ -15,7 +15,7 @@ use crate::tls;
 pub const HEADING: &str = "Options of every command";
 
 /// Options of every command.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = HEADING)]
 pub struct Connection {
     /// The agent: http[s]://HOST:PORT or unix:/PATH/TO/SOCKET. Without it and without a profile,
@@ -60,7 +60,11 @@ pub struct Connection {
 impl Connection {
     /// A client of the agent that is meant.
     pub fn client(&self) -> Result<Client, CtlError> {
-        let profile = self.chosen_profile()?;
+        self.client_with(self.chosen_profile()?)
+    }
+
+    /// A client of the agent of a profile; what was given for this once wins over it.
+    fn client_with(&self, profile: Profile) -> Result<Client, CtlError> {
         let token = match (&self.token, &self.token_file) {
             (_, Some(path)) => Some(std::fs::read_to_string(path).map_err(|error| {
                 let path = path.display();
@@ -107,5 +111,63 @@ impl Connection {
             Some(name) => profiles.named(name).cloned(),
             None => Ok(Profile::default()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lbagent_api::paths;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::profile::Secret;
+    use crate::stub;
+
+    /// Asks an agent, whose endpoint takes the place of the one that should win, and finds who asked and
+    /// for which account.
+    #[track_caller]
+    fn check(mut given: Connection, mut profile: Profile, token: &str, account: &str) {
+        let answer = r#"{"status":"success","data":{}}"#.to_owned();
+        let (endpoint, server) = stub::start(vec![("200 OK", answer)]);
+        match &mut given.endpoint {
+            Some(it) => *it = endpoint.to_string(),
+            None => profile.endpoint = Some(endpoint.to_string()),
+        }
+        let client = given.client_with(profile).unwrap();
+        client.get::<Value>(paths::STATUS).unwrap();
+        let head = server.join().unwrap().remove(0).0.to_lowercase();
+        for line in [
+            format!("authorization: bearer {token}\r\n"),
+            format!("x-lbagent-account: {account}\r\n"),
+        ] {
+            assert!(head.contains(&line), "no {line:?} in {head}");
+        }
+    }
+
+    #[test]
+    fn what_is_given_wins_over_the_profile() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        std::fs::write(&file, "of-a-file\n").unwrap();
+        let text = |text: &str| Some(text.to_owned());
+        let profile = || Profile {
+            endpoint: text("unix:/nothing"),
+            account: text("its-own"),
+            token: Some(Secret("kept".to_owned())),
+            ..Profile::default()
+        };
+        check(Connection::default(), profile(), "kept", "its-own");
+        let given = || Connection {
+            endpoint: text("replaced"),
+            account: text("another"),
+            token: text("said"),
+            ..Connection::default()
+        };
+        check(given(), profile(), "said", "another");
+        let with_file = Connection {
+            token_file: Some(file),
+            ..given()
+        };
+        check(with_file, profile(), "of-a-file", "another");
     }
 }

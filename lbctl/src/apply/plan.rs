@@ -166,3 +166,43 @@ fn unnamed(objects: &[Object], state: &State) -> Vec<(Kind, String)> {
         .map(|(kind, name)| (kind, name.clone()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::manifest::read;
+
+    #[test]
+    fn of_a_kind_that_no_file_has_nothing_goes() {
+        let group = |name: &str| {
+            let group = json!({"uuid": "6e2b1a5e-35cb-4c1c-9d3c-0d5a5a0ce001", "name": name,
+                               "created_at": "2026-01-02T03:04:05Z", "persistent": true,
+                               "soft_limit": 1, "hard_limit": 65535, "services": []});
+            (name.to_owned(), serde_json::from_value(group).unwrap())
+        };
+        let state = State {
+            groups: ["old", "web"].map(group).into(),
+            ..State::default()
+        };
+        let check = |text: &str, expected: &[&str]| {
+            let objects = read::text("a.yaml", text).unwrap();
+            let expected = expected
+                .iter()
+                .map(|name| (Kind::ServiceGroup, (*name).to_owned()));
+            assert_eq!(
+                unnamed(&objects, &state),
+                expected.collect::<Vec<_>>(),
+                "{text}"
+            );
+        };
+        let instance = "kind: Instance\nname: web\naddresses: [10.0.0.11]\n";
+        let service = "kind: ServiceGroup\nname: web\nservices: [5432/tcp]\n";
+        check(instance, &[]);
+        check(service, &["old"]);
+        check(&format!("{service}---\n{instance}"), &["old"]);
+        let other = service.replace("web", "new");
+        check(&other, &["old", "web"]);
+    }
+}
