@@ -78,6 +78,15 @@ fn the_hard_limit_is_not_exceeded() {
     assert_eq!(group.counters.get(GroupCounter::OverSoftLimit), 3);
 }
 
+/// As long as no two workers select at one moment, the choice alone keeps to the limit.
+#[test]
+fn a_place_is_taken_below_the_limit_only() {
+    let load = Load::default();
+    assert!(load.take(2) && load.take(2));
+    assert!(!load.take(2));
+    assert_eq!(load.in_flight(), 2);
+}
+
 #[test]
 fn an_instance_is_tried_once() {
     let group = group(5, &[(1, Active), (1, Active)]);

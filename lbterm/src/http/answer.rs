@@ -246,6 +246,24 @@ mod tests {
     }
 
     #[test]
+    fn whoever_may_succeed_later_is_told_when_to_try_again() {
+        let form = AnswerForm {
+            accept: None,
+            version: Version::HTTP_11,
+        };
+        for answer in Answer::ALL {
+            let response = answer.response(&form);
+            let passes = matches!(
+                response.status(),
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+            );
+            let told = response.headers().get(header::RETRY_AFTER);
+            let expected = passes.then(|| HeaderValue::from_static("1"));
+            assert_eq!(told, expected.as_ref(), "{answer:?}");
+        }
+    }
+
+    #[test]
     fn http2_is_not_told_to_close() {
         let form = |version| AnswerForm {
             accept: None,

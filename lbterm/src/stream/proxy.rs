@@ -93,11 +93,48 @@ mod tests {
         assert_eq!(tlvs[1].kind, u8::from(Type::SSL));
         // Flags, result, then the version as a TLV of its own.
         assert_eq!(&tlvs[1].value[..15], b"\x01\0\0\0\x01\x21\0\x07TLSv1.3");
+        assert_eq!(&tlvs[1].value[15..], b"\x23\0\x18TLS13_AES_256_GCM_SHA384");
 
         meta.peer = "[2001:db8::9]:50000".parse().unwrap();
         meta.dialled = "[2001:db8::1]:8443".parse().unwrap();
         meta.tls = None;
         let bytes = header(&meta).unwrap();
         assert_eq!(bytes.len(), 16 + 36);
+    }
+
+    #[test]
+    fn a_header_names_the_client_before_what_it_dialled() {
+        let check = |peer: &str, dialled: &str, addresses: [&str; 2]| {
+            let meta = ConnMeta {
+                id: 1,
+                peer: peer.parse().unwrap(),
+                dialled: dialled.parse().unwrap(),
+                tls: None,
+            };
+            let bytes = header(&meta).unwrap();
+            let read = ppp::v2::Header::try_from(&bytes[..]).unwrap();
+            let [source, destination] = addresses.map(|it| it.parse::<Ipv6Addr>().unwrap());
+            let expected = IPv6::new(source, destination, 50000, 8443);
+            assert_eq!(
+                read.addresses,
+                Addresses::from(expected),
+                "{peer} to {dialled}"
+            );
+        };
+        check(
+            "[2001:db8::9]:50000",
+            "[2001:db8::1]:8443",
+            ["2001:db8::9", "2001:db8::1"],
+        );
+        check(
+            "[2001:db8::9]:50000",
+            "198.51.100.1:8443",
+            ["2001:db8::9", "::ffff:198.51.100.1"],
+        );
+        check(
+            "192.0.2.9:50000",
+            "[2001:db8::1]:8443",
+            ["::ffff:192.0.2.9", "2001:db8::1"],
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! HTTP/2 from clients over TLS, and to instances without it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -263,6 +265,47 @@ fn grpc_streams_both_ways_and_ends_with_trailers() {
         poll_until("nothing is in flight", || {
             gateway.load(address) == (0, 20, 0)
         });
+    });
+}
+
+/// An instance that speaks h2c, takes one request of each connection, and closes it.
+async fn closing_h2c(address: &str) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(address).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::<AtomicUsize>::default();
+    let noted = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            if let Some(Ok(_)) = connection.accept().await {
+                noted.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    });
+    (address, seen)
+}
+
+#[test]
+fn only_requests_that_may_be_repeated_are_sent_again_by_h2c() {
+    run(async {
+        let (one, seen_by_one) = closing_h2c("127.0.0.1:0").await;
+        let (two, seen_by_two) = closing_h2c(&format!("127.0.0.2:{}", one.port())).await;
+        let mut gateway = Gateway::with(|ports| vec![group("a.example", ports[1], &[one, two])]);
+        let mut trust = None;
+        gateway.change(|snapshot| {
+            trust = Some(encrypt(snapshot));
+            snapshot.groups[0].services[0].policy.upstream = UpstreamProtocol::H2c;
+        });
+        let seen = || seen_by_one.load(Ordering::SeqCst) + seen_by_two.load(Ordering::SeqCst);
+        let mut sender = client(&gateway, &trust.unwrap(), "a.example").await;
+        let mut before = 0;
+        for (method, times) in [(Method::GET, 2), (Method::POST, 1), (Method::DELETE, 2)] {
+            let request = request(method.clone(), "https://a.example/");
+            let status = send(&mut sender, request).await.0;
+            assert_eq!(status, StatusCode::BAD_GATEWAY, "{method}");
+            assert_eq!(seen() - before, times, "{method}");
+            before = seen();
+        }
     });
 }
 

@@ -37,6 +37,10 @@ fn each_port_has_its_own_rate() {
     assert_eq!(statuses, [200, 200, 429]);
     assert_eq!([(); 5].map(|()| status(free, "b.example", "x")), [200; 5]);
     assert_eq!(gateway.count("too_many_requests"), 1);
+    // What is spent at one port is not spent at another one with a limit.
+    gateway.change(|snapshot| snapshot.groups[1].services[0].policy.requests_per_source = 2);
+    let statuses = [(); 3].map(|()| status(free, "b.example", "x"));
+    assert_eq!(statuses, [200, 200, 429]);
 }
 
 #[test]
@@ -111,4 +115,27 @@ fn a_proxy_that_speaks_the_proxy_protocol_tells_the_client_of_a_connection() {
     assert_eq!(gateway.count("proxy_header_invalid"), 1);
     gateway.change(|snapshot| snapshot.proxies = Default::default());
     assert_eq!(get(gateway.address(), "/").status, 200);
+}
+
+#[test]
+fn a_proxy_that_speaks_for_itself_by_the_proxy_protocol_is_not_trusted() {
+    let origin = Origin::answering(ok("ok"));
+    let mut gateway = gateway(origin.address, Limits::default());
+    gateway.change(|snapshot| {
+        snapshot.proxies.proxy_protocol = vec!["127.0.0.1/32".parse().unwrap()];
+        snapshot.groups[0].services[0].policy.requests_per_source = 1;
+    });
+    let status = |client: &str| {
+        let mut connection = Client::new(gateway.address());
+        connection.send(format!(
+            "PROXY UNKNOWN\r\nGET / HTTP/1.1\r\nHost: a.example\r\n\
+             X-Forwarded-For: {client}\r\n\r\n"
+        ));
+        connection.answer().status
+    };
+    assert_eq!(status("203.0.113.1"), 200);
+    let request = origin.requests().pop().unwrap();
+    assert_eq!(request.fields("x-forwarded-for"), ["127.0.0.1"]);
+    // Nor does another name give another share.
+    assert_eq!(status("203.0.113.2"), 429);
 }
