@@ -75,6 +75,8 @@ pub fn bpf_cargo(subcommand: &str) -> std::process::Command {
         .current_dir(workspace::root().join(workspace::AGENT_OBJECT))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env("CARGO_TARGET_DIR", workspace::bpf_build())
+        // bpf-linker sees the whole program anyway; the profile's is for the host's programs.
+        .env("CARGO_PROFILE_RELEASE_LTO", "false")
         .args([
             subcommand,
             "--release",

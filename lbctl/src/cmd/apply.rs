@@ -61,8 +61,8 @@ pub struct Diff {
 pub struct Apply {
     #[command(flatten)]
     files: Files,
-    /// Delete the account's service groups and instances that no file describes; of kinds that no
-    /// file has at all, nothing is deleted
+    /// Delete the account's service groups, instances and certificates that no file describes; of
+    /// kinds that no file has at all, nothing is deleted
     #[arg(long)]
     prune: bool,
     /// Do not ask before something is deleted

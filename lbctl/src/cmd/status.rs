@@ -164,7 +164,11 @@ fn shield(shield: &SynShield) -> String {
         text.push_str(&format!(" above {per_second}/s for a VIP on a CPU"));
     }
     if let Some(reason) = reason {
-        text.push_str(&format!(", answers nothing: {reason}"));
+        let idle = match mode {
+            SynShieldMode::Off => "",
+            SynShieldMode::Auto | SynShieldMode::On => ", answers nothing",
+        };
+        text.push_str(&format!("{idle}: {reason}"));
         return text;
     }
     let answered = format!("{answered} answered so far");

@@ -119,9 +119,14 @@ fn the_shield_on_one_line() {
         reason: Some("eth0 is a veth".to_owned()),
         ..SynShield::default()
     };
+    assert_eq!(shield(&in_doubt), "SYN shield off: eth0 is a veth");
+    let no_cookies = SynShield {
+        mode: SynShieldMode::On,
+        ..in_doubt
+    };
     assert_eq!(
-        shield(&in_doubt),
-        "SYN shield off, answers nothing: eth0 is a veth"
+        shield(&no_cookies),
+        "SYN shield on, answers nothing: eth0 is a veth"
     );
 }
 
