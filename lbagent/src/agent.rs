@@ -36,13 +36,13 @@ use tokio::sync::{Semaphore, watch};
 use tracing::info;
 
 use crate::api;
-use crate::config::{AtNic, Config};
+use crate::config::Config;
 use crate::dataplane::{DataplaneError, InterfaceStatus, KernelDataplane, LoadError, ObjectStatus};
 use crate::desired::{Desired, DesiredError, Digest, TokenError};
 use crate::fragments;
 use crate::health::{self, HealthHandle};
 use crate::monitor::{Monitor, MonitorHandle};
-use crate::plan::{GatewaySettings, Health, SynShield, TerminatorView};
+use crate::plan::{GatewaySettings, Health, TerminatorView};
 use crate::reconcile::{FillError, Reconciler, ReconcilerHandle, Timing, fill};
 use crate::store::StoreError;
 use crate::terminator::{self, TerminatorHandle};
@@ -120,10 +120,16 @@ pub enum AgentError {
     Fill(#[from] FillError),
     /// The configuration wants what the kernel cannot do.
     #[error(
-        "redirect.at_nic or syn_shield.mode is \"on\", which this kernel cannot do; set both to \"auto\" to leave \
-         SYNs to the kernel and redirects to the terminator"
+        "{setting} is \"on\", which this kernel cannot do; set it to \"auto\" to leave this to the kernel and to \
+         the terminator"
     )]
-    NoCookies(#[source] DataplaneError),
+    NoCookies {
+        /// What asks for it.
+        setting: &'static str,
+        /// What the kernel lacks.
+        #[source]
+        source: DataplaneError,
+    },
     /// The API, or the socket of terminators, cannot listen.
     #[error("cannot listen on {address}")]
     Listen {
@@ -188,8 +194,9 @@ fn take_over(
         let steps = fill(&mut dataplane, desired.current(), gateway)?;
         info!(steps, "filled the maps of the new data plane");
     }
-    if config.redirect_at_nic == AtNic::On || config.syn_shield == SynShield::Always {
-        dataplane.check_cookies().map_err(AgentError::NoCookies)?;
+    if let Some(setting) = config.needs_cookies() {
+        let failed = |source| AgentError::NoCookies { setting, source };
+        dataplane.check_cookies().map_err(failed)?;
     }
     dataplane.attach()?;
     let object = ObjectStatus::read(&config.open_options());

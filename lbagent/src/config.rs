@@ -191,6 +191,17 @@ impl Config {
         }
     }
 
+    /// The setting that the kernel has to be able to answer SYNs with cookies for, if there is one.
+    pub fn needs_cookies(&self) -> Option<&'static str> {
+        if self.redirect_at_nic == AtNic::On {
+            Some("redirect.at_nic")
+        } else if self.syn_shield == SynShield::Always {
+            Some("syn_shield.mode")
+        } else {
+            None
+        }
+    }
+
     /// What planning needs; `stored_seed` is the store's flow hash key.
     pub fn gateway_settings(&self, stored_seed: u64) -> GatewaySettings {
         GatewaySettings {

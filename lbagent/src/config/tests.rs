@@ -365,3 +365,15 @@ fn terminators_are_told_limits_and_proxies() {
         assert!(found.contains(line), "no {line:?} in {found}");
     }
 }
+
+#[test]
+fn what_is_on_needs_a_kernel_with_cookies() {
+    let needs = |text: &str| parse(&format!("{MINIMAL}{text}")).unwrap().needs_cookies();
+    assert_eq!(needs(""), None);
+    assert_eq!(
+        needs("redirect.at_nic = 'off'\nsyn_shield.mode = 'off'"),
+        None
+    );
+    assert_eq!(needs("syn_shield.mode = 'on'"), Some("syn_shield.mode"));
+    assert_eq!(needs("redirect.at_nic = 'on'"), Some("redirect.at_nic"));
+}

@@ -50,7 +50,7 @@ impl Arguments {
 /// Runs the command until `--count` changes were seen, or until Ctrl-C. An agent that is gone is
 /// waited for, unless it never answered.
 pub fn run(arguments: &Arguments, client: &Client, format: Format) -> Result<(), CtlError> {
-    ending::by_signal()?;
+    ending::by_others()?;
     let mut follower = Follower::new(arguments, format);
     if follower.left == 0 {
         return Ok(());

@@ -49,7 +49,7 @@ impl Arguments {
 /// Runs the command until `--count` packets were seen, or until Ctrl-C.
 pub fn run(arguments: &Arguments, client: &Client, format: Format) -> Result<(), CtlError> {
     let path = arguments.path()?;
-    ending::by_signal()?;
+    ending::by_others()?;
     let mut left = arguments.count.unwrap_or(u64::MAX);
     if left == 0 {
         return Ok(());

@@ -174,3 +174,23 @@ fn events_tell_what_was_changed() {
     assert_eq!(code, 1, "{told}");
     desk.check("events --kind vm", 2);
 }
+
+/// Nothing comes any more that would show it that its reader is gone.
+#[test]
+fn a_reader_that_has_seen_enough_ends_events() {
+    require_root!();
+    let desk = desk();
+    let lbctl = ctl::command(&desk.gateway.topology.gateway, &[]);
+    let mut shell = desk.gateway.topology.gateway.command("sh");
+    let script = "{ timeout 30 \"$0\" events --since 1h; echo \"ended with $?\" >&2; } | head -n 1";
+    let output = shell
+        .args(["-c", script])
+        .arg(lbctl.get_program())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert_eq!(text(&output.stderr), "ended with 0\n");
+    let line = text(&output.stdout);
+    assert!(line.contains(" created "), "{line}");
+}
